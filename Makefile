@@ -1,0 +1,40 @@
+# `make demo` tries the exporter, `make test` checks everything. Both set up what they need.
+PYTHON ?= python3
+DEBIAN_PACKAGES = prometheus
+BIN = .venv/bin
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
+
+demo: .venv/runtime  ## export a simulated Inkit API: no key, no configuration
+	$(BIN)/python exporter.py --demo
+
+test: .venv/dev  ## every check that CI makes
+	tools/debian_packages.sh $(DEBIAN_PACKAGES)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+format: .venv/dev  ## format the code, and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: .venv/dev  ## pin the dependencies of pyproject.toml anew, with hashes
+	tools/lock.sh
+
+bench: .venv/dev  ## measure; prints versions and ratios
+	$(BIN)/python bench/poll.py
+
+clean:  ## remove what the other targets made
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+
+.venv/runtime: requirements.txt
+	PYTHON=$(PYTHON) tools/venv.sh requirements.txt
+	touch $@
+
+.venv/dev: requirements-dev.txt
+	PYTHON=$(PYTHON) tools/venv.sh requirements-dev.txt
+	touch $@ .venv/runtime
+
+.PHONY: help demo test format lock bench clean

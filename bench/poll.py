@@ -1,0 +1,234 @@
+"""What one poll of 100,000 batches costs, against just decoding the same bytes; and scrapes while it runs.
+
+The simulated API serves from a process of its own; the exporter runs as users run it. Every number comes from this one
+run; the ratios are what to compare between machines.
+
+    python bench/poll.py [--batches 100000] [--page-size 100]
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import platform
+import re
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import aiohttp
+import msgspec
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from inkit_exporter.demo import DESTINATIONS, JsonBatch, make_api, serve_api  # noqa: E402
+from inkit_exporter.model import AccountLabels, decode_batch, decode_envelope  # noqa: E402
+
+TOKEN = "bench"
+
+
+def make_batches(count: int) -> list[JsonBatch]:
+    """Batches of the last minutes, each with all nine destinations."""
+    now = time.time()
+    return [
+        {
+            "id": f"fb_{i:022d}",
+            "name": f"batch {i}",
+            "created_at": datetime.fromtimestamp(now - i / 100, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "status": "In Progress" if i % 100 == 0 else "Completed",
+            "total": 10,
+            "destinations": {
+                name: {"count": 10, "completed": 9, "failed": 1, "in_progress": 0, "status": "completed"}
+                for name in DESTINATIONS
+            },
+        }
+        for i in range(count)
+    ]
+
+
+def serve(batches: int, page_size: int, started: Connection) -> None:
+    """The simulated API as a process of its own; it sends its URL, and ends with the pipe."""
+
+    async def run() -> None:
+        listing = make_batches(batches)
+        async with serve_api(make_api(lambda: listing, token=TOKEN, max_page_size=page_size)) as base_url:
+            started.send(base_url)
+            await asyncio.to_thread(started.recv)
+
+    with suppress(EOFError):
+        asyncio.run(run())
+
+
+def page_bodies(batches: list[JsonBatch], page_size: int) -> list[bytes]:
+    """The same pages as bytes."""
+    return [
+        json.dumps(
+            {
+                "items": batches[start : start + page_size],
+                "metadata": {"pagination": {"current_page": 1, "next_page": 2, "page_size": page_size}},
+            }
+        ).encode()
+        for start in range(0, len(batches), page_size)
+    ]
+
+
+class _Destination(msgspec.Struct, gc=False):
+    count: int
+    completed: int
+    failed: int
+    in_progress: int
+
+
+class _Batch(msgspec.Struct, gc=False):
+    id: str
+    created_at: datetime
+    status: str
+    total: int
+    destinations: dict[str, _Destination]
+
+
+class _TypedPage(msgspec.Struct):
+    items: list[_Batch]
+
+
+def floors(bodies: list[bytes], batches: int) -> dict[str, float]:
+    """CPU in µs a batch for decoding the bytes and dropping the result; the best of three rounds each."""
+    typed = msgspec.json.Decoder(_TypedPage)
+    labels = AccountLabels()
+
+    def ours(body: bytes) -> None:
+        for record in decode_envelope(body)[0]:
+            decode_batch(record, labels)
+
+    ways = {"msgspec, a page at once": typed.decode, "our model, each record apart": ours, "json.loads": json.loads}
+    result = {}
+    for name, decode in ways.items():
+        rounds = []
+        for _ in range(3):
+            started = time.process_time()
+            for body in bodies:
+                decode(body)
+            rounds.append((time.process_time() - started) / batches * 1e6)
+        result[name] = min(rounds)
+    return result
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mib(pid: int) -> float:
+    """Resident memory of a process now."""
+    match = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(match[1]) / 1024 if match else float("nan")
+
+
+async def scrape_until(http: aiohttp.ClientSession, done: str) -> list[float]:
+    """Scrape one after another until the page has a line that begins so; latencies in ms."""
+    latencies = []
+    while True:
+        started = time.perf_counter()
+        async with http.get("/metrics") as response:
+            text = await response.text()
+        latencies.append((time.perf_counter() - started) * 1e3)
+        if f"\n{done}" in text:
+            return latencies
+        await asyncio.sleep(0.005)
+
+
+def percentile(values: list[float], share: int) -> float:
+    """The value below which `share` percent lie."""
+    return statistics.quantiles(values, n=100, method="inclusive")[share - 1]
+
+
+async def measure(batches: int, page_size: int, base_url: str) -> dict[str, float]:
+    """Run the exporter over the simulated API, and scrape it while it polls and after."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "config.yaml"
+        config.write_text(
+            f"accounts: [{{name: bench, api_token_env: BENCH_TOKEN, base_url: '{base_url}'}}]\n"
+            f"poll: {{interval: 1h, page_size: {page_size}, max_batches: {batches}}}\n"
+            "api: {requests_per_minute: 1000000}\n"
+        )
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(ROOT / "exporter.py"),
+            f"--config.file={config}",
+            "--web.listen-address=127.0.0.1:0",
+            env=os.environ | {"BENCH_TOKEN": TOKEN},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert process.stderr is not None
+        try:
+            port = re.search(r"addresses=127\.0\.0\.1:(\d+)", (await process.stderr.readline()).decode())
+            assert port is not None
+            idle_cpu, idle_memory = cpu_seconds(process.pid), resident_mib(process.pid)
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port[1]}") as http:
+                polling = await scrape_until(http, 'inkit_up{account="bench"} 1.0')
+                scraped_cpu = cpu_seconds(process.pid)
+                before = scraped_cpu
+                idle = [(await scrape_until(http, "inkit_up"))[0] for _ in range(300)]
+                a_scrape = (cpu_seconds(process.pid) - before) / len(idle)
+            memory = resident_mib(process.pid)
+        finally:
+            process.terminate()
+            await process.wait()
+    poll_cpu = scraped_cpu - idle_cpu - a_scrape * len(polling)
+    return {
+        "CPU of the poll, µs a batch": poll_cpu / batches * 1e6,
+        "memory at start, MiB": idle_memory,
+        "memory with the window, MiB": memory,
+        "idle p50": percentile(idle, 50),
+        "idle p99": percentile(idle, 99),
+        "polling p50": percentile(polling, 50),
+        "polling p99": percentile(polling, 99),
+        "scrapes while polling": float(len(polling)),
+    }
+
+
+def main() -> None:
+    """Measure, and print versions, numbers and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batches", type=int, default=100_000)
+    parser.add_argument("--page-size", type=int, default=100)
+    options = parser.parse_args()
+    print(f"Python {platform.python_version()}, {os.cpu_count()} cores", end="")
+    print("".join(f", {name} {version(name)}" for name in ("aiohttp", "msgspec", "prometheus-client")))
+    print(f"{options.batches} batches of {len(DESTINATIONS)} destinations, page size {options.page_size}\n")
+
+    ours, theirs = multiprocessing.Pipe()
+    context = multiprocessing.get_context("spawn")
+    server = context.Process(target=serve, args=(options.batches, options.page_size, theirs), daemon=True)
+    server.start()
+    result = asyncio.run(measure(options.batches, options.page_size, ours.recv()))
+    ours.send(None)
+    server.join()
+    floor = floors(page_bodies(make_batches(options.batches), options.page_size), options.batches)
+
+    poll = result["CPU of the poll, µs a batch"]
+    print("| CPU, µs a batch | | the poll is |\n|---|---|---|")
+    print(f"| one poll, HTTP and all | {poll:.1f} | 1 |")
+    for name, microseconds in floor.items():
+        print(f"| only decoding: {name} | {microseconds:.1f} | {poll / microseconds:.1f} times |")
+    start, end = result["memory at start, MiB"], result["memory with the window, MiB"]
+    print(f"\nResident memory: {start:.0f} MiB at start, {end:.0f} MiB with the window", end="")
+    print(f", {(end - start) * 2**20 / options.batches:.0f} bytes a batch.\n")
+    print("| a scrape of /metrics, ms | p50 | p99 |\n|---|---|---|")
+    for name in ("idle", "polling"):
+        print(f"| {name} | {result[f'{name} p50']:.1f} | {result[f'{name} p99']:.1f} |")
+    p50, p99 = (result[f"polling {p}"] / result[f"idle {p}"] for p in ("p50", "p99"))
+    print(f"| ratio ({result['scrapes while polling']:.0f} scrapes while polling) | {p50:.1f} | {p99:.1f} |")
+
+
+if __name__ == "__main__":
+    main()

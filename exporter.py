@@ -1,0 +1,8 @@
+"""Run the exporter from a checkout or an image: `python exporter.py --help`."""
+
+import sys
+
+from inkit_exporter.app import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,391 @@
+"""One account's requests to the API: a page of the list, or one batch; with budget, retries and kinds of error."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import ClassVar, Final, Protocol
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+import stamina
+import structlog
+from yarl import URL
+
+from inkit_exporter import __version__
+from inkit_exporter.config import AccountSettings, ApiSettings, ConfigError
+from inkit_exporter.model import (
+    AccountLabels,
+    Batch,
+    MalformedBatch,
+    MalformedPage,
+    Page,
+    decode_batch,
+    decode_envelope,
+)
+
+DEFAULT_PAGE_SIZE: Final = 25
+"""The API's documented page size, for when it refuses the configured one."""
+
+MAX_PAUSE_SECONDS: Final = 3600.0
+"""The longest `Retry-After` that is obeyed; a longer one is taken for a mistake."""
+
+_MINUTE = 60.0
+_READ_BYTES = 2**16
+# Records decoded in one go, about 0.3 ms: in between, scrapes are answered.
+_DECODE_AT_ONCE = 100
+
+log = structlog.get_logger()
+
+
+class ApiError(Exception):
+    """A request that failed for good; `reason` is its kind, as in `inkit_poll_failures_total`."""
+
+    reason: ClassVar[str]
+
+
+class AuthError(ApiError):
+    """401 or 403, or no token to send."""
+
+    reason = "auth"
+
+
+class TransientError(ApiError):
+    """Worth another attempt; after `retry_after` seconds, if the API named a time."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RateLimited(TransientError):
+    """429."""
+
+    reason = "rate_limited"
+
+
+class ServerError(TransientError):
+    """5xx."""
+
+    reason = "server_error"
+
+
+class RequestTimeout(TransientError):
+    """No whole answer in time."""
+
+    reason = "timeout"
+
+
+class ConnectionFailed(TransientError):
+    """Refused, reset, cut short, no such host, TLS failure."""
+
+    reason = "connection"
+
+
+class BadResponse(ApiError):
+    """An answer that the API's documentation does not lead to expect."""
+
+    reason = "bad_response"
+
+
+class QueryRefused(BadResponse):
+    """422."""
+
+
+class NotFound(BadResponse):
+    """404."""
+
+
+REASONS: Final = ("auth", "rate_limited", "timeout", "connection", "server_error", "bad_response")
+
+
+class RequestMeter(Protocol):
+    """What the client tells of its requests."""
+
+    def request(self, code: str, seconds: float) -> None:
+        """One request ended, with an HTTP status or, without an answer, `timeout` or `connection`."""
+
+    def throttled(self, seconds: float) -> None:
+        """A request waited for the account's budget, or for the time that the API named."""
+
+
+class Budget:
+    """At most `requests_per_minute` requests in any 60 seconds, and none while the API asked for a pause.
+
+    Args:
+        requests_per_minute: of one account, for all that is asked in its name.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, requests_per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._sent: deque[float] = deque(maxlen=requests_per_minute)
+        self._clock = clock
+        self.resume_at = 0.0
+
+    def pause(self, seconds: float) -> None:
+        """Let nothing pass for so long, `MAX_PAUSE_SECONDS` at most."""
+        self.resume_at = max(self.resume_at, self._clock() + min(seconds, MAX_PAUSE_SECONDS))
+
+    def delay(self) -> float:
+        """Seconds until the next request may go."""
+        full = len(self._sent) == self._sent.maxlen
+        return max(self.resume_at, self._sent[0] + _MINUTE if full else 0.0) - self._clock()
+
+    def spend(self) -> None:
+        """Count a request that goes now."""
+        self._sent.append(self._clock())
+
+
+class Client:
+    """One account's view of the API.
+
+    Args:
+        account: name, base URL and filters.
+        api: limits of one request.
+        page_size: what to ask for; the API may use another.
+        patience: the longest wait, in seconds, for a time that the API named; longer ones fail the request at once.
+        token: reads the account's token, and raises ConfigError if there is none.
+        session: as `open_session` makes it.
+        meter: is told of every request.
+    """
+
+    def __init__(
+        self,
+        account: AccountSettings,
+        api: ApiSettings,
+        *,
+        page_size: int,
+        patience: float,
+        token: Callable[[], str],
+        session: aiohttp.ClientSession,
+        meter: RequestMeter,
+    ) -> None:
+        self.page_size = page_size
+        self.requests_per_minute = api.requests_per_minute
+        self.requests = 0
+        self.budget = Budget(api.requests_per_minute)
+        self.labels = AccountLabels()
+        self._api = api
+        self._patience = patience
+        self._read_token = token
+        self._token: str | None = None
+        self._session = session
+        self._meter = meter
+        self._url = URL(account.base_url.rstrip("/")) / "invoke" / "batch"
+        self._query = {k: v for k, v in msgspec.structs.asdict(account.filters).items() if v is not None}
+        self._log = log.bind(account=account.name)
+
+    def refresh_token(self) -> None:
+        """Read the token again; the first request does it as well.
+
+        Raises:
+            AuthError: there is none.
+        """
+        try:
+            self._token = self._read_token()
+        except ConfigError as error:
+            self._token = None
+            raise AuthError(str(error)) from None
+
+    async def page(self, number: int) -> Page:
+        """Page `number`, from 1, of the list in the order newest first.
+
+        A page size that the API refuses gives way, once and for good, to the documented default.
+
+        Raises:
+            ApiError: one of its kinds, after as many attempts as it is worth.
+        """
+        try:
+            return await self._page(number, self.page_size)
+        except QueryRefused:
+            if number != 1 or self.page_size == DEFAULT_PAGE_SIZE:
+                raise
+        page = await self._page(number, DEFAULT_PAGE_SIZE)
+        self._log.warning(
+            "the API refuses the page size, using its default", page_size=self.page_size, default=DEFAULT_PAGE_SIZE
+        )
+        self.page_size = DEFAULT_PAGE_SIZE
+        return page
+
+    async def batch(self, batch_id: str) -> Batch | None:
+        """One batch by its id; None if the API has none of that id.
+
+        Raises:
+            ApiError: as `page`.
+        """
+        try:
+            body = await self._get(self._url.joinpath(quote(batch_id, safe=""), encoded=True), {})
+            return decode_batch(body, self.labels)
+        except NotFound:
+            return None
+        except MalformedBatch as error:
+            raise BadResponse(f"the API's answer is not a batch: {error}") from None
+
+    async def _page(self, number: int, page_size: int) -> Page:
+        query = {"page": str(number), "page_size": str(page_size), "sort": "-created_at", **self._query}
+        body = await self._get(self._url, query)
+        try:
+            records, pagination = decode_envelope(body)
+        except MalformedPage as error:
+            raise BadResponse(f"page {number} is not a list of batches: {error}") from None
+        batches = []
+        for i, record in enumerate(records, start=1):
+            try:
+                batches.append(decode_batch(record, self.labels))
+            except MalformedBatch as error:
+                self._log.debug("skipped a malformed batch", page=number, record=i, error=str(error))
+            if i % _DECODE_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return Page(batches, pagination, invalid=len(records) - len(batches))
+
+    async def _get(self, url: URL, query: Mapping[str, str]) -> bytes:
+        retries = stamina.retry_context(
+            on=self._backoff,
+            attempts=self._api.max_attempts,
+            timeout=None,
+            wait_initial=0.25,
+            wait_max=10.0,
+            wait_jitter=0.5,
+        )
+        async for attempt in retries:
+            with attempt:
+                return await self._authorised(url, query)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _backoff(self, error: Exception) -> bool | float:
+        """Whether to try again, and after how long: stamina's backoff where the API names no time."""
+        if not isinstance(error, TransientError):
+            return False
+        if not error.retry_after:
+            return True
+        self.budget.pause(error.retry_after)
+        # The budget keeps the pause, for this attempt and for all that the account asks.
+        return 0.0 if error.retry_after <= self._patience else False
+
+    async def _authorised(self, url: URL, query: Mapping[str, str]) -> bytes:
+        if self._token is None:
+            self.refresh_token()
+        sent = self._token
+        try:
+            return await self._attempt(url, query)
+        except AuthError:
+            self.refresh_token()
+            if self._token == sent:
+                raise
+        return await self._attempt(url, query)
+
+    async def _attempt(self, url: URL, query: Mapping[str, str]) -> bytes:
+        await self._wait_for_budget()
+        self.budget.spend()
+        self.requests += 1
+        started = time.monotonic()
+        code = "cancelled"
+        try:
+            async with self._session.get(
+                url,
+                params=query,
+                headers={"X-Inkit-API-Token": self._token or ""},
+                timeout=aiohttp.ClientTimeout(total=self._api.timeout),
+                allow_redirects=False,
+            ) as response:
+                code = str(response.status)
+                check_status(response.status, response.headers.get("Retry-After"), time.time())
+                return await _read(response, self._api.max_response_size)
+        except TimeoutError:
+            code = RequestTimeout.reason
+            raise RequestTimeout(f"no whole answer within {self._api.timeout}") from None
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
+            code = ConnectionFailed.reason
+            raise ConnectionFailed(_describe(error)) from None
+        except (aiohttp.ClientError, ValueError) as error:
+            code = BadResponse.reason
+            raise BadResponse(f"the answer is not HTTP as it should be ({type(error).__name__})") from None
+        finally:
+            seconds = time.monotonic() - started
+            self._meter.request(code, seconds)
+            self._log.debug("request", path=url.path, page=query.get("page"), code=code, seconds=round(seconds, 3))
+
+    async def _wait_for_budget(self) -> None:
+        started = time.monotonic()
+        while (delay := self.budget.delay()) > 0:  # noqa: ASYNC110 - until a time, which a 429 may move
+            await asyncio.sleep(delay)
+        if (waited := time.monotonic() - started) > 0.001:  # noqa: PLR2004 - less is only the clock's
+            self._meter.throttled(waited)
+
+
+def open_session() -> aiohttp.ClientSession:
+    """A session without cookies, and without compression, as the size of what it unfolds to could not be bounded."""
+    return aiohttp.ClientSession(
+        headers={
+            "User-Agent": f"inkit-exporter/{__version__}",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+        },
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+    )
+
+
+def check_status(status: int, retry_after: str | None, now: float) -> None:
+    """Raise the kind of error that a status stands for; only 200 passes.
+
+    Args:
+        status: of the answer.
+        retry_after: its `Retry-After` header, if any.
+        now: seconds since the epoch, for a `Retry-After` that is a date.
+    """
+    if status == 200:  # noqa: PLR2004
+        return
+    answered = f"the API answered {status}"
+    match status:
+        case 401:
+            raise AuthError(f"{answered}: the API key is not accepted; check the account's token")
+        case 403:
+            raise AuthError(f"{answered}: the key's role lacks the permission to list batches")
+        case 404:
+            raise NotFound(f"{answered}: nothing is there; check base_url")
+        case 422:
+            raise QueryRefused(f"{answered}: it refuses the query; check the account's filters")
+        case 429:
+            raise RateLimited(f"{answered}: the account is over its rate limit", parse_retry_after(retry_after, now))
+        case _ if 300 <= status < 400:  # noqa: PLR2004
+            raise BadResponse(f"{answered}: a redirect, which is not followed; check base_url")
+        case _ if status >= 500:  # noqa: PLR2004
+            raise ServerError(f"{answered}: it has a failure of its own", parse_retry_after(retry_after, now))
+    raise BadResponse(f"{answered}, which its documentation does not lead to expect here")
+
+
+def parse_retry_after(value: str | None, now: float) -> float | None:
+    """Seconds to wait, from either form of `Retry-After` (RFC 9110, 10.2.3); None if there is no such time."""
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        date = parsedate_to_datetime(text)
+        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now)
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    too_large = BadResponse(f"the answer is larger than max_response_size ({limit} bytes)")
+    if (response.content_length or 0) > limit:
+        response.close()
+        raise too_large
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(_READ_BYTES):
+        body += chunk
+        if len(body) > limit:
+            response.close()
+            raise too_large
+    return bytes(body)
+
+
+def _describe(error: Exception) -> str:
+    """The cause in words; aiohttp's texts name hosts and system errors, never headers."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

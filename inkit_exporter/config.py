@@ -1,0 +1,297 @@
+"""The configuration: YAML in, validated and immutable settings out. `config.example.yaml` explains every key."""
+
+import re
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import yaml
+from msgspec import Meta, Struct
+from yarl import URL
+
+DEFAULT_BASE_URL: Final = "https://api.inkit.com/v1"
+DEFAULT_TOKEN_ENV: Final = "INKIT_API_TOKEN"  # noqa: S105 - a name
+
+
+class ConfigError(Exception):
+    """What is wrong with the configuration, where, and what to do, in one line."""
+
+
+class Seconds(float):
+    """A duration in seconds, written as Prometheus does: `500ms`, `30s`, `5m`, `1h30m`, `7d`."""
+
+    @classmethod
+    def parse(cls, text: object) -> "Seconds":
+        """Read a duration. Raises ValueError unless it is one, longer than nothing."""
+        match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+        if not match or not text:
+            raise ValueError(f"{text!r} is not a duration; write it like 500ms, 30s, 5m, 1h30m or 7d")
+        seconds = (
+            sum(int(number) * unit for number, unit in zip(match.groups("0"), _DURATION_UNITS, strict=True)) / 1000
+        )
+        if not 0 < seconds <= _MAX_SECONDS:
+            raise ValueError(f"{text!r} must be longer than 0 and at most 100y")
+        return cls(seconds)
+
+    def __str__(self) -> str:
+        return f"{float(self):g}s"
+
+
+class Bytes(int):
+    """A size in bytes, written `32MiB`, `500kB` or as a plain number."""
+
+    @classmethod
+    def parse(cls, value: object) -> "Bytes":
+        """Read a size. Raises ValueError unless it is one, of at least one byte."""
+        match = _SIZE.fullmatch(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
+        if not match or not (size := int(match[1]) * _SIZE_UNITS[match[2].lower()]):
+            raise ValueError(f"{value!r} is not a size; write it like 32MiB, 512KiB or 1000000")
+        return cls(size)
+
+
+_PositiveInt = Annotated[int, Meta(ge=1)]
+
+
+class _Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Settings reject keys they don't know."""
+
+
+class Filters(_Settings, frozen=True):
+    """Query parameters that narrow the list of batches, as the API documents them."""
+
+    search: str | None = None
+    destination_name: str | None = None
+    destination_status: str | None = None
+
+
+class AccountSettings(_Settings, frozen=True):
+    """One Inkit account: whence its token comes and where its API is."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    api_token_file: str | None = None
+    api_token_env: str | None = None
+    base_url: str = DEFAULT_BASE_URL
+    filters: Filters = Filters()
+
+
+class PollSettings(_Settings, frozen=True):
+    """When and how far back the list of batches is read."""
+
+    interval: Seconds = Seconds(60)
+    lookback: Seconds = Seconds(24 * 3600)
+    page_size: _PositiveInt = 100
+    max_batches: _PositiveInt = 10_000
+    resync_interval: Seconds = Seconds(3600)
+    stale_after: Seconds = Seconds(300)
+
+
+class ApiSettings(_Settings, frozen=True):
+    """What one account's requests may take."""
+
+    timeout: Seconds = Seconds(30)
+    requests_per_minute: _PositiveInt = 60
+    max_attempts: _PositiveInt = 4
+    max_response_size: Bytes = Bytes(32 * 2**20)
+
+
+class Settings(_Settings, frozen=True):
+    """The whole configuration."""
+
+    accounts: Annotated[tuple[AccountSettings, ...], Meta(min_length=1)]
+    poll: PollSettings = PollSettings()
+    api: ApiSettings = ApiSettings()
+
+
+def default_settings() -> Settings:
+    """Without a file: one account `default`, its token from the environment."""
+    return Settings(accounts=(AccountSettings(name="default", api_token_env=DEFAULT_TOKEN_ENV),))
+
+
+def load(path: Path) -> Settings:
+    """Read and validate a configuration file.
+
+    Raises:
+        ConfigError: naming the file, the place in it, and the remedy.
+    """
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def parse(text: str) -> Settings:
+    """Validate a configuration.
+
+    Raises:
+        ConfigError: naming the place and the remedy.
+    """
+    document = _read_yaml(text)
+    if not isinstance(document, dict):
+        raise ConfigError("expected a mapping with the key `accounts`; see config.example.yaml")
+    _refuse_tokens(document)
+    try:
+        settings = msgspec.convert(document, Settings, dec_hook=_decode_custom)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error))) from None
+    _check_accounts(settings.accounts)
+    return msgspec.structs.replace(settings, poll=_fit_to_interval(settings.poll, given=document.get("poll") or {}))
+
+
+def read_token(account: AccountSettings, environ: Mapping[str, str]) -> str:
+    """The account's API token as it is now, from its file or the environment.
+
+    Raises:
+        ConfigError: there is none, or it can't be sent in a header. The message does not contain it.
+    """
+    if account.api_token_env:
+        place, text = f"environment variable {account.api_token_env}", environ.get(account.api_token_env)
+        if text is None:
+            raise ConfigError(f"{place} is not set; export the API token of account `{account.name}` in it")
+    else:
+        place = f"api_token_file {account.api_token_file}"
+        try:
+            text = Path(account.api_token_file or "").read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            raise ConfigError(
+                f"{place} cannot be read ({getattr(error, 'strerror', None) or type(error).__name__}); "
+                f"put the API token of account `{account.name}` there"
+            ) from None
+    token = text.strip()
+    if not token:
+        raise ConfigError(f"{place} is empty; put the API token of account `{account.name}` there")
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise ConfigError(f"{place} does not hold one API token: it has blanks, line breaks or non-ASCII characters")
+    return token
+
+
+_DURATION = re.compile(r"(?a)(?:(\d+)y)?(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?(?:(\d+)ms)?")
+_DURATION_UNITS = (365 * 86_400_000, 7 * 86_400_000, 86_400_000, 3_600_000, 60_000, 1000, 1)
+_MAX_SECONDS = 100 * 365 * 86_400
+_SIZE = re.compile(r"(?ai)(\d{1,15})\s*(|B|KB|KiB|MB|MiB|GB|GiB)")
+_SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "kib": 2**10, "mb": 10**6, "mib": 2**20, "gb": 10**9, "gib": 2**30}
+_TOKEN_KEYS = frozenset({"token", "api_token", "api_key", "key", "apitoken", "inkit_api_token"})
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset, less what surprises: a key given twice, and aliases that could unfold without end."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem=f"key `{key.value}` is given twice", problem_mark=key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(text: str) -> object:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigError(f"{place}{error.problem or 'not valid YAML'}") from None
+    except yaml.reader.ReaderError as error:
+        raise ConfigError(f"position {error.position}: a character that YAML does not allow; remove it") from None
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError) as error:
+        raise ConfigError(f"not valid YAML ({type(error).__name__})") from None
+
+
+def _decode_custom(target: type, value: object) -> object:
+    if target is Seconds:
+        return Seconds.parse(value)
+    if target is Bytes:
+        return Bytes.parse(value)
+    raise NotImplementedError(target)
+
+
+def _explain(message: str) -> str:
+    """Put the place first: msgspec says `… - at `$.poll.interval``."""
+    text, _, place = message.partition(" - at `$")
+    place = place.rstrip("`").lstrip(".")
+    if unknown := re.search(r"unknown field `(.*)`", text, re.DOTALL):
+        return f"{place + '.' if place else ''}{unknown[1]}: unknown key; config.example.yaml lists all keys"
+    if missing := re.search(r"missing required field `(.*)`", text):
+        return f"{place + '.' if place else ''}{missing[1]}: missing; config.example.yaml shows it"
+    return f"{place + ': ' if place else ''}{text[:1].lower()}{text[1:]}"
+
+
+def _refuse_tokens(document: dict[Any, Any]) -> None:
+    accounts = document.get("accounts")
+    places = [("", document)]
+    if isinstance(accounts, list):
+        places += [(f"accounts[{i}].", account) for i, account in enumerate(accounts) if isinstance(account, dict)]
+    for place, mapping in places:
+        for key in mapping:
+            if isinstance(key, str) and key.lower().replace("-", "_") in _TOKEN_KEYS:
+                raise ConfigError(
+                    f"{place}{key}: a token does not belong in this file; "
+                    "put it in a file of its own and name that with api_token_file"
+                )
+
+
+def _check_accounts(accounts: tuple[AccountSettings, ...]) -> None:
+    names: set[str] = set()
+    for i, account in enumerate(accounts):
+        place = f"accounts[{i}]"
+        if account.name != account.name.strip() or not account.name.isprintable():
+            raise ConfigError(f"{place}.name: must not begin or end with blanks, nor hold control characters")
+        if account.name in names:
+            raise ConfigError(f"{place}.name: `{account.name}` is used twice; give every account its own name")
+        names.add(account.name)
+        if account.api_token_file and account.api_token_env:
+            raise ConfigError(f"{place}: api_token_file and api_token_env exclude each other; keep one")
+        if not (account.api_token_file or account.api_token_env):
+            raise ConfigError(f"{place}: has no token; add api_token_file or api_token_env")
+        _check_base_url(account.base_url, f"{place}.base_url")
+
+
+def _check_base_url(text: str, place: str) -> None:
+    try:
+        url = URL(text)
+        host = url.host
+    except ValueError as error:
+        raise ConfigError(f"{place}: is not a URL ({error}); write it like {DEFAULT_BASE_URL}") from None
+    if url.scheme not in ("http", "https") or not host:
+        raise ConfigError(f"{place}: is not an http(s) URL; write it like {DEFAULT_BASE_URL}")
+    if url.user or url.password or url.query_string or url.fragment:
+        raise ConfigError(
+            f"{place}: must not hold a user, password, query or fragment; the token goes in api_token_file"
+        )
+    if url.scheme == "http" and not _is_loopback(host):
+        raise ConfigError(
+            f"{place}: http would send the token in the clear; use https (http is for loopback hosts only)"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _fit_to_interval(poll: PollSettings, given: Mapping[str, object]) -> PollSettings:
+    """Nothing may go stale or be due afresh before the next poll: a default gives way, a given value is an error."""
+    fitted = {}
+    for key in ("stale_after", "resync_interval"):
+        value = getattr(poll, key)
+        if value < poll.interval and key in given:
+            raise ConfigError(f"poll.{key}: {value} is shorter than poll.interval, {poll.interval}; make it longer")
+        fitted[key] = value if key in given else Seconds(max(value, 2 * poll.interval))
+    return msgspec.structs.replace(poll, **fitted)

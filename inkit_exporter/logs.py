@@ -1,0 +1,61 @@
+"""Structured logs on stderr, as logfmt or JSON; the libraries' own log records take the same way."""
+
+import contextlib
+import logging
+import sys
+from typing import Final, TextIO, cast
+
+import structlog
+
+LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+FORMATS: Final = ("logfmt", "json")
+
+
+def configure(level: str, log_format: str) -> None:
+    """Set up the process's logs; to be called once, before the first line."""
+    renderer = (
+        structlog.processors.LogfmtRenderer(key_order=["ts", "level", "msg"], bool_as_flag=False)
+        if log_format == "logfmt"
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+            structlog.processors.format_exc_info,
+            structlog.processors.EventRenamer("msg"),
+            _one_line,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
+    )
+    logging.basicConfig(handlers=[_ToStructlog()], level=logging.WARNING, force=True)
+
+
+class _Stderr:
+    """Standard error whose reader may go away, or whose disk may fill: a line is lost then, not the process."""
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+
+class _ToStructlog(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(
+            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info or False
+        )
+
+
+def _one_line(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Keep to one line what comes from outside, such as an account's name or an error's text."""
+    return {
+        key: value if isinstance(value, bool | int | float) else str(value).replace("\n", "\\n").replace("\r", "\\r")
+        for key, value in event.items()
+    }

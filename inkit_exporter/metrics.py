@@ -1,0 +1,227 @@
+"""Every metric family of the exporter, and the collector over the accounts' latest snapshots."""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from inkit_exporter import __version__
+from inkit_exporter.client import REASONS
+from inkit_exporter.poller import AccountState
+
+_BATCH_LABELS = ("account", "destination", "batch_status")
+_LAST_POLL = "As of the last complete poll."
+
+# From a cached answer on the same continent to the default of `api.timeout`.
+_REQUEST_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+REVISION_ENV: Final = "INKIT_EXPORTER_REVISION"
+"""Names the source revision of the build; the image sets it."""
+
+
+class SnapshotCollector(Collector):
+    """Fresh families from what each account's last poll left.
+
+    Args:
+        states: the accounts' states, in the order in which they are to be listed.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, states: Callable[[], Sequence[AccountState]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._states = states
+        self._clock = clock
+
+    def describe(self) -> Iterable[Metric]:
+        """The families without samples, so that registering polls nothing."""
+        return _families([], 0.0)
+
+    def collect(self) -> Iterable[Metric]:
+        """The families; those of the window lack an account whose last snapshot is stale."""
+        return _families(self._states(), self._clock())
+
+
+def _families(states: Sequence[AccountState], now: float) -> Iterator[Metric]:
+    yield from _account_families(states)
+    yield from _window_families(states, now)
+
+
+def _account_families(states: Sequence[AccountState]) -> Iterator[Metric]:
+    up = _gauge("inkit_up", "Whether the last poll of the Inkit API succeeded (1) or not (0).", "account")
+    success = _gauge(
+        "inkit_last_successful_poll_timestamp_seconds",
+        "When the last complete poll ended, in seconds since the epoch; 0 before the first.",
+        "account",
+    )
+    interval = _gauge("inkit_poll_interval_seconds", "Configured time between the starts of two polls.", "account")
+    duration = _gauge("inkit_poll_duration_seconds", "How long the last poll took, complete or not.", "account")
+    requests = _gauge("inkit_poll_requests", "API requests made by the last poll, attempts included.", "account")
+    for state in states:
+        success.add_metric([state.account], state.last_success)
+        interval.add_metric([state.account], state.interval)
+        if state.up is not None:
+            up.add_metric([state.account], int(state.up))
+            duration.add_metric([state.account], state.duration)
+            requests.add_metric([state.account], state.requests)
+    yield from (up, success, interval, duration, requests)
+
+
+def _window_families(states: Sequence[AccountState], now: float) -> Iterator[Metric]:
+    documents = {
+        field: _gauge(
+            name,
+            f"Documents {what}: sum of the API's destinations.*.{field} over the batches in the window. {_LAST_POLL}",
+            *_BATCH_LABELS,
+        )
+        for field, name, what in (
+            ("count", "inkit_batch_documents", "of recent batches"),
+            ("completed", "inkit_batch_documents_completed", "delivered to the destination"),
+            ("failed", "inkit_batch_documents_failed", "that failed at the destination"),
+            ("in_progress", "inkit_batch_documents_in_progress", "not yet delivered to the destination"),
+        )
+    }
+    batches = _gauge(
+        "inkit_batches",
+        f"Batches created within the lookback, by the API's status. {_LAST_POLL}",
+        "account",
+        "batch_status",
+    )
+    newest = _gauge(
+        "inkit_newest_batch_created_timestamp_seconds",
+        f"The API's created_at of the newest batch in the window, in seconds since the epoch. {_LAST_POLL}",
+        "account",
+    )
+    oldest = _gauge(
+        "inkit_oldest_unfinished_batch_created_timestamp_seconds",
+        f"The API's created_at of the oldest unfinished batch in the window, in seconds since the epoch. {_LAST_POLL}",
+        "account",
+    )
+    truncated = _gauge(
+        "inkit_window_truncated",
+        f"Whether max_batches cut older batches off the window (1) or not (0). {_LAST_POLL}",
+        "account",
+    )
+    for state in states:
+        snapshot = state.fresh_snapshot(now)
+        if snapshot is None:
+            continue
+        for (destination, status), counts in sorted(snapshot.documents.items()):
+            for field, family in documents.items():
+                family.add_metric([state.account, destination, status], getattr(counts, field))
+        for status, count in sorted(snapshot.batches.items()):
+            batches.add_metric([state.account, status], count)
+        truncated.add_metric([state.account], int(snapshot.truncated))
+        if snapshot.newest_created is not None:
+            newest.add_metric([state.account], snapshot.newest_created)
+        if snapshot.oldest_unfinished_created is not None:
+            oldest.add_metric([state.account], snapshot.oldest_unfinished_created)
+    yield from (*documents.values(), batches, newest, oldest, truncated)
+
+
+def _gauge(name: str, documentation: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, documentation, labels=labels)
+
+
+class Instruments:
+    """What the exporter counts about itself, for all accounts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.polls = Counter("inkit_polls_total", "Polls that ended, complete or not.", ["account"], registry=registry)
+        self.failures = Counter(
+            "inkit_poll_failures_total",
+            "Polls that failed, by the kind of cause.",
+            ["account", "reason"],
+            registry=registry,
+        )
+        self.requests = Counter(
+            "inkit_api_requests_total",
+            "Requests to the Inkit API, by HTTP status code, or by what came instead of an answer.",
+            ["account", "code"],
+            registry=registry,
+        )
+        self.request_duration = Histogram(
+            "inkit_api_request_duration_seconds",
+            "Time from sending a request to the Inkit API to the end of its answer, or its failure.",
+            ["account"],
+            buckets=_REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self.throttled = Counter(
+            "inkit_api_throttled_seconds_total",
+            "Time that requests waited for requests_per_minute, or for the time that the API asked to wait.",
+            ["account"],
+            registry=registry,
+        )
+        self.invalid = Counter(
+            "inkit_invalid_batches_total",
+            "Records in the API's list that were skipped because a documented field was missing or malformed; "
+            "a record counts in every poll that reads it.",
+            ["account"],
+            registry=registry,
+        )
+
+
+class AccountMeter:
+    """One account's part of the instruments; its series start at 0."""
+
+    def __init__(self, instruments: Instruments, account: str) -> None:
+        self._polls = instruments.polls.labels(account)
+        self._failures = {reason: instruments.failures.labels(account, reason) for reason in REASONS}
+        self._requests = instruments.requests
+        self._request_duration = instruments.request_duration.labels(account)
+        self._throttled = instruments.throttled.labels(account)
+        self._invalid = instruments.invalid.labels(account)
+        self._account = account
+        self._requests.labels(account, "200")
+
+    def poll(self, failure: str | None) -> None:
+        """A poll ended, with the kind of its failure if it failed."""
+        self._polls.inc()
+        if failure is not None:
+            self._failures[failure].inc()
+
+    def request(self, code: str, seconds: float) -> None:
+        """A request ended."""
+        self._requests.labels(self._account, code).inc()
+        self._request_duration.observe(seconds)
+
+    def throttled(self, seconds: float) -> None:
+        """A request waited."""
+        self._throttled.inc(seconds)
+
+    def invalid(self, batches: int) -> None:
+        """Records were skipped."""
+        self._invalid.inc(batches)
+
+
+def make_registry() -> CollectorRegistry:
+    """A registry with what describes the process and the build."""
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    prometheus_client.ProcessCollector(registry=registry)
+    prometheus_client.PlatformCollector(registry=registry)
+    prometheus_client.GCCollector(registry=registry)
+    Gauge(
+        "inkit_exporter_build_info",
+        "Always 1; the labels tell which build of the exporter runs, on which Python.",
+        ["version", "revision", "python_version"],
+        registry=registry,
+    ).labels(__version__, os.environ.get(REVISION_ENV) or "unknown", platform.python_version()).set(1)
+    Gauge(
+        "inkit_exporter_config_last_reload_successful",
+        "Whether the last attempt to load the configuration succeeded (1) or not (0).",
+        registry=registry,
+    ).set(1)
+    Gauge(
+        "inkit_exporter_config_last_reload_success_timestamp_seconds",
+        "When the configuration in use was loaded, in seconds since the epoch.",
+        registry=registry,
+    ).set_to_current_time()
+    return registry

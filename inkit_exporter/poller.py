@@ -1,0 +1,165 @@
+"""One account's loop: ask for the window, publish a snapshot of it, and again at the next tick."""
+
+import asyncio
+import math
+import time
+from typing import Protocol
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from inkit_exporter.client import ApiError, BadResponse, Client, RequestMeter, RequestTimeout
+from inkit_exporter.config import AccountSettings, PollSettings
+from inkit_exporter.window import Snapshot, Unreliable, Window, list_window
+
+log = structlog.get_logger()
+
+
+class PollMeter(RequestMeter, Protocol):
+    """What an account's loop tells of its polls and requests."""
+
+    def poll(self, failure: str | None) -> None:
+        """A poll ended, with the kind of its failure if it failed."""
+
+    def invalid(self, batches: int) -> None:
+        """So many records of a page could not be read and were skipped."""
+
+
+class AccountState(Struct, frozen=True):
+    """What is known of one account after its last poll; replaced as a whole by the next.
+
+    `up` is None before the first poll has ended. `polled_at` and `last_success` are wall time in seconds since the
+    epoch, `snapshot_at` and `down_since` monotonic seconds; `duration` is in seconds.
+    """
+
+    account: str
+    interval: float
+    stale_after: float
+    up: bool | None = None
+    error: str | None = None
+    reason: str | None = None
+    polled_at: float | None = None
+    duration: float = 0.0
+    requests: int = 0
+    last_success: float = 0.0
+    down_since: float | None = None
+    snapshot: Snapshot | None = None
+    snapshot_at: float = 0.0
+
+    def fresh_snapshot(self, now: float) -> Snapshot | None:
+        """The last snapshot, unless at `now`, in monotonic seconds, it is older than `stale_after`."""
+        return self.snapshot if now - self.snapshot_at <= self.stale_after else None
+
+
+class Poller:
+    """Polls one account; `state` is its latest result.
+
+    Args:
+        account: whose batches these are.
+        settings: when and how far back to poll.
+        client: the account's requests.
+        meter: is told of every poll.
+    """
+
+    def __init__(self, account: AccountSettings, settings: PollSettings, client: Client, meter: PollMeter) -> None:
+        self.state = AccountState(account.name, interval=settings.interval, stale_after=settings.stale_after)
+        self._settings = settings
+        self._client = client
+        self._meter = meter
+        self._said: set[str] = set()
+        self._log = log.bind(account=account.name)
+
+    async def run(self, first_after: float) -> None:
+        """Poll for ever, first after so many seconds. A slow poll skips the ticks it missed."""
+        await asyncio.sleep(first_after)
+        tick = time.monotonic()
+        while True:
+            await self.poll()
+            behind = time.monotonic() - tick
+            tick += self._settings.interval * max(1, math.ceil(behind / self._settings.interval))
+            await asyncio.sleep(max(tick, self._client.budget.resume_at) - time.monotonic())
+
+    async def poll(self) -> bool:
+        """Poll once, publish the result, and tell whether it succeeded. Nothing that the API does makes it raise."""
+        started, wall, requests = time.monotonic(), time.time(), self._client.requests
+        failure: ApiError | None = None
+        window: Window | None = None
+        try:
+            async with asyncio.timeout(self._time_limit()):
+                window = await self._list(horizon=wall - self._settings.lookback)
+        except TimeoutError:
+            failure = RequestTimeout(f"the poll was not done within {self._time_limit():g}s")
+        except Unreliable as error:
+            failure = BadResponse(str(error))
+        except ApiError as error:
+            failure = error
+        except Exception as error:  # the loop outlives what nobody thought of
+            self._log.exception("unexpected error in a poll")
+            failure = BadResponse(f"unexpected {type(error).__name__}")
+        self._meter.poll(failure.reason if failure else None)
+        ended = time.monotonic()
+        after = msgspec.structs.replace(
+            self.state, polled_at=time.time(), duration=ended - started, requests=self._client.requests - requests
+        )
+        if failure is not None or window is None:
+            self._publish_failure(after, failure or BadResponse("no window"), ended)
+        else:
+            self._publish_window(after, window, ended)
+        return failure is None
+
+    async def _list(self, horizon: float) -> Window:
+        self._client.refresh_token()
+        listing = list_window(horizon, self._settings.max_batches)
+        number = next(listing)
+        while True:
+            page = await self._client.page(number)
+            self._meter.invalid(page.invalid)
+            try:
+                number = listing.send(page)
+            except StopIteration as done:
+                window: Window = done.value
+                return window
+
+    def _publish_window(self, state: AccountState, window: Window, now: float) -> None:
+        if self.state.down_since is not None:
+            self._log.info("account is up again", away_seconds=round(now - self.state.down_since, 1))
+        if not window.ordered:
+            self._say_once("the API does not list newest first as asked; every poll reads the whole list")
+        if window.truncated:
+            self._say_once("more batches than max_batches, the oldest are cut", max_batches=self._settings.max_batches)
+        self.state = msgspec.structs.replace(
+            state,
+            up=True,
+            error=None,
+            reason=None,
+            last_success=state.polled_at or 0.0,
+            down_since=None,
+            snapshot=window.snapshot(self.state.snapshot),
+            snapshot_at=now,
+        )
+
+    def _publish_failure(self, state: AccountState, failure: ApiError, now: float) -> None:
+        if self.state.down_since is None:
+            self._log.error("account is down", reason=failure.reason, error=str(failure))
+        else:
+            self._log.debug("account is still down", reason=failure.reason, error=str(failure))
+        self.state = msgspec.structs.replace(
+            state,
+            up=False,
+            error=str(failure),
+            reason=failure.reason,
+            down_since=now if self.state.down_since is None else self.state.down_since,
+        )
+
+    def _time_limit(self) -> float:
+        """Seconds for one poll: no longer than its result would be shown, or twice what the budget takes if longer."""
+        return max(
+            self._settings.stale_after,
+            2 * 60 * self._settings.max_batches / self._client.page_size / self._client.requests_per_minute,
+        )
+
+    def _say_once(self, message: str, **details: object) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            self._log.warning(message, **details)

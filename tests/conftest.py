@@ -1,0 +1,260 @@
+"""The tests' world: a simulated API over real sockets, and the exporter as a process of its own."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+from aiohttp import web
+from prometheus_client.parser import text_string_to_metric_families
+
+from inkit_exporter.demo import JsonBatch, make_api, serve_api
+
+ROOT = Path(__file__).parent.parent
+TOKEN = "test-token-7f3a"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Samples = dict[str, float]
+
+
+def batch(
+    batch_id: str,
+    *,
+    age: float = 60,
+    status: str = "Completed",
+    destinations: dict[str, tuple[int, int, int]] | None = None,
+    **changes: Any,
+) -> JsonBatch:
+    """A batch as the API documents it; `destinations` maps names to (completed, failed, in_progress)."""
+    counts = {"inkit_storage": (1, 0, 0)} if destinations is None else destinations
+    created = datetime.fromtimestamp(datetime.now(UTC).timestamp() - age, UTC)
+    return {
+        "id": batch_id,
+        "name": f"batch {batch_id}",
+        "created_at": created.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "status": status,
+        "total": 1,
+        "destinations": {
+            name: {"count": c + f + p, "completed": c, "failed": f, "in_progress": p, "status": "completed"}
+            for name, (c, f, p) in counts.items()
+        },
+    } | changes
+
+
+@dataclass
+class Api:
+    """The simulated API: `batches` newest first, and `fault`, which answers a request instead when it is set."""
+
+    base_url: str = ""
+    batches: list[JsonBatch] = field(default_factory=list)
+    fault: Callable[[web.Request, Handler], Awaitable[web.StreamResponse]] | None = None
+    requests: list[web.Request] = field(default_factory=list)
+    max_page_size: int | None = 100
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Record every request, and let the fault answer it."""
+        self.requests.append(request)
+        return await (self.fault(request, handler) if self.fault else handler(request))
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    """A simulated API on loopback, without batches."""
+    async with serving(Api()) as served:
+        yield served
+
+
+@asynccontextmanager
+async def serving(api: Api) -> AsyncIterator[Api]:
+    """Serve a simulated API, with its middleware before all else."""
+
+    async def outermost(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await api.middleware(request, handler)
+
+    app = make_api(
+        lambda: api.batches, token=TOKEN, max_page_size=api.max_page_size, middlewares=[web.middleware(outermost)]
+    )
+    async with serve_api(app) as base_url:
+        api.base_url = base_url
+        yield api
+
+
+@dataclass
+class Exporter:
+    """A running exporter process."""
+
+    process: asyncio.subprocess.Process
+    http: aiohttp.ClientSession
+    log: list[str] = field(default_factory=list)
+
+    async def get(self, path: str, **headers: str) -> tuple[int, str]:
+        """Status and text of an answer."""
+        async with self.http.get(path, headers=headers) as response:
+            return response.status, await response.text()
+
+    async def samples(self) -> Samples:
+        """All samples of `/metrics`, by name and labels as they are written there."""
+        status, text = await self.get("/metrics")
+        assert status == 200
+        return parse_samples(text)
+
+    async def wait_for(self, condition: Callable[[Samples], bool], seconds: float = 20) -> Samples:
+        """Scrape until a condition holds; fails after so many seconds, with the log."""
+        samples: Samples = {}
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    samples = await self.samples()
+                    if condition(samples):
+                        return samples
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            ours = {name: value for name, value in samples.items() if name.startswith("inkit_")}
+            raise AssertionError(f"never held; samples: {ours}\nlog: {''.join(self.log)}") from None
+
+    async def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        if self.process.returncode is None:
+            self.process.terminate()
+        async with asyncio.timeout(5):
+            return await self.process.wait()
+
+
+def parse_samples(text: str) -> Samples:
+    """Samples of the text format by `name{label="value",…}` with sorted labels."""
+    return {
+        sample_key(sample.name, **sample.labels): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def sample_key(name: str, /, **labels: str) -> str:
+    """The key of a sample in `Samples`."""
+    return name + ("{" + ",".join(f'{k}="{v}"' for k, v in sorted(labels.items())) + "}" if labels else "")
+
+
+def documents(samples: Samples, field: str = "", *, account: str = "default") -> dict[tuple[str, str], float]:
+    """One of the document gauges by (destination, batch status)."""
+    name = "inkit_batch_documents" + (f"_{field}" if field else "")
+    found = {}
+    for family in text_string_to_metric_families("\n".join(f"{key} {value}" for key, value in samples.items()) + "\n"):
+        for sample in family.samples:
+            if sample.name == name and sample.labels["account"] == account:
+                found[sample.labels["destination"], sample.labels["batch_status"]] = sample.value
+    return found
+
+
+def up(samples: Samples, account: str = "default") -> float | None:
+    """`inkit_up` of an account, None while it is absent."""
+    return samples.get(sample_key("inkit_up", account=account))
+
+
+def failures(samples: Samples, reason: str, account: str = "default") -> float:
+    """`inkit_poll_failures_total` of one reason."""
+    return samples[sample_key("inkit_poll_failures_total", account=account, reason=reason)]
+
+
+StartExporter = Callable[..., Awaitable[Exporter]]
+
+
+@pytest.fixture
+async def exporter(tmp_path: Path, api: Api) -> AsyncIterator[StartExporter]:
+    """Start exporters against the simulated API; they are stopped after the test, and must end with status 0."""
+    started: list[tuple[Exporter, asyncio.Task[None]]] = []
+
+    async def start(
+        *flags: str, poll: dict[str, Any] | None = None, limits: dict[str, Any] | None = None, **account: Any
+    ) -> Exporter:
+        path = write_config(tmp_path, account.pop("base_url", api.base_url), poll=poll, limits=limits, **account)
+        running = await start_process(f"--config.file={path}", *flags)
+        started.append((running, asyncio.create_task(_collect_log(running))))
+        await _wait_until_serving(running)
+        return running
+
+    yield start
+    for running, reader in started:
+        assert await running.stop() == 0, "".join(running.log)
+        await reader
+        await running.http.close()
+        assert TOKEN not in "".join(running.log)
+
+
+def write_config(
+    folder: Path,
+    base_url: str,
+    *,
+    poll: dict[str, Any] | None = None,
+    limits: dict[str, Any] | None = None,
+    accounts: Sequence[dict[str, Any]] = (),
+    **account: Any,
+) -> Path:
+    """A configuration that polls fast; returns its path. The token is in a file beside it."""
+    token = folder / "token"
+    if not token.exists():
+        token.write_text(TOKEN + "\n")
+    one = {"name": "default", "api_token_file": str(token), "base_url": base_url} | account
+    path = folder / "config.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "accounts": [one | extra for extra in accounts] or [one],
+                "poll": {"interval": "200ms"} | (poll or {}),
+                "api": {"timeout": "2s", "requests_per_minute": 6000, "max_attempts": 1} | (limits or {}),
+            }
+        )
+    )
+    return path
+
+
+async def start_process(*arguments: str, env: dict[str, str] | None = None) -> Exporter:
+    """The exporter as a process on an ephemeral port."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(ROOT / "exporter.py"),
+        "--web.listen-address=127.0.0.1:0",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={k: v for k, v in os.environ.items() if k != "INKIT_API_TOKEN"} | (env or {}),
+        limit=2**20,
+    )
+    return Exporter(process, aiohttp.ClientSession())
+
+
+async def _wait_until_serving(running: Exporter) -> None:
+    try:
+        async with asyncio.timeout(20):
+            while not (line := next((line for line in running.log if "msg=started" in line), None)):
+                assert running.process.returncode is None, "".join(running.log)
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError("".join(running.log)) from None
+    address = line.split("addresses=")[1].split()[0].split(",")[0]
+    await running.http.close()
+    running.http = aiohttp.ClientSession(f"http://{address}")
+
+
+async def _collect_log(running: Exporter) -> None:
+    assert running.process.stderr is not None
+    async for line in running.process.stderr:
+        running.log.append(line.decode())
+
+
+async def run_to_end(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
+    """Run a command line of the exporter to its end: exit status, stdout, stderr."""
+    running = await start_process(*arguments, env=env)
+    async with asyncio.timeout(60):
+        out, err = await running.process.communicate()
+    await running.http.close()
+    assert running.process.returncode is not None
+    return running.process.returncode, out.decode(), err.decode()

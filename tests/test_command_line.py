@@ -1,0 +1,201 @@
+"""Flags, exit statuses, and how the process starts and ends."""
+
+import asyncio
+import json
+import re
+import signal
+import socket
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from conftest import (
+    ROOT,
+    TOKEN,
+    Api,
+    Handler,
+    StartExporter,
+    batch,
+    documents,
+    run_to_end,
+    start_process,
+    up,
+    write_config,
+)
+
+import inkit_exporter
+from inkit_exporter.app import parse_address
+
+
+async def test_version_is_told() -> None:
+    assert await run_to_end("--version") == (0, f"inkit-exporter {inkit_exporter.__version__}\n", "")
+
+
+async def test_once_prints_the_exposition_and_tells_success_by_its_status(api: Api, tmp_path: Path) -> None:
+    api.batches = [batch("fb_1")]
+    path = write_config(tmp_path, api.base_url)
+    status, out, err = await run_to_end("--once", f"--config.file={path}")
+    assert (status, err) == (0, "")
+    assert 'inkit_batch_documents{account="default",batch_status="completed",destination="inkit_storage"} 1.0\n' in out
+
+
+async def test_a_token_in_the_environment_is_enough(tmp_path: Path) -> None:
+    status, out, err = await run_to_end("--once", env={"INKIT_API_TOKEN": TOKEN, "https_proxy": "http://127.0.0.1:1"})
+    assert status == 1  # the real API can't be reached from a test
+    assert 'inkit_up{account="default"} 0.0' in out
+    assert "account is down" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        ([], "INKIT_API_TOKEN"),
+        (["--shard=0/2", "--demo"], "--shard"),
+        (["--web.config.file=web.yml", "--demo"], "--web.config.file"),
+        (["--web.enable-lifecycle", "--demo"], "--web.enable-lifecycle"),
+        (["--demo", "--once"], "--demo"),
+        (["--config.file=/nowhere/config.yaml"], "/nowhere/config.yaml"),
+        (["--config.check"], "--config.file"),
+        (["--demo", "--web.telemetry-path=metrics"], "--web.telemetry-path"),
+        (["--demo", "--web.telemetry-path=/"], "--web.telemetry-path"),
+        (["--web.listen-address=10465"], "[HOST]:PORT"),
+        (["--web.listen-address=:70000"], "[HOST]:PORT"),
+        (["--log.level=loud"], "--log.level"),
+        (["--log.format=xml"], "--log.format"),
+        (["--no-such-flag"], "--no-such-flag"),
+        (["--demo.seed=x"], "--demo.seed"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+async def test_bad_usage_ends_with_status_2_and_a_plain_word(flags: list[str], word: str) -> None:
+    status, out, err = await run_to_end(*flags)
+    assert status == 2
+    assert out == ""
+    assert word in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+async def test_an_address_in_use_is_bad_usage() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        status, _, err = await run_to_end("--demo", f"--web.listen-address=127.0.0.1:{taken.getsockname()[1]}")
+    assert status == 2
+    assert err.splitlines()[-1].startswith("inkit-exporter: --web.listen-address: ")
+    assert "Traceback" not in err
+
+
+async def test_config_check_says_ok_or_what_is_wrong(tmp_path: Path) -> None:
+    good = write_config(tmp_path, "http://127.0.0.1:1/v1")
+    assert await run_to_end("--config.check", f"--config.file={good}") == (0, f"{good}: ok, accounts: default\n", "")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("accounts: [{name: a, api_token_file: t}]\npoll: {intervall: 60s}\n")
+    status, out, err = await run_to_end("--config.check", f"--config.file={bad}")
+    assert (status, out) == (1, "")
+    assert err == f"inkit-exporter: {bad}: poll.intervall: unknown key; config.example.yaml lists all keys\n"
+
+
+async def test_the_example_configuration_passes_the_check_with_a_warning_of_the_missing_token() -> None:
+    status, out, err = await run_to_end("--config.check", f"--config.file={ROOT / 'config.example.yaml'}")
+    assert status == 0
+    assert "ok, accounts: production" in out
+    assert "warning" in err
+
+
+async def test_a_token_variable_that_is_not_set_names_its_place(api: Api, tmp_path: Path) -> None:
+    path = write_config(tmp_path, api.base_url, api_token_file=None, api_token_env="NO_SUCH_TOKEN")
+    status, _, err = await run_to_end(f"--config.file={path}")
+    assert status == 2
+    assert "accounts[0].api_token_env" in err and "NO_SUCH_TOKEN" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_it_within_a_second_even_in_the_middle_of_a_request(
+    api: Api, exporter: StartExporter, number: signal.Signals
+) -> None:
+    asked = asyncio.Event()
+
+    async def hang(_request: web.Request, _handler: Handler) -> web.StreamResponse:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    api.fault = hang
+    running = await exporter(limits={"timeout": "60s"})
+    await running.get("/metrics")  # leaves a connection open on our side as well
+    async with asyncio.timeout(10):
+        await asked.wait()
+    running.process.send_signal(number)
+    async with asyncio.timeout(2):  # one second, and one for a busy machine
+        assert await running.process.wait() == 0
+    assert "Traceback" not in "".join(running.log)
+
+
+async def test_the_start_is_one_line_that_names_version_accounts_and_addresses(
+    api: Api, exporter: StartExporter
+) -> None:
+    running = await exporter(accounts=[{"name": "one"}, {"name": "two"}])
+    await running.wait_for(lambda s: up(s, "one") == 1 and up(s, "two") == 1)
+    assert len(running.log) == 1
+    assert re.search(
+        rf"^ts=\S+Z level=info msg=started version={re.escape(inkit_exporter.__version__)} revision=\S+ "
+        r"accounts=one,two addresses=127\.0\.0\.1:\d+ telemetry_path=/metrics$",
+        running.log[0].strip(),
+    )
+
+
+async def test_logs_as_json(api: Api, tmp_path: Path) -> None:
+    path = write_config(tmp_path, "http://127.0.0.1:1/v1", name='a "quoted" name')
+    _, _, err = await run_to_end("--once", "--log.format=json", f"--config.file={path}")
+    line = json.loads(err)
+    assert (line["level"], line["msg"], line["account"]) == ("error", "account is down", 'a "quoted" name')
+    assert line["reason"] == "connection"
+
+
+async def test_the_error_level_silences_the_rest(api: Api, exporter: StartExporter, tmp_path: Path) -> None:
+    path = write_config(tmp_path, api.base_url)
+    status, _, err = await run_to_end("--once", "--log.level=error", f"--config.file={path}")
+    assert (status, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        (":10465", (None, 10465)),
+        ("127.0.0.1:1", ("127.0.0.1", 1)),
+        ("[::1]:9", ("::1", 9)),
+        ("exporter.example:80", ("exporter.example", 80)),
+    ],
+)
+def test_listen_addresses_are_read_as_prometheus_writes_them(text: str, address: tuple[str | None, int]) -> None:
+    assert parse_address(text) == address
+
+
+async def test_several_listen_addresses_are_served(api: Api, exporter: StartExporter) -> None:
+    running = await exporter("--web.listen-address=127.0.0.2:0")
+    addresses = running.log[0].split("addresses=")[1].split()[0].split(",")
+    assert len(addresses) == 2
+    for address in addresses:
+        async with running.http.get(f"http://{address}/-/healthy") as response:
+            assert response.status == 200
+
+
+async def test_the_demo_needs_no_key_and_shows_all_destinations_and_moves() -> None:
+    running = await start_process("--demo", "--demo.seed=7")
+    assert running.process.stdout is not None and running.process.stderr is not None
+    text = ""
+    async with asyncio.timeout(20):
+        while "Ctrl-C" not in text:
+            text += (await running.process.stdout.readline()).decode()
+    address = re.search(r"http://localhost:(\d+)/metrics", text)
+    assert address
+    await running.http.close()
+    running.http = aiohttp.ClientSession(f"http://127.0.0.1:{address[1]}")
+    samples = await running.wait_for(lambda s: up(s, "demo") == 1)
+    first = documents(samples, account="demo")
+    assert len({destination for destination, _ in first}) == 9
+    assert len({status for _, status in first}) >= 3
+    await running.wait_for(
+        lambda s: documents(s, "completed", account="demo") != documents(samples, "completed", account="demo")
+    )
+    assert await running.stop() == 0
+    await running.http.close()

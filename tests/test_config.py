@@ -1,0 +1,196 @@
+"""The configuration: what is accepted, what is refused and how, and that the example documents all of it."""
+
+import re
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inkit_exporter import config
+from inkit_exporter.config import AccountSettings, Bytes, ConfigError, Seconds, Settings
+
+EXAMPLE = (ROOT / "config.example.yaml").read_text()
+ACCOUNT = "accounts: [{name: a, api_token_file: t}]\n"
+
+
+def everything_uncommented() -> str:
+    """The example with its optional keys in force; the other way to name a token is left out."""
+    text = re.sub(r"^( +)# ( *)(filters|search|destination_\w+):", r"\1\2\3:", EXAMPLE, flags=re.MULTILINE)
+    return text.replace("filters:  ", "filters: ")
+
+
+def keys(document: object, place: str = "") -> Iterator[str]:
+    match document:
+        case dict():
+            for key, value in document.items():
+                yield from keys(value, f"{place}.{key}")
+        case list():
+            for item in document:
+                yield from keys(item, f"{place}[]")
+        case _:
+            yield place
+
+
+def settings_keys(settings: type, place: str = "") -> Iterator[str]:
+    for field in msgspec.structs.fields(settings):
+        name, kind = f"{place}.{field.name}", field.type
+        if typing.get_origin(kind) is typing.Annotated:
+            kind = typing.get_args(kind)[0]
+        if typing.get_origin(kind) is tuple:
+            name, kind = f"{name}[]", typing.get_args(kind)[0]
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            yield from settings_keys(kind, name)
+        else:
+            yield name
+
+
+def test_the_example_documents_every_key_and_no_other() -> None:
+    documented = set(keys(yaml.safe_load(everything_uncommented())))
+    assert "# api_token_env:" in EXAMPLE
+    assert documented | {".accounts[].api_token_env"} == set(settings_keys(Settings))
+
+
+def test_the_example_loads_as_it_is_and_shows_the_defaults() -> None:
+    account = AccountSettings(name="production", api_token_file="/run/secrets/inkit-api-token")
+    assert config.parse(EXAMPLE) == Settings(accounts=(account,))
+    filters = config.parse(everything_uncommented()).accounts[0].filters
+    assert None not in msgspec.structs.astuple(filters)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", "expected a mapping"),
+        ("[]", "expected a mapping"),
+        ("a: b: c", "line 1, column 5: "),
+        ("accounts: [", "line 1, column 12: "),
+        ("a: &x 1\nb: *x", "line 2, column 4: aliases"),
+        ("poll: {}\npoll: {}", "line 2, column 1: key `poll` is given twice"),
+        ("\x00", "position 0"),
+        ("poll: {}", "accounts: missing"),
+        ("accounts: []", "accounts: expected `array` of length >= 1"),
+        ("accounts: [{api_token_file: t}]", "accounts[0].name: missing"),
+        ("accounts: [{name: a}]", "accounts[0]: has no token"),
+        ("accounts: [{name: a, api_token_file: t, api_token_env: T}]", "accounts[0]: api_token_file and api_token_env"),
+        ("accounts: [{name: '', api_token_file: t}]", "accounts[0].name: "),
+        ("accounts: [{name: ' a', api_token_file: t}]", "accounts[0].name: must not"),
+        ('accounts: [{name: "a\\nb", api_token_file: t}]', "accounts[0].name: must not"),
+        (
+            "accounts: [{name: a, api_token_file: t}, {name: a, api_token_file: t}]",
+            "accounts[1].name: `a` is used twice",
+        ),
+        ("accounts: [{name: a, api_token: s3cret}]", "accounts[0].api_token: a token does not belong"),
+        (ACCOUNT + "token: s3cret", "token: a token does not belong"),
+        (
+            "accounts: [{name: a, api_token_file: t, base_url: 'http://api.inkit.com/v1'}]",
+            "accounts[0].base_url: http would",
+        ),
+        (
+            "accounts: [{name: a, api_token_file: t, base_url: 'ftp://x'}]",
+            "accounts[0].base_url: is not an http(s) URL",
+        ),
+        ("accounts: [{name: a, api_token_file: t, base_url: 'https://u:p@x'}]", "accounts[0].base_url: must not hold"),
+        ("accounts: [{name: a, api_token_file: t, base_url: 'https://x:y'}]", "accounts[0].base_url: is not a URL"),
+        ("accounts: [{name: a, api_token_file: t, filters: {page: 1}}]", "accounts[0].filters.page: unknown key"),
+        (ACCOUNT + "polls: {}", "polls: unknown key"),
+        (ACCOUNT + "poll: {interval: 60}", "poll.interval: 60 is not a duration; write it like"),
+        (ACCOUNT + "poll: {interval: 0s}", "poll.interval: '0s' must be longer than 0"),
+        (ACCOUNT + "poll: {interval: ''}", "poll.interval: '' is not a duration"),
+        (ACCOUNT + "poll: {interval: 1m30}", "poll.interval: '1m30' is not a duration"),
+        (
+            ACCOUNT + "poll: {interval: 5m, stale_after: 1m}",
+            "poll.stale_after: 60s is shorter than poll.interval, 300s",
+        ),
+        (ACCOUNT + "poll: {resync_interval: 1s}", "poll.resync_interval: 1s is shorter"),
+        (ACCOUNT + "poll: {page_size: 0}", "poll.page_size: expected `int` >= 1"),
+        (ACCOUNT + "poll: {page_size: many}", "poll.page_size: expected `int`, got `str`"),
+        (ACCOUNT + "poll: [1]", "poll: expected `object`, got `array`"),
+        (ACCOUNT + "api: {max_response_size: 32 parsecs}", "api.max_response_size: '32 parsecs' is not a size"),
+        (ACCOUNT + "api: {max_attempts: true}", "api.max_attempts: expected `int`, got `bool`"),
+        (ACCOUNT + "1: 2", "expected `str`"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place(text: str, error: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        config.load(path)
+    assert str(raised.value).startswith(f"{path}: {error}")
+    assert "s3cret" not in str(raised.value)
+
+
+def test_files_that_can_not_be_read_are_told_by_name(tmp_path: Path) -> None:
+    (tmp_path / "latin").write_bytes(b"\xe4")
+    for path, error in (
+        (tmp_path / "none", "No such file"),
+        (tmp_path, "Is a directory"),
+        (tmp_path / "latin", "not UTF-8"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^{re.escape(str(path))}: .*{error}"):
+            config.load(path)
+
+
+@given(st.text() | st.text("{}[]:,&*!|>'\"%@ \n-ab1").map(lambda text: ACCOUNT + text))
+def test_any_text_is_settings_or_one_error_of_one_line(text: str) -> None:
+    try:
+        config.parse(text)
+    except ConfigError as error:
+        assert str(error)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(st.sampled_from(["name", "accounts", "poll", "interval"]) | st.text(), inner)
+        ),
+    )
+)
+def test_any_document_is_settings_or_an_error(document: Any) -> None:
+    try:
+        config.parse(yaml.safe_dump({"accounts": document, "poll": document}))
+    except ConfigError as error:
+        assert str(error)
+
+
+@given(st.tuples(*[st.integers(0, 9)] * 7).filter(any))
+def test_durations_add_up_their_units(numbers: tuple[int, ...]) -> None:
+    units = {"y": 31536000, "w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
+    text = "".join(f"{number}{unit}" for number, unit in zip(numbers, units, strict=True) if number)
+    expected = sum(number * unit for number, unit in zip(numbers, units.values(), strict=True))
+    assert Seconds.parse(text) == pytest.approx(expected)
+
+
+def test_sizes() -> None:
+    assert Bytes.parse("32MiB") == 32 * 2**20
+    assert Bytes.parse("5 kB") == 5000
+    assert Bytes.parse(17) == 17
+
+
+def test_defaults_give_way_to_a_long_interval() -> None:
+    poll = config.parse(ACCOUNT + "poll: {interval: 2h}").poll
+    assert (poll.stale_after, poll.resync_interval) == (Seconds(14400), Seconds(14400))
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8080/v1", "http://localhost/v1", "http://[::1]:9/v1", "https://x.example"]
+)
+def test_http_is_for_loopback_only(url: str) -> None:
+    assert config.parse(f"accounts: [{{name: a, api_token_file: t, base_url: '{url}'}}]").accounts[0].base_url == url
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"two\nlines", b"with blank", b"\xff", "tökén".encode()])
+def test_a_token_that_no_header_could_carry_is_refused_without_being_shown(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "t").write_bytes(content)
+    account = AccountSettings(name="a", api_token_file=str(tmp_path / "t"))
+    with pytest.raises(ConfigError) as raised:
+        config.read_token(account, {})
+    assert not content.strip() or content.decode(errors="replace") not in str(raised.value)

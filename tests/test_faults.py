@@ -1,0 +1,377 @@
+"""Whatever the API answers: `/metrics` goes on, says what kind of failure it is, and recovers at the next poll."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from conftest import (
+    TOKEN,
+    Api,
+    Handler,
+    StartExporter,
+    batch,
+    documents,
+    failures,
+    run_to_end,
+    sample_key,
+    up,
+    write_config,
+)
+
+GOOD = {("inkit_storage", "completed"): 1.0}
+
+Fault = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
+
+
+def answer(status: int, text: str = "", **headers: str) -> Fault:
+    async def fault(_request: web.Request, _handler: Handler) -> web.Response:
+        return web.Response(status=status, text=text, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+    return fault
+
+
+async def hang(_request: web.Request, _handler: Handler) -> web.StreamResponse:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def hang_in_the_body(request: web.Request, _handler: Handler) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(b'{"items": [')
+    await asyncio.Event().wait()
+    return response
+
+
+async def reset(request: web.Request, _handler: Handler) -> web.StreamResponse:
+    assert request.transport is not None
+    linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
+    request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    request.transport.abort()
+    return web.Response()
+
+
+async def cut_short(request: web.Request, _handler: Handler) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": "1000"})
+    await response.prepare(request)
+    await response.write(b'{"items": [')
+    assert request.transport is not None
+    request.transport.close()
+    return response
+
+
+async def huge(request: web.Request, _handler: Handler) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    for _ in range(1600):
+        await response.write(b" " * 2**16)
+    return response
+
+
+def pagination(**changes: object) -> str:
+    fields = {
+        "current_page": 1,
+        "next_page": None,
+        "page_count": 1,
+        "page_size": 25,
+        "prev_page": None,
+        "total_count": 0,
+    }
+    return json.dumps({"items": [], "metadata": {"pagination": fields | changes, "sort": {}}})
+
+
+FAULTS: list[tuple[str, Fault]] = [
+    ("auth", answer(401)),
+    ("auth", answer(403)),
+    ("rate_limited", answer(429)),
+    ("rate_limited", answer(429, Retry_After="nonsense")),
+    ("server_error", answer(500)),
+    ("server_error", answer(503, "<html>maintenance</html>")),
+    ("bad_response", answer(404)),
+    ("bad_response", answer(400)),
+    ("bad_response", answer(422)),
+    ("bad_response", answer(204)),
+    ("bad_response", answer(200, "")),
+    ("bad_response", answer(200, "not json")),
+    ("bad_response", answer(200, "<!doctype html><title>Login</title>")),
+    ("bad_response", answer(200, "[]")),
+    ("bad_response", answer(200, '{"data": []}')),
+    ("bad_response", answer(200, '{"items": []}')),
+    ("bad_response", answer(200, '{"items": {}, "metadata": {"pagination": {}}}')),
+    ("bad_response", answer(200, pagination(next_page="2"))),
+    ("bad_response", answer(200, pagination(page_size=0))),
+    ("bad_response", answer(200, "[" * 200_000)),
+    ("bad_response", huge),
+    ("timeout", hang),
+    ("timeout", hang_in_the_body),
+    ("connection", reset),
+    ("connection", cut_short),
+]
+
+
+@pytest.mark.parametrize(("reason", "fault"), FAULTS, ids=[f"{reason}-{i}" for i, (reason, _) in enumerate(FAULTS)])
+async def test_a_fault_is_told_by_kind_keeps_the_snapshot_and_ends_with_it(
+    api: Api, exporter: StartExporter, reason: str, fault: Fault
+) -> None:
+    api.batches = [batch("fb_1")]
+    running = await exporter(limits={"timeout": "500ms"})
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    success = sample_key("inkit_last_successful_poll_timestamp_seconds", account="default")
+    api.fault = fault
+    failed = await running.wait_for(lambda s: up(s) == 0)
+    assert failures(failed, reason) >= 1
+    assert sum(value for key, value in failed.items() if key.startswith("inkit_poll_failures_total")) == failures(
+        failed, reason
+    )
+    assert documents(failed) == GOOD
+    assert failed[success] >= samples[success]
+    assert (await running.get("/-/healthy"))[0] == 200
+    assert (await running.get("/-/ready"))[0] == 200
+    api.fault = None
+    recovered = await running.wait_for(lambda s: up(s) == 1)
+    assert recovered[success] > failed[success]
+    assert sum("account is down" in line for line in running.log) == 1
+    assert sum("account is up again" in line for line in running.log) == 1
+
+
+async def test_a_fault_on_a_later_page_publishes_nothing_of_the_poll(api: Api, exporter: StartExporter) -> None:
+    api.batches = [batch(f"fb_{i}", age=i) for i in range(30)]
+    running = await exporter(poll={"page_size": 10})
+    await running.wait_for(lambda s: up(s) == 1)
+
+    async def third(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return web.Response(status=500) if request.query["page"] == "3" else await handler(request)
+
+    api.fault = third
+    api.batches = [batch(f"fb_new_{i}", age=0) for i in range(5)] + api.batches
+    samples = await running.wait_for(lambda s: up(s) == 0)
+    assert documents(samples) == {("inkit_storage", "completed"): 30}
+    api.fault = None
+    await running.wait_for(lambda s: documents(s) == {("inkit_storage", "completed"): 35})
+
+
+async def test_an_unreachable_api_is_a_connection_failure(tmp_path: Path) -> None:
+    path = write_config(tmp_path, "http://127.0.0.1:1/v1")
+    status, out, err = await run_to_end("--once", f"--config.file={path}")
+    assert status == 1
+    assert 'inkit_poll_failures_total{account="default",reason="connection"} 1.0' in out
+    assert 'inkit_up{account="default"} 0.0' in out
+    assert "account is down" in err
+
+
+async def test_what_does_not_speak_http_is_told_apart_from_silence(tmp_path: Path) -> None:
+    async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with tcp_server(greet) as port:
+        status, out, _ = await run_to_end(
+            "--once", f"--config.file={write_config(tmp_path, f'http://127.0.0.1:{port}/v1')}"
+        )
+    assert status == 1
+    assert 'inkit_up{account="default"} 0.0' in out
+
+
+async def test_header_floods_and_tls_failures_are_survived(tmp_path: Path) -> None:
+    async def flood(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n" + b"X-Fill: " + b"x" * 10_000_000)
+        await writer.drain()
+        writer.close()
+
+    async with tcp_server(flood) as port:
+        for scheme in ("http", "https"):
+            path = write_config(tmp_path, f"{scheme}://127.0.0.1:{port}/v1")
+            status, out, err = await run_to_end("--once", f"--config.file={path}")
+            assert status == 1, err
+            assert 'inkit_up{account="default"} 0.0' in out
+            assert "Traceback" not in err
+
+
+@asynccontextmanager
+async def tcp_server(
+    handler: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[int]:
+    async def quietly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await handler(reader, writer)
+
+    server = await asyncio.start_server(quietly, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_a_redirect_is_not_followed_and_the_token_not_sent_on(api: Api, exporter: StartExporter) -> None:
+    visited = []
+
+    async def visit(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        visited.append(await reader.read(1000))
+
+    async with tcp_server(visit) as port:
+        api.fault = answer(302, Location=f"http://127.0.0.1:{port}/steal")
+        running = await exporter()
+        samples = await running.wait_for(lambda s: up(s) == 0)
+        assert failures(samples, "bad_response") >= 1
+    assert visited == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 422, 404, 302])
+async def test_what_another_attempt_can_not_mend_is_asked_once_a_poll(
+    api: Api, exporter: StartExporter, status: int
+) -> None:
+    api.fault = answer(status)
+    running = await exporter(poll={"interval": "1h", "page_size": 25}, limits={"max_attempts": 4})
+    samples = await running.wait_for(lambda s: up(s) == 0)
+    assert samples[sample_key("inkit_poll_requests", account="default")] == 1
+
+
+async def test_what_may_pass_is_retried_up_to_max_attempts(api: Api, exporter: StartExporter) -> None:
+    api.fault = answer(500)
+    running = await exporter(poll={"interval": "1h"}, limits={"max_attempts": 3})
+    samples = await running.wait_for(lambda s: up(s) == 0)
+    assert samples[sample_key("inkit_poll_requests", account="default")] == 3
+    assert samples[sample_key("inkit_api_requests_total", account="default", code="500")] == 3
+
+
+async def test_a_retry_that_succeeds_saves_the_poll(api: Api, exporter: StartExporter) -> None:
+    api.batches = [batch("fb_1")]
+
+    async def first_fails(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return web.Response(status=503) if len(api.requests) == 1 else await handler(request)
+
+    api.fault = first_fails
+    running = await exporter(poll={"interval": "1h"}, limits={"max_attempts": 2})
+    samples = await running.wait_for(lambda s: up(s) is not None)
+    assert up(samples) == 1
+    assert documents(samples) == GOOD
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+async def test_retry_after_is_obeyed_in_both_its_forms(api: Api, exporter: StartExporter, form: str) -> None:
+    times: list[float] = []
+    value = "2" if form == "seconds" else format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+
+    async def throttle_once(request: web.Request, handler: Handler) -> web.StreamResponse:
+        times.append(asyncio.get_running_loop().time())
+        if len(times) == 1:
+            nonlocal value
+            if form == "date":
+                value = format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)
+            return web.Response(status=429, headers={"Retry-After": value})
+        return await handler(request)
+
+    api.fault = throttle_once
+    running = await exporter(poll={"interval": "30s"}, limits={"max_attempts": 2})
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    assert 1.9 <= times[1] - times[0] <= 5
+    assert samples[sample_key("inkit_api_throttled_seconds_total", account="default")] >= 1.9
+
+
+async def test_a_retry_after_longer_than_the_interval_fails_the_poll_and_pauses_the_account(
+    api: Api, exporter: StartExporter
+) -> None:
+    api.fault = answer(429, Retry_After="3000")
+    running = await exporter(limits={"max_attempts": 4})
+    samples = await running.wait_for(lambda s: up(s) == 0)
+    assert failures(samples, "rate_limited") == 1
+    await asyncio.sleep(1)  # five intervals, in which nothing may be asked
+    assert len(api.requests) == 1
+
+
+async def test_a_poll_that_takes_longer_than_its_result_would_be_shown_is_given_up(
+    api: Api, exporter: StartExporter
+) -> None:
+    api.fault = hang
+    running = await exporter(poll={"stale_after": "1s", "max_batches": 10}, limits={"timeout": "60s"})
+    samples = await running.wait_for(lambda s: up(s) == 0)
+    assert failures(samples, "timeout") == 1
+
+
+async def test_a_stale_snapshot_is_withdrawn_and_back_at_once_when_the_api_is(
+    api: Api, exporter: StartExporter
+) -> None:
+    api.batches = [batch("fb_1")]
+    running = await exporter(poll={"stale_after": "1500ms"})
+    await running.wait_for(lambda s: documents(s) == GOOD)
+    api.fault = answer(500)
+    kept = await running.wait_for(lambda s: up(s) == 0)
+    assert documents(kept) == GOOD
+    withdrawn = await running.wait_for(lambda s: documents(s) == {})
+    assert up(withdrawn) == 0
+    assert not any(key.startswith(("inkit_batches", "inkit_window_truncated", "inkit_newest")) for key in withdrawn)
+    assert sample_key("inkit_last_successful_poll_timestamp_seconds", account="default") in withdrawn
+    api.fault = None
+    assert documents(await running.wait_for(lambda s: up(s) == 1)) == GOOD
+
+
+async def test_a_replaced_token_is_used_at_the_next_poll(api: Api, exporter: StartExporter, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("revoked")
+    running = await exporter()
+    samples = await running.wait_for(lambda s: up(s) == 0)
+    assert failures(samples, "auth") >= 1
+    token.write_text(TOKEN)
+    await running.wait_for(lambda s: up(s) == 1)
+
+
+async def test_a_token_replaced_during_a_poll_is_read_again_at_the_401(
+    api: Api, exporter: StartExporter, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("old")
+
+    async def rotate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        token.write_text(TOKEN)
+        return await handler(request)
+
+    api.fault = rotate
+    running = await exporter(poll={"interval": "1h"})
+    samples = await running.wait_for(lambda s: up(s) is not None)
+    assert up(samples) == 1
+    assert samples[sample_key("inkit_poll_requests", account="default")] == 2
+
+
+async def test_a_removed_token_fails_polls_as_auth_without_any_request(
+    api: Api, exporter: StartExporter, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    running = await exporter()
+    await running.wait_for(lambda s: up(s) == 1)
+    (tmp_path / "token").unlink()
+    failed = await running.wait_for(lambda s: failures(s, "auth") >= 1)
+    asked = len(api.requests)
+    await running.wait_for(lambda s: failures(s, "auth") >= failures(failed, "auth") + 2)
+    assert len(api.requests) == asked
+    assert any("token cannot be read" in line for line in running.log)
+
+
+async def test_the_budget_bounds_the_requests_of_a_minute_and_shows_the_wait(api: Api, exporter: StartExporter) -> None:
+    api.batches = [batch(f"fb_{i}", age=i) for i in range(100)]
+    running = await exporter(poll={"page_size": 10}, limits={"requests_per_minute": 4})
+    await running.wait_for(lambda _: len(api.requests) == 4)
+    await asyncio.sleep(1)
+    assert len(api.requests) == 4
+    assert up(await running.samples()) is None
+    assert (await running.get("/-/ready"))[0] == 503
+    assert (await running.get("/-/healthy"))[0] == 200
+
+
+async def test_the_token_is_in_no_page_log_or_error(api: Api, exporter: StartExporter) -> None:
+    async def echo(request: web.Request, _handler: Handler) -> web.Response:
+        return web.Response(text=str(dict(request.headers)), status=500, reason=f"no {TOKEN}")
+
+    api.fault = echo
+    running = await exporter("--log.level=debug")
+    await running.wait_for(lambda s: up(s) == 0)
+    for path in ("/", "/metrics", "/api/v1/status", "/nothing"):
+        assert TOKEN not in (await running.get(path))[1]
+    requests = [line for line in running.log if "msg=request" in line]
+    assert requests and all("code=500" in line and "seconds=" in line for line in requests)
+    # That the log is free of the token, the fixture asserts after every test.

@@ -1,0 +1,150 @@
+"""Decoding and normalising: whatever the bytes, a batch or a named error."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inkit_exporter.model import (
+    LABEL_LIMIT,
+    OTHER,
+    AccountLabels,
+    Batch,
+    Counts,
+    Labels,
+    MalformedBatch,
+    MalformedPage,
+    decode_batch,
+    decode_envelope,
+    snake_case,
+)
+
+EXAMPLE = json.loads((Path(__file__).parent / "samples" / "documented_example.json").read_text())
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+def test_the_documented_example() -> None:
+    records, pagination = decode_envelope(json.dumps(EXAMPLE).encode())
+    assert (pagination.current_page, pagination.next_page, pagination.page_size, pagination.total_count) == (
+        1,
+        None,
+        25,
+        2,
+    )
+    first = decode_batch(records[0], AccountLabels())
+    assert first == Batch(
+        EXAMPLE["items"][0]["id"],
+        "Quarterly statements",
+        1699326352.298042,
+        "in_progress",
+        {"inkit_storage": Counts(1, 1, 0, 0)},
+    )
+    assert not first.finished
+    assert decode_batch(records[1], AccountLabels()).finished
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("In Progress", "in_progress"),
+        ("IN_PROGRESS", "in_progress"),
+        ("in-progress", "in_progress"),
+        ("  Completed\n", "completed"),
+        ("Amazon S3", "amazon_s3"),
+        ("DocuSign", "docusign"),
+        ("Prêt à partir", "prêt_à_partir"),
+        ("", "unknown"),
+        ("!?", "unknown"),
+    ],
+)
+def test_snake_case(text: str, label: str) -> None:
+    assert snake_case(text) == label
+
+
+@given(st.text())
+def test_snake_case_is_stable_and_has_nothing_to_escape(text: str) -> None:
+    label = snake_case(text)
+    assert snake_case(label) == label
+    assert label and not set(label) & set(' "\\\n{},=')
+
+
+@given(st.lists(st.text(max_size=80), max_size=200))
+def test_labels_are_few_and_stay(texts: list[str]) -> None:
+    labels = Labels(("completed",))
+    first = [labels.of(text) for text in texts]
+    assert len(set(first) - {OTHER}) <= LABEL_LIMIT
+    assert all(len(label) <= 200 for label in first)
+    assert [labels.of(text) for text in texts if labels.of(text) != OTHER] == [
+        label for label in first if label != OTHER
+    ]
+    assert labels.of("Completed") == "completed"
+
+
+@given(st.dictionaries(st.sampled_from(["Box", "box", "BOX", "Drop Box", "drop_box", "sepire"]), st.integers(0, 9)))
+def test_names_that_become_one_label_are_added_up(counts: dict[str, int]) -> None:
+    labelled = Labels(("sepire",)).of_keys({name: Counts(n, n, 0, 0) for name, n in counts.items()})
+    assert sum(c.count for c in labelled.values()) == sum(counts.values())
+    assert set(labelled) == {snake_case(name) for name in counts}
+
+
+@given(st.sampled_from(["items", "metadata", "pagination", "next_page", "total_count", "page_size"]), json_values)
+def test_a_page_with_anything_anywhere_is_decoded_or_refused(key: str, value: Any) -> None:
+    page = {"items": [], "metadata": {"pagination": dict(EXAMPLE["metadata"]["pagination"])}}
+    place: Any = page if key in page else page["metadata"] if key == "pagination" else page["metadata"]["pagination"]  # type: ignore[index]
+    place[key] = value
+    try:
+        decode_envelope(json.dumps(page).encode())
+    except MalformedPage as error:
+        assert str(error)
+
+
+@given(st.sampled_from([*EXAMPLE["items"][0], "box"]), json_values)
+def test_a_batch_with_anything_anywhere_is_decoded_or_refused(key: str, value: Any) -> None:
+    record = EXAMPLE["items"][0] | ({"destinations": {"box": value}} if key == "box" else {key: value})
+    try:
+        batch = decode_batch(json.dumps(record).encode(), AccountLabels())
+    except MalformedBatch as error:
+        assert str(error)
+    else:
+        for counts in batch.destinations.values():
+            assert min(counts.count, counts.completed, counts.failed, counts.in_progress) >= 0
+        assert len(batch.name) <= 200
+
+
+@given(st.binary())
+def test_any_bytes_are_refused_or_decoded(body: bytes) -> None:
+    with pytest.raises(MalformedPage):
+        decode_envelope(body)
+    with pytest.raises(MalformedBatch):
+        decode_batch(body, AccountLabels())
+
+
+@pytest.mark.parametrize("body", [b'{"id": "\xff"}', rb'{"id": "\ud800"}', b'{"id": ' + b"[" * 10**6])
+def test_text_that_is_no_text_is_refused(body: bytes) -> None:
+    with pytest.raises(MalformedBatch):
+        decode_batch(body, AccountLabels())
+
+
+@pytest.mark.parametrize(
+    ("status", "in_progress", "finished"),
+    [
+        ("completed", 0, True),
+        ("completed", 1, False),
+        ("cancelled", 0, True),
+        ("in_progress", 0, False),
+        ("new", 0, False),
+    ],
+)
+def test_finished_is_what_the_status_says_and_nothing_is_in_progress(
+    status: str, in_progress: int, finished: bool
+) -> None:
+    batch = Batch("fb", "", 0.0, status, {"box": Counts(1, 0, 0, 0), "dropbox": Counts(1, 0, 0, in_progress)})
+    assert batch.finished is finished

@@ -1,0 +1,371 @@
+"""What a poll reads from the API, and what `/metrics` says of it."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from conftest import (
+    TOKEN,
+    Api,
+    Handler,
+    StartExporter,
+    batch,
+    documents,
+    run_to_end,
+    sample_key,
+    serving,
+    up,
+    write_config,
+)
+
+EXAMPLE = json.loads((Path(__file__).parent / "samples" / "documented_example.json").read_text())
+
+
+def pages(api: Api) -> list[int]:
+    return [int(request.query["page"]) for request in api.requests]
+
+
+async def test_the_documented_example_gives_exactly_its_two_batches(api: Api, exporter: StartExporter) -> None:
+    async def example(_request: web.Request, _handler: Handler) -> web.Response:
+        return web.json_response(EXAMPLE)
+
+    api.fault = example
+    running = await exporter(poll={"lookback": "20y"})
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    expected = {("inkit_storage", "in_progress"): 1, ("inkit_storage", "completed"): 1}
+    assert documents(samples) == expected
+    assert documents(samples, "completed") == expected
+    assert documents(samples, "failed") == dict.fromkeys(expected, 0)
+    assert documents(samples, "in_progress") == dict.fromkeys(expected, 0)
+    assert samples[sample_key("inkit_batches", account="default", batch_status="in_progress")] == 1
+    assert samples[sample_key("inkit_window_truncated", account="default")] == 0
+    assert samples[sample_key("inkit_newest_batch_created_timestamp_seconds", account="default")] == 1699326352.298042
+    oldest = "inkit_oldest_unfinished_batch_created_timestamp_seconds"
+    assert samples[sample_key(oldest, account="default")] == 1699326352.298042
+
+
+async def test_the_default_lookback_leaves_out_the_example_of_2023(api: Api, exporter: StartExporter) -> None:
+    api.batches = EXAMPLE["items"]
+    running = await exporter()
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    assert documents(samples) == {}
+    assert not any("created_timestamp" in name for name in samples)
+
+
+async def test_pages_are_read_newest_first_until_the_lookback_ends(api: Api, exporter: StartExporter) -> None:
+    api.batches = [batch(f"fb_{i}", age=60 * i) for i in range(100)]
+    running = await exporter(poll={"lookback": "31m", "page_size": 10, "interval": "1h"})
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    assert documents(samples) == {("inkit_storage", "completed"): 31}
+    assert pages(api) == [1, 2, 3, 4]
+    assert {request.query["sort"] for request in api.requests} == {"-created_at"}
+    assert {request.headers["X-Inkit-API-Token"] for request in api.requests} == {TOKEN}
+    assert samples[sample_key("inkit_poll_requests", account="default")] == 4
+    assert samples[sample_key("inkit_api_requests_total", account="default", code="200")] == 4
+    assert samples[sample_key("inkit_api_request_duration_seconds_count", account="default")] == 4
+
+
+async def test_the_page_size_that_the_server_really_uses_is_followed(api: Api, exporter: StartExporter) -> None:
+    api.batches = [batch(f"fb_{i}", age=i) for i in range(60)]
+
+    async def smaller(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await handler(request.clone(rel_url=request.rel_url.update_query(page_size="7")))
+
+    api.fault = smaller
+    running = await exporter(poll={"interval": "1h"})
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    assert documents(samples) == {("inkit_storage", "completed"): 60}
+    assert pages(api) == list(range(1, 10))
+
+
+async def test_a_refused_page_size_falls_back_to_the_documented_default_with_one_warning(
+    exporter: StartExporter, api: Api
+) -> None:
+    api.batches = [batch(f"fb_{i}", age=i) for i in range(60)]
+
+    async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if int(request.query["page_size"]) > 30:
+            return web.json_response({"detail": "page_size too large"}, status=422)
+        return await handler(request)
+
+    api.fault = refuse
+    running = await exporter()
+    samples = await running.wait_for(lambda s: s[sample_key("inkit_polls_total", account="default")] >= 3)
+    assert documents(samples) == {("inkit_storage", "completed"): 60}
+    assert samples[sample_key("inkit_api_requests_total", account="default", code="422")] == 1
+    assert sum("refuses the page size" in line for line in running.log) == 1
+
+
+async def test_batches_that_move_to_the_next_page_while_it_reads_count_once(api: Api, exporter: StartExporter) -> None:
+    api.batches = [batch(f"fb_{i}", age=100 + i) for i in range(50)]
+
+    async def push(request: web.Request, handler: Handler) -> web.StreamResponse:
+        answer = await handler(request)
+        api.batches = [batch(f"fb_new_{len(api.requests)}", age=0), *api.batches]
+        return answer
+
+    api.fault = push
+    running = await exporter(poll={"page_size": 10, "interval": "1h"})
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    assert documents(samples) == {("inkit_storage", "completed"): 50}
+
+
+async def test_batches_that_slip_to_a_page_already_read_are_not_missed(api: Api, exporter: StartExporter) -> None:
+    api.batches = [batch(f"fb_{i}", age=100 + i) for i in range(50)]
+
+    async def vanish(request: web.Request, handler: Handler) -> web.StreamResponse:
+        answer = await handler(request)
+        if len(api.requests) in (1, 3):
+            api.batches = api.batches[2:]
+        return answer
+
+    api.fault = vanish
+    running = await exporter(poll={"page_size": 10, "interval": "1h"})
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    # Those that vanished had been listed before, which the poll can't know; none of the others is missing.
+    assert documents(samples) == {("inkit_storage", "completed"): 50}
+    assert pages(api) == [1, 2, 1, 2, 1, 2, 3, 4, 5]
+
+
+async def test_an_order_that_is_not_as_asked_makes_it_read_all_pages_and_say_so_once(
+    api: Api, exporter: StartExporter
+) -> None:
+    api.batches = [batch(f"fb_{i}", age=60 * ((i * 37) % 100)) for i in range(100)]
+    running = await exporter(poll={"lookback": "30m30s", "page_size": 10})
+    samples = await running.wait_for(lambda s: s[sample_key("inkit_polls_total", account="default")] >= 3)
+    assert documents(samples) == {("inkit_storage", "completed"): 31}
+    assert sum("does not list newest first" in line for line in running.log) == 1
+
+
+@pytest.mark.parametrize("scattered", [False, True])
+async def test_max_batches_keeps_the_newest_and_says_that_it_cut(
+    api: Api, exporter: StartExporter, scattered: bool
+) -> None:
+    ages = [(i * 37) % 100 if scattered else i for i in range(100)]
+    api.batches = [
+        batch(f"fb_{age}", age=60 * age, destinations={"box" if age < 15 else "dropbox": (1, 0, 0)}) for age in ages
+    ]
+    running = await exporter(poll={"max_batches": 15, "page_size": 10, "interval": "1h"})
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    present = {labels: count for labels, count in documents(samples).items() if count}
+    assert present == {("box", "completed"): 15}
+    assert samples[sample_key("inkit_window_truncated", account="default")] == 1
+
+
+async def test_a_window_of_exactly_max_batches_is_not_truncated(api: Api, exporter: StartExporter) -> None:
+    api.batches = [batch(f"fb_{i}", age=i) for i in range(20)]
+    running = await exporter(poll={"max_batches": 20, "page_size": 10, "interval": "1h"})
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    assert samples[sample_key("inkit_window_truncated", account="default")] == 0
+
+
+async def test_an_empty_list_is_a_good_poll(api: Api, exporter: StartExporter) -> None:
+    running = await exporter()
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    assert documents(samples) == {}
+    assert samples[sample_key("inkit_window_truncated", account="default")] == 0
+
+
+async def test_a_combination_once_seen_stays_at_zero(api: Api, exporter: StartExporter) -> None:
+    api.batches = [batch("fb_1", status="In Progress", destinations={"box": (1, 1, 3)})]
+    running = await exporter()
+    samples = await running.wait_for(lambda s: documents(s) == {("box", "in_progress"): 5})
+    assert documents(samples, "failed") == {("box", "in_progress"): 1}
+    api.batches = [batch("fb_1", status="Completed", destinations={"box": (4, 1, 0)})]
+    samples = await running.wait_for(lambda s: documents(s).get(("box", "completed")) == 5)
+    assert documents(samples)["box", "in_progress"] == 0
+    assert samples[sample_key("inkit_batches", account="default", batch_status="in_progress")] == 0
+
+
+async def test_several_accounts_are_polled_apart(api: Api, tmp_path: Path) -> None:
+    api.batches = [batch("fb_1")]
+    async with serving(Api(batches=[batch("fb_2", destinations={"box": (0, 2, 0)})])) as other:
+        path = write_config(
+            tmp_path,
+            api.base_url,
+            accounts=[
+                {"name": "one"},
+                {"name": 'quoted "two"\\', "base_url": other.base_url},
+                {"name": "bad", "base_url": "http://127.0.0.1:1/v1"},
+            ],
+        )
+        status, out, _ = await run_to_end("--once", f"--config.file={path}")
+    assert status == 1
+    assert 'inkit_batch_documents{account="one",batch_status="completed",destination="inkit_storage"} 1.0' in out
+    assert (
+        'inkit_batch_documents_failed{account="quoted \\"two\\"\\\\",batch_status="completed",destination="box"} 2.0'
+        in out
+    )
+    assert 'inkit_up{account="one"} 1.0' in out
+    assert 'inkit_up{account="bad"} 0.0' in out
+    assert 'inkit_poll_failures_total{account="bad",reason="connection"} 1.0' in out
+
+
+async def test_filters_go_to_the_api_as_query_parameters(api: Api, exporter: StartExporter) -> None:
+    api.batches = [batch("fb_1"), batch("fb_2", destinations={"box": (1, 0, 0)})]
+    running = await exporter(
+        filters={"destination_name": "box", "search": "batch fb&_", "destination_status": "completed"}
+    )
+    await running.wait_for(lambda s: up(s) == 1)
+    query = api.requests[0].query
+    assert (query["destination_name"], query["search"], query["destination_status"]) == (
+        "box",
+        "batch fb&_",
+        "completed",
+    )
+
+
+async def test_a_slow_poll_skips_ticks_and_never_overlaps_another(api: Api, exporter: StartExporter) -> None:
+    running_now = most = 0
+
+    async def slow(request: web.Request, handler: Handler) -> web.StreamResponse:
+        nonlocal running_now, most
+        running_now += 1
+        most = max(most, running_now)
+        await asyncio.sleep(0.35)
+        running_now -= 1
+        return await handler(request)
+
+    api.fault = slow
+    running = await exporter(poll={"interval": "100ms"})
+    await running.wait_for(lambda s: s[sample_key("inkit_polls_total", account="default")] >= 2)
+    api.fault = None
+    before = len(api.requests)
+    await running.wait_for(lambda s: s[sample_key("inkit_polls_total", account="default")] >= before + 2)
+    assert most == 1
+
+
+async def test_unknown_names_of_any_text_become_escaped_labels(api: Api, exporter: StartExporter) -> None:
+    api.batches = [
+        batch(
+            "fb_1",
+            status='Wait"ing\nfor \\ Approval',
+            destinations={"Übertragung 東京": (1, 0, 0), "Box": (2, 0, 0), "box": (3, 0, 0)},
+        ),
+        batch("fb_2", status="🙂", destinations={"": (1, 0, 0)}),
+    ]
+    running = await exporter()
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    assert documents(samples) == {
+        ("übertragung_東京", "wait_ing_for_approval"): 1,
+        ("box", "wait_ing_for_approval"): 5,
+        ("unknown", "unknown"): 1,
+    }
+
+
+async def test_a_thousand_statuses_and_destinations_are_bounded_and_nothing_is_lost(
+    api: Api, exporter: StartExporter
+) -> None:
+    api.batches = [
+        batch(f"fb_{i}", age=i, status=f"Status {i}", destinations={f"target {i}": (1, 0, 0)}) for i in range(1000)
+    ] + [batch("fb_documented", age=2000, destinations={"salesforce": (7, 0, 0)})]
+    running = await exporter()
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    found = documents(samples)
+    assert sum(found.values()) == 1007
+    assert found["salesforce", "completed"] == 7
+    assert found["other", "other"] > 900
+    assert len({destination for destination, _ in found} - {"other"}) <= 32
+    assert len({status for _, status in found} - {"other"}) <= 32
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"destinations": None},
+        {"destinations": {"box": None}},
+        {"destinations": {"box": {"count": 1, "completed": 1, "failed": 0}}},
+        {"destinations": {"box": {"count": None, "completed": 1, "failed": 0, "in_progress": 0}}},
+        {"destinations": {"box": {"count": -1, "completed": 1, "failed": 0, "in_progress": 0}}},
+        {"destinations": {"box": {"count": "1", "completed": 1, "failed": 0, "in_progress": 0}}},
+        {"destinations": {"box": {"count": 10**400, "completed": 1, "failed": 0, "in_progress": 0}}},
+        {"destinations": {"box": {"count": 1.5, "completed": 1, "failed": 0, "in_progress": 0}}},
+        {"total": -3},
+        {"id": ""},
+        {"id": 7},
+        {"status": None},
+        {"created_at": "yesterday"},
+        {"created_at": None},
+        {"created_at": 1699326352},
+    ],
+    ids=str,
+)
+async def test_a_malformed_batch_is_skipped_and_counted(api: Api, tmp_path: Path, broken: dict[str, Any]) -> None:
+    api.batches = [batch("fb_1"), batch("fb_2", age=61)]
+
+    async def break_one(request: web.Request, handler: Handler) -> web.StreamResponse:
+        answer = await handler(request)
+        assert isinstance(answer, web.Response)
+        page = json.loads(answer.text or "")
+        page["items"].insert(1, batch("fb_bad") | broken)
+        return web.json_response(page)
+
+    api.fault = break_one
+    status, out, _ = await run_to_end("--once", f"--config.file={write_config(tmp_path, api.base_url)}")
+    assert status == 0
+    assert 'inkit_batch_documents{account="default",batch_status="completed",destination="inkit_storage"} 2.0' in out
+    assert 'inkit_invalid_batches_total{account="default"} 1.0' in out
+
+
+async def test_a_batch_from_the_future_is_counted_like_any_other(api: Api, exporter: StartExporter) -> None:
+    api.batches = [batch("fb_1", age=-86400 * 365), batch("fb_2", created_at="9999-12-31T23:59:59.999999Z")][::-1]
+    running = await exporter()
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    assert documents(samples) == {("inkit_storage", "completed"): 2}
+
+
+async def test_an_endless_next_page_ends_at_what_the_list_really_holds(api: Api, exporter: StartExporter) -> None:
+    api.batches = [batch(f"fb_{i}", age=i) for i in range(5)]
+
+    async def endless(request: web.Request, handler: Handler) -> web.StreamResponse:
+        number = int(request.query["page"])
+        answer = await handler(request.clone(rel_url=request.rel_url.update_query(page="1")))
+        assert isinstance(answer, web.Response)
+        page = json.loads(answer.text or "")
+        page["metadata"]["pagination"] |= {"next_page": number + 1, "current_page": number}
+        return web.json_response(page)
+
+    api.fault = endless
+    running = await exporter(poll={"interval": "1h"})
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    assert documents(samples) == {("inkit_storage", "completed"): 5}
+    assert len(api.requests) < 10
+
+
+async def test_an_endless_list_of_new_batches_ends_at_max_batches(api: Api, exporter: StartExporter) -> None:
+    async def endless(request: web.Request, _handler: Handler) -> web.StreamResponse:
+        number = int(request.query["page"])
+        items = [batch(f"fb_{number}_{i}", age=number * 10 + i) for i in range(10)]
+        pagination = {
+            "current_page": number,
+            "next_page": number + 1,
+            "page_count": 10**9,
+            "page_size": 10,
+            "prev_page": None,
+            "total_count": 10**10,
+        }
+        return web.json_response({"items": items, "metadata": {"pagination": pagination, "sort": {}}})
+
+    api.fault = endless
+    running = await exporter(poll={"interval": "1h", "max_batches": 200})
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    assert documents(samples) == {("inkit_storage", "completed"): 200}
+    assert samples[sample_key("inkit_window_truncated", account="default")] == 1
+
+
+async def test_a_server_that_answers_every_page_with_the_first_fails_the_poll(
+    api: Api, exporter: StartExporter
+) -> None:
+    api.batches = [batch(f"fb_{i}", age=i) for i in range(50)]
+
+    async def first_always(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await handler(request.clone(rel_url=request.rel_url.update_query(page="1")))
+
+    api.fault = first_always
+    running = await exporter(poll={"page_size": 10})
+    samples = await running.wait_for(lambda s: up(s) == 0)
+    assert documents(samples) == {}
+    assert "leads back" in "".join(running.log)

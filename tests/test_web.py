@@ -1,0 +1,162 @@
+"""What a client of the exporter's own endpoints sees, whatever it asks."""
+
+import asyncio
+import json
+import zlib
+from asyncio.subprocess import PIPE, STDOUT
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from conftest import Api, Handler, StartExporter, batch, parse_samples, run_to_end, sample_key, up, write_config
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+
+async def fetch(http: aiohttp.ClientSession, path: str, **headers: str) -> tuple[aiohttp.ClientResponse, bytes]:
+    async with http.get(path, headers={"Accept-Encoding": "identity"} | headers) as response:
+        return response, await response.read()
+
+
+async def test_the_text_format_is_the_default_and_openmetrics_is_for_those_who_ask(
+    api: Api, exporter: StartExporter
+) -> None:
+    api.batches = [batch("fb_1", status="In Progress")]
+    running = await exporter()
+    await running.wait_for(lambda s: up(s) == 1)
+    response, text = await fetch(running.http, "/metrics")
+    assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4; charset=utf-8")
+    assert not any(name.endswith("_created") for name in parse_samples(text.decode()) if "newest" not in name)
+    accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
+    response, text = await fetch(running.http, "/metrics", Accept=accept)
+    assert response.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    families = {family.name: family for family in text_string_to_metric_families(text.decode())}  # type: ignore[no-untyped-call]
+    assert families["inkit_batch_documents"].samples[0].labels["batch_status"] == "in_progress"
+    assert families["inkit_polls"].type == "counter"
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text;version=nonsense",
+        "application/openmetrics-text;version=9.9.9",
+        "application/openmetrics-text;version=1.0.0.0.0",
+        "text/plain;version=1.x",
+        "§",
+        "",
+    ],
+)
+async def test_an_accept_header_of_nonsense_still_gets_metrics(api: Api, exporter: StartExporter, accept: str) -> None:
+    running = await exporter()
+    response, text = await fetch(running.http, "/metrics", Accept=accept)
+    assert response.status == 200
+    assert b"inkit_polls_total" in text
+
+
+async def test_gzip_comes_when_asked_for_only(api: Api, exporter: StartExporter) -> None:
+    running = await exporter()
+    host, port = running.http._base_url.host, running.http._base_url.port  # type: ignore[union-attr]
+    for encoding in ("gzip", "gzip, deflate, br", "identity"):
+        reader, writer = await asyncio.open_connection(host, port)
+        request = f"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: {encoding}\r\nConnection: close\r\n\r\n"
+        writer.write(request.encode())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+        assert (b"Content-Encoding: gzip" in head) is ("gzip" in encoding)
+        if b"chunked" in head:
+            body = body.partition(b"\r\n")[2]
+        text = zlib.decompressobj(wbits=31).decompress(body) if "gzip" in encoding else body
+        assert b"# TYPE inkit_polls_total counter" in text
+
+
+async def test_promtool_has_nothing_to_say(api: Api, exporter: StartExporter) -> None:
+    api.batches = [batch("fb_1", status="In Progress"), batch("fb_2", destinations={"box": (0, 3, 0)})]
+    running = await exporter()
+    await running.wait_for(lambda s: up(s) == 1)
+    _, text = await running.get("/metrics")
+    promtool = await asyncio.create_subprocess_exec(
+        "promtool", "check", "metrics", stdin=PIPE, stdout=PIPE, stderr=STDOUT
+    )
+    said, _ = await promtool.communicate(text.encode())
+    assert (promtool.returncode, said) == (0, b"")
+
+
+async def test_names_can_be_selected_as_the_client_library_does(api: Api, exporter: StartExporter) -> None:
+    running = await exporter()
+    _, text = await fetch(running.http, "/metrics?name[]=inkit_polls_total")
+    assert parse_samples(text.decode()).keys() == {sample_key("inkit_polls_total", account="default")}
+
+
+async def test_ready_once_every_account_was_polled_and_healthy_from_the_start(
+    api: Api, exporter: StartExporter
+) -> None:
+    go_on = asyncio.Event()
+
+    async def wait(request: web.Request, handler: Handler) -> web.StreamResponse:
+        await go_on.wait()
+        return await handler(request)
+
+    api.fault = wait
+    running = await exporter(accounts=[{"name": "one"}, {"name": "dead", "base_url": "http://127.0.0.1:1/v1"}])
+    await running.wait_for(lambda s: up(s, "dead") == 0)
+    assert (await running.get("/-/healthy"))[0] == 200
+    assert (await running.get("/-/ready"))[0] == 503
+    go_on.set()
+    await running.wait_for(lambda s: up(s, "one") == 1)
+    assert (await running.get("/-/ready"))[0] == 200
+
+
+async def test_the_status_page_tells_each_accounts_health_and_escapes_what_comes_from_outside(
+    api: Api, exporter: StartExporter
+) -> None:
+    name = "<script>alert(1)</script>"
+    running = await exporter(name=name, base_url="http://127.0.0.1:1/v1")
+    await running.wait_for(lambda s: up(s, name) == 0)
+    response, page = await fetch(running.http, "/")
+    assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert b"<script" not in page
+    assert b"&lt;script&gt;" in page and b"connection" in page and b'class="down"' in page
+    status = json.loads((await running.get("/api/v1/status"))[1])
+    assert status["accounts"][0] | {"error": ""} == status["accounts"][0] | {
+        "account": name, "up": False, "reason": "connection", "error": "", "last_success_seconds_ago": None,
+    }  # fmt: skip
+
+
+async def test_another_telemetry_path(api: Api, exporter: StartExporter) -> None:
+    running = await exporter("--web.telemetry-path=/custom/metrics")
+    assert (await running.get("/custom/metrics"))[0] == 200
+    assert (await running.get("/metrics"))[0] == 404
+    assert 'href="/custom/metrics"' in (await running.get("/"))[1]
+
+
+async def test_bad_requests_do_not_disturb_it(api: Api, exporter: StartExporter) -> None:
+    running = await exporter()
+    host, port = running.http._base_url.host, running.http._base_url.port  # type: ignore[union-attr]
+    for garbage in (
+        b"\x00\xff\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+    ):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(garbage)
+        async with asyncio.timeout(10):
+            assert (await reader.read()).startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
+        writer.close()
+        await writer.wait_closed()
+    async with running.http.post("/metrics", data=b"x" * 10**6) as response:
+        assert response.status == 405
+    assert (await running.get("/metrics?name[]=%ff&x=" + "y" * 4000))[0] == 200
+    assert up(await running.wait_for(lambda s: up(s) == 1)) == 1
+
+
+async def test_series_known_in_advance_start_at_zero(api: Api, tmp_path: Path) -> None:
+    api.fault = None
+    _, out, _ = await run_to_end("--once", f"--config.file={write_config(tmp_path, api.base_url)}")
+    samples = parse_samples(out)
+    for reason in ("auth", "rate_limited", "timeout", "connection", "server_error", "bad_response"):
+        assert samples[sample_key("inkit_poll_failures_total", account="default", reason=reason)] == 0
+    assert samples[sample_key("inkit_api_throttled_seconds_total", account="default")] == 0
+    assert samples[sample_key("inkit_invalid_batches_total", account="default")] == 0
+    assert samples["inkit_exporter_config_last_reload_successful"] == 1
+    assert samples["inkit_exporter_config_last_reload_success_timestamp_seconds"] > 1.6e9
+    assert "python_info" in out and "process_cpu_seconds_total" in out

@@ -1,0 +1,15 @@
+#!/bin/sh
+# Makes .venv if there is none, and installs a hashed requirements file into it.   tools/venv.sh FILE
+set -eu
+python=${PYTHON:-python3}
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "needs Python 3.11 or newer; $python is older or missing. Name another: make PYTHON=python3.13" >&2
+    exit 1
+}
+if ! [ -x .venv/bin/pip ]; then
+    # Debian keeps what venv needs in a package of its own.
+    "$python" -c 'import ensurepip' 2>/dev/null || "$(dirname "$0")/debian_packages.sh" python3-venv
+    "$python" -m venv --clear .venv
+fi
+.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$1"

@@ -12,7 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from inkit_exporter import __version__
-from inkit_exporter.client import REASONS
+from inkit_exporter.errors import REASONS
 from inkit_exporter.poller import AccountState
 
 _BATCH_LABELS = ("account", "destination", "batch_status")

@@ -9,8 +9,9 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from inkit_exporter.client import ApiError, BadResponse, Client, RequestMeter, RequestTimeout
+from inkit_exporter.client import Client, RequestMeter
 from inkit_exporter.config import AccountSettings, PollSettings
+from inkit_exporter.errors import ApiError, BadResponse, RequestTimeout
 from inkit_exporter.window import Snapshot, Unreliable, Window, list_window
 
 log = structlog.get_logger()

@@ -1,6 +1,5 @@
 """A simulated Inkit API: the documented endpoints over HTTP, and a customer's day that is played in minutes."""
 
-import bisect
 import math
 import random
 import time
@@ -12,19 +11,23 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
+from aiohttp.typedefs import Handler, Middleware
 
-DESTINATIONS: Final = (
-    "inkit_storage",
-    "salesforce",
-    "sepire",
-    "docusign",
-    "magic_link",
-    "amazon_s3",
-    "google_drive",
-    "dropbox",
-    "box",
-)
+# The share of batches that use a destination, and how long it takes beside the others.
+_TRAFFIC: Final = {
+    "inkit_storage": (0.96, 0.5),
+    "salesforce": (0.4, 1.0),
+    "sepire": (0.15, 1.4),
+    "docusign": (0.35, 1.6),
+    "magic_link": (0.25, 0.7),
+    "amazon_s3": (0.3, 0.6),
+    "google_drive": (0.2, 1.0),
+    "dropbox": (0.15, 1.1),
+    "box": (0.15, 1.2),
+}
+
+DESTINATIONS: Final[tuple[str, ...]] = tuple(_TRAFFIC)
+"""The destination names that Inkit documents."""
 
 JsonBatch = dict[str, Any]
 Listing = Callable[[], Sequence[JsonBatch]]
@@ -32,9 +35,11 @@ Listing = Callable[[], Sequence[JsonBatch]]
 DAY_SECONDS: Final = 600.0
 """Wall time in which a simulated day is played."""
 
-_DEFAULT_PAGE_SIZE = 25
-_BATCHES_A_DAY = 300
+_DEFAULT_PAGE_SIZE = 25  # as documented
+_BATCHES_A_DAY = 300  # one in two seconds, on average
 _DAYS_KEPT = 2
+_CANCELLED_SHARE = 0.01
+_MINUTE = 60.0
 
 
 def make_api(
@@ -50,7 +55,7 @@ def make_api(
     Args:
         listing: all batches as they are now, newest first.
         token: the key that it accepts.
-        requests_per_minute: beyond it, 429 with `Retry-After`; None for no limit.
+        requests_per_minute: at least 1; beyond it, 429 with `Retry-After`; None for no limit.
         max_page_size: beyond it, 422; None for no limit.
         middlewares: put around the API, the first outermost.
     """
@@ -84,94 +89,101 @@ def day(seed: int, *, started_at: float, seconds: float = DAY_SECONDS) -> Callab
     """A customer's days, one after another, `seconds` of wall time each; the last one before `started_at` is history.
 
     What it returns gives all batches of the last two days as they are at a time, newest first. It depends on nothing
-    but the seed, the start and that time.
+    but the seed, the start and that time. Times are in seconds since the epoch.
     """
 
     def batches(now: float) -> list[JsonBatch]:
         today = math.floor((now - started_at) / seconds)
-        found: list[JsonBatch] = []
-        for index in range(max(-1, today - _DAYS_KEPT + 1), today + 1):
-            plans = _plan_day(seed, index, seconds)
-            elapsed = now - (started_at + index * seconds)
-            due = bisect.bisect_right(plans, elapsed, key=lambda plan: plan.start)
-            found += [_batch_at(plan, elapsed, created=now - elapsed + plan.start) for plan in plans[:due]]
+        found = []
+        for index in range(max(-1, today - _DAYS_KEPT), today + 1):
+            begun = started_at + index * seconds
+            for plan in _plan_day(seed, index, seconds):
+                created = math.floor((begun + plan.start) * 1e6) / 1e6  # as exact as the stamp in the answer
+                if now - _DAYS_KEPT * seconds <= created <= now:
+                    found.append(_batch_at(plan, created, now - created))
         return found[::-1]
 
     return batches
 
 
 class _Course(NamedTuple):
-    """How the documents of one batch fare at one destination, in seconds after the batch's start."""
+    """How the documents of one batch fare at one destination; `seconds` is how long they take together."""
 
     destination: str
     seconds: float
-    failed_share: float
+    failures: int
 
 
 class _Plan(NamedTuple):
-    """One batch of a day; `start` is in seconds since the day began."""
+    """One batch of a day; `start` is in seconds since the day began, `pending` in seconds since the start."""
 
     batch_id: str
     name: str
     start: float
+    pending: float
     total: int
     courses: tuple[_Course, ...]
-    cancelled: bool
+    cancelled: bool = False
+
+
+class _Incident(NamedTuple):
+    """One destination in trouble for an eighth of the day; `begin` is a share of the day."""
+
+    destination: str
+    begin: float
+
+    def strikes(self, destination: str, share_of_day: float) -> bool:
+        return destination == self.destination and self.begin < share_of_day < self.begin + 0.125
 
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _SUBJECTS = ("Invoices", "Contracts", "Statements", "Welcome letters", "Policies", "Reminders", "Payslips")
-_PENDING_SECONDS = 2.0
 
 
 @lru_cache(maxsize=8)
 def _plan_day(seed: int, index: int, seconds: float) -> tuple[_Plan, ...]:
     """A day's batches by start: few at night, many at noon, and two incidents, each at one destination."""
     chance = random.Random(f"{seed}/{index}")  # noqa: S311 - a simulation
-    failing, slow = chance.sample(DESTINATIONS[1:], 2)
-    failing_from, slow_from = chance.uniform(0.3, 0.5), chance.uniform(0.55, 0.7)
-    starts = sorted(seconds * chance.triangular(0, 1, 0.55) for _ in range(_BATCHES_A_DAY))
+    one, other = chance.sample(DESTINATIONS[1:], 2)
+    failing, slow = _Incident(one, chance.uniform(0.25, 0.4)), _Incident(other, chance.uniform(0.55, 0.7))
+    plans = [_plan_batch(chance, failing, slow, seconds) for _ in range(_BATCHES_A_DAY)]
+    return tuple(sorted((*plans, *_plan_night(chance, seconds)), key=lambda plan: plan.start))
+
+
+def _plan_batch(chance: random.Random, failing: _Incident, slow: _Incident, seconds: float) -> _Plan:
+    share_of_day = chance.triangular(0, 1, 0.5)
+    total = min(400, int(chance.paretovariate(0.6)))  # a third are single documents, one in forty is a bulk run
+    cancelled = chance.random() < _CANCELLED_SHARE
+    courses = []
+    for destination in [name for name, (share, _) in _TRAFFIC.items() if chance.random() < share] or DESTINATIONS[:1]:
+        pace = _TRAFFIC[destination][1] * (8 if slow.strikes(destination, share_of_day) else 1)
+        duration = pace * (chance.uniform(0.005, 0.015) + total / 20_000) * seconds
+        rate = 0.85 if failing.strikes(destination, share_of_day) else 0.3 if cancelled else 0.015
+        courses.append(_Course(destination, duration, sum(chance.random() < rate for _ in range(total))))
+    name, pending = f"{chance.choice(_SUBJECTS)} {chance.randrange(10_000):04}", chance.uniform(0.001, 0.004) * seconds
+    return _Plan(_batch_id(chance), name, share_of_day * seconds, pending, total, tuple(courses), cancelled)
+
+
+def _plan_night(chance: random.Random, seconds: float) -> list[_Plan]:
+    """What ends every day, the one of history too, so that a start shows each destination and the common statuses."""
+    night = (
+        ("Archive of the day", 0.9, 120, DESTINATIONS, 0.03, 1),
+        ("Payslips, broken template", 0.94, 12, DESTINATIONS[:2], 0.01, 12),
+        ("Statements of the month", 0.99, 300, DESTINATIONS, 0.06, 3),
+    )
     plans = []
-    for number, start in enumerate(starts):
-        share_of_day = start / seconds
-        used = list(DESTINATIONS) if number < len(DESTINATIONS) else _used_destinations(chance)
-        total = min(400, 1 + int(chance.paretovariate(0.9) * 3))
-        courses = []
-        for destination in used:
-            duration = chance.uniform(0.005, 0.02) * seconds + total * seconds / 20_000
-            failed_share = chance.choice((0, 0, 0, 0.02, 0.05))
-            if destination == failing and failing_from < share_of_day < failing_from + 0.12:
-                failed_share = chance.uniform(0.7, 1)
-            if destination == slow and slow_from < share_of_day < slow_from + 0.12:
-                duration *= 8
-            courses.append(_Course(destination, duration, failed_share))
-        fails = number == len(DESTINATIONS)  # every day has a batch that fails as a whole
-        if fails:
-            courses = [course._replace(failed_share=1.0) for course in courses]
-        plans.append(
-            _Plan(
-                batch_id="fb_" + "".join(chance.choices(_ALPHABET, k=22)),
-                name=f"{chance.choice(_SUBJECTS)} {number + 1}",
-                start=start,
-                total=total,
-                courses=tuple(courses),
-                cancelled=not fails and chance.random() < 0.01,
-            )
-        )
-    # A day opens with a batch that takes until the next one, so that something is always in progress.
-    endless = plans[0].courses[0]._replace(seconds=seconds * 1.02)
-    plans[0] = plans[0]._replace(start=0.0, courses=(endless, *plans[0].courses[1:]), cancelled=False, total=250)
-    return tuple(plans)
+    for name, start, total, used, duration, failures in night:
+        courses = tuple(_Course(destination, duration * seconds, failures) for destination in used)
+        plans.append(_Plan(_batch_id(chance), name, start * seconds, 0.002 * seconds, total, courses))
+    return plans
 
 
-def _used_destinations(chance: random.Random) -> list[str]:
-    others = [name for name in DESTINATIONS[1:] if chance.random() < 0.25]
-    return [DESTINATIONS[0], *others] if chance.random() < 0.9 or not others else others
+def _batch_id(chance: random.Random) -> str:
+    return "fb_" + "".join(chance.choices(_ALPHABET, k=22))
 
 
-def _batch_at(plan: _Plan, elapsed: float, created: float) -> JsonBatch:
-    age = elapsed - plan.start
-    destinations = {course.destination: _counts_at(course, plan.total, age) for course in plan.courses}
+def _batch_at(plan: _Plan, created: float, age: float) -> JsonBatch:
+    destinations = {course.destination: _counts_at(course, plan.total, age - plan.pending) for course in plan.courses}
     return {
         "id": plan.batch_id,
         "name": plan.name,
@@ -182,41 +194,35 @@ def _batch_at(plan: _Plan, elapsed: float, created: float) -> JsonBatch:
     }
 
 
-def _counts_at(course: _Course, total: int, age: float) -> dict[str, Any]:
-    done = min(total, int(total * age / course.seconds))
-    failed = round(done * course.failed_share)
-    status = "in_progress" if done < total else "failed" if failed == total else "completed"
+def _counts_at(course: _Course, total: int, running_seconds: float) -> dict[str, Any]:
+    done = max(0, min(total, int(total * running_seconds / course.seconds)))
+    failed = done * course.failures // total
     return {
         "count": total,
         "completed": done - failed,
         "failed": failed,
         "in_progress": total - done,
-        "status": status,
+        "status": "in_progress" if done < total else "failed" if failed == total else "completed",
     }
 
 
 def _status_at(plan: _Plan, destinations: dict[str, dict[str, Any]], age: float) -> str:
     if any(counts["in_progress"] for counts in destinations.values()):
-        return "Pending" if age < _PENDING_SECONDS else "In Progress"
+        return "Pending" if age < plan.pending else "In Progress"
     if plan.cancelled:
         return "Cancelled"
-    return (
-        "Failed"
-        if all(counts["failed"] for counts in destinations.values())
-        and not any(counts["completed"] for counts in destinations.values())
-        else "Completed"
-    )
+    return "Completed" if any(counts["completed"] for counts in destinations.values()) else "Failed"
 
 
 def _list(batches: Sequence[JsonBatch], request: web.Request, max_page_size: int | None) -> web.Response:
     query = request.query
     try:
-        number, size = int(query.get("page", 1)), int(query.get("page_size", _DEFAULT_PAGE_SIZE))
+        number, size = _positive(query.get("page", "1")), _positive(query.get("page_size", str(_DEFAULT_PAGE_SIZE)))
     except ValueError:
-        return _problem(422, "page and page_size must be integers")
+        return _problem(422, "page and page_size must be positive integers")
     sort = query.get("sort", "-created_at")
-    if number < 1 or size < 1 or size > (max_page_size or size) or sort.removeprefix("-") != "created_at":
-        return _problem(422, "page, page_size or sort is out of range")
+    if sort.removeprefix("-") != "created_at" or (max_page_size is not None and size > max_page_size):
+        return _problem(422, "page_size or sort is out of range")
     batches = _filtered(batches, request)
     total = len(batches)
     first, last = (number - 1) * size, min(number * size, total)
@@ -234,6 +240,13 @@ def _list(batches: Sequence[JsonBatch], request: web.Request, max_page_size: int
     return web.json_response({"items": list(items), "metadata": {"pagination": pagination, "sort": sorting}})
 
 
+def _positive(text: str) -> int:
+    """Raises ValueError for all but plain digits; `int` would take `1_0` and ` 7` too."""
+    if not (text.isascii() and text.isdigit() and text.strip("0")):
+        raise ValueError(text)
+    return int(text)
+
+
 def _filtered(batches: Sequence[JsonBatch], request: web.Request) -> Sequence[JsonBatch]:
     if search := request.query.get("search"):
         batches = [b for b in batches if search.lower() in f"{b['name']}\n{b['id']}".lower()]
@@ -246,28 +259,24 @@ def _filtered(batches: Sequence[JsonBatch], request: web.Request) -> Sequence[Js
 
 def _authoriser(token: str) -> Middleware:
     @web.middleware
-    async def authorise(request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
+    async def authorise(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.headers.get("X-Inkit-API-Token") != token:
             return _problem(401, "API key not authorised")
-        response: web.StreamResponse = await handler(request)
-        return response
+        return await handler(request)
 
     return authorise
 
 
 def _limiter(requests_per_minute: int | None) -> Middleware:
-    recent: deque[float] = deque(maxlen=requests_per_minute)
+    recent: deque[float] = deque(maxlen=requests_per_minute or 0)  # of the requests let through
 
     @web.middleware
-    async def limit(request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
+    async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
         now = time.monotonic()
-        if requests_per_minute is not None:
-            if len(recent) == requests_per_minute and now - recent[0] < 60:
-                seconds = math.ceil(60 - (now - recent[0]))
-                return _problem(429, "rate limit exceeded", {"Retry-After": str(seconds)})
-            recent.append(now)
-        response: web.StreamResponse = await handler(request)
-        return response
+        if recent and len(recent) == recent.maxlen and now < recent[0] + _MINUTE:
+            return _problem(429, "rate limit exceeded", {"Retry-After": str(math.ceil(recent[0] + _MINUTE - now))})
+        recent.append(now)
+        return await handler(request)
 
     return limit
 

@@ -1,7 +1,9 @@
 """The simulated API: the documented shape over HTTP, and days that can be told apart only by their seed."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, overload
 
 import aiohttp
 import pytest
@@ -10,11 +12,14 @@ from conftest import TOKEN, Api, batch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from inkit_exporter.demo import DAY_SECONDS, DESTINATIONS, day, make_api, serve_api
+from inkit_exporter import model
+from inkit_exporter.demo import DAY_SECONDS, DESTINATIONS, JsonBatch, day, make_api, serve_api
 from inkit_exporter.model import AccountLabels, decode_batch, decode_envelope
 
 seeds = st.integers(0, 10**6)
 START = 1_700_000_000.0
+moments = st.floats(0, 3 * DAY_SECONDS)
+UNFINISHED = ("Pending", "In Progress")
 
 
 async def get(api: Api, path: str = "/invoke/batch", token: str = TOKEN, **query: Any) -> tuple[int, Any]:
@@ -47,6 +52,53 @@ async def test_pages_walk_all_batches_once_in_the_documented_shape(api: Api) -> 
     assert ids == [f"fb_{i}" for i in range(60)]
 
 
+async def test_without_a_sort_key_the_newest_come_first_and_the_metadata_say_so(api: Api) -> None:
+    api.batches = [batch(f"fb_{i}", age=i) for i in range(3)]
+    _, newest_first = await get(api)
+    _, oldest_first = await get(api, sort="created_at")
+    assert newest_first["items"] == api.batches
+    assert newest_first["metadata"]["sort"] == {"key": "created_at", "order": -1}
+    assert oldest_first["items"] == api.batches[::-1]
+    assert oldest_first["metadata"]["sort"] == {"key": "created_at", "order": 1}
+
+
+@pytest.mark.parametrize("sort", ["created_at", "-created_at"])
+async def test_a_page_beyond_the_end_is_empty_and_the_last(api: Api, sort: str) -> None:
+    api.batches = [batch("fb_1")]
+    status, page = await get(api, page=9, sort=sort)
+    assert (status, page["items"], page["metadata"]["pagination"]["next_page"]) == (200, [], None)
+
+
+class CountedListing(Sequence[JsonBatch]):
+    """A long listing that counts the batches it is asked for."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.touched = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    @overload
+    def __getitem__(self, index: int) -> JsonBatch: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[JsonBatch]: ...
+    def __getitem__(self, index: int | slice) -> JsonBatch | list[JsonBatch]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self.length))]
+        self.touched += 1
+        return batch(f"fb_{index}", age=index)
+
+
+@pytest.mark.parametrize("sort", ["created_at", "-created_at"])
+async def test_a_page_of_a_long_listing_touches_no_other_batch(sort: str) -> None:
+    listing = CountedListing(100_000)
+    async with serve_api(make_api(lambda: listing, token=TOKEN)) as base_url:
+        status, page = await get(Api(base_url=base_url), page=500, page_size=100, sort=sort)
+    assert (status, len(page["items"]), page["metadata"]["pagination"]["page_count"]) == (200, 100, 1000)
+    assert listing.touched == 100
+
+
 async def test_sorting_and_filters(api: Api) -> None:
     api.batches = [batch(f"fb_{i}", age=i, destinations={DESTINATIONS[i % 3]: (1, 0, 0)}) for i in range(9)]
     ascending = (await get(api, sort="created_at", page=2, page_size=4))[1]["items"]
@@ -58,7 +110,18 @@ async def test_sorting_and_filters(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", [{"page": 0}, {"page": "x"}, {"page_size": 0}, {"page_size": 101}, {"sort": "name"}], ids=str
+    "query",
+    [
+        {"page": 0},
+        {"page": "x"},
+        {"page": "1_0"},
+        {"page_size": 0},
+        {"page_size": -1},
+        {"page_size": 101},
+        {"sort": "name"},
+        {"sort": "--created_at"},
+    ],
+    ids=str,
 )
 async def test_a_query_out_of_range_is_422(api: Api, query: dict[str, Any]) -> None:
     assert (await get(api, **query))[0] == 422
@@ -85,35 +148,91 @@ async def test_over_the_rate_limit_it_says_when_to_come_back() -> None:
         assert 1 <= int(retry_after) <= 60
 
 
+def test_the_destinations_are_those_the_exporter_knows() -> None:
+    assert DESTINATIONS == model.DESTINATIONS
+
+
 @given(seeds)
 @example(4854)
-@settings(max_examples=20)
 def test_a_day_shows_everything_from_its_first_moment(seed: int) -> None:
     batches = day(seed, started_at=START)(START)
     assert {name for one in batches for name in one["destinations"]} == set(DESTINATIONS)
     assert {one["status"] for one in batches} >= {"In Progress", "Completed", "Failed"}
 
 
-@given(seeds, st.floats(0, 3 * DAY_SECONDS), st.floats(0, DAY_SECONDS))
+@given(seeds, st.lists(moments, min_size=2, max_size=3))
 @settings(max_examples=20)
-def test_a_day_is_plausible_at_every_moment(seed: int, first: float, later: float) -> None:
-    batches = day(seed, started_at=START)
-    before = {one["id"]: one for one in batches(START + first)}
-    after = batches(START + first + later)
-    assert after == day(seed, started_at=START)(START + first + later)
-    created = [one["created_at"] for one in after]
-    assert created == sorted(created, reverse=True)
-    assert len(after) < 1500
-    for one in after:
+def test_a_day_depends_on_nothing_but_seed_start_and_time(seed: int, times: list[float]) -> None:
+    forwards = [day(seed, started_at=START)(START + time) for time in times]
+    backwards = [day(seed, started_at=START)(START + time) for time in reversed(times)]
+    assert forwards == backwards[::-1]
+    assert forwards[0] != day(seed + 1, started_at=START)(START + times[0])
+
+
+@given(seeds, moments)
+@settings(max_examples=30)
+def test_the_counts_of_every_batch_add_up_and_agree_with_its_status(seed: int, time: float) -> None:
+    for one in day(seed, started_at=START)(START + time):
+        assert one["total"] >= 1
         for counts in one["destinations"].values():
             assert counts["count"] == counts["completed"] + counts["failed"] + counts["in_progress"] == one["total"]
             assert min(counts["completed"], counts["failed"], counts["in_progress"]) >= 0
-        if one["status"] not in ("Pending", "In Progress"):
-            assert not any(counts["in_progress"] for counts in one["destinations"].values())
-        if earlier := before.get(one["id"]):
-            for name, counts in one["destinations"].items():
-                for field in ("completed", "failed"):
-                    assert counts[field] >= earlier["destinations"][name][field]
+            assert (counts["status"] == "in_progress") == (counts["in_progress"] > 0)
+            if one["status"] == "Pending":
+                assert counts["in_progress"] == one["total"]
+            if one["status"] == "Failed":
+                assert counts["failed"] == one["total"]
+        running = any(counts["in_progress"] for counts in one["destinations"].values())
+        assert (one["status"] in UNFINISHED) == running
+
+
+@given(seeds, moments)
+@settings(max_examples=30)
+def test_batches_come_newest_first_none_of_the_future_and_none_older_than_two_days(seed: int, time: float) -> None:
+    batches = day(seed, started_at=START)(START + time)
+    created = [datetime.fromisoformat(one["created_at"]).timestamp() for one in batches]
+    assert created == sorted(created, reverse=True)
+    assert START + time >= created[0]
+    assert created[-1] >= START + time - 2 * DAY_SECONDS
+    assert len({one["id"] for one in batches}) == len(batches) < 1000
+
+
+@given(seeds, moments, st.floats(0, DAY_SECONDS))
+@settings(max_examples=30)
+def test_documents_never_go_back_and_a_finished_batch_never_changes(seed: int, time: float, later: float) -> None:
+    batches = day(seed, started_at=START)
+    after = {one["id"]: one for one in batches(START + time + later)}
+    for one in batches(START + time):
+        if not (changed := after.get(one["id"])):
+            continue
+        assert changed == one or one["status"] in UNFINISHED
+        assert {key: changed[key] for key in ("name", "created_at", "total")} == {
+            key: one[key] for key in ("name", "created_at", "total")
+        }
+        for name, counts in one["destinations"].items():
+            assert changed["destinations"][name]["completed"] >= counts["completed"]
+            assert changed["destinations"][name]["failed"] >= counts["failed"]
+
+
+@given(seeds, st.integers(1, 4))
+@settings(max_examples=10)
+def test_midnight_drops_no_more_than_any_other_moment(seed: int, days: int) -> None:
+    batches = day(seed, started_at=START)
+    before = batches(START + days * DAY_SECONDS - 1)
+    after = batches(START + days * DAY_SECONDS + 1)
+    assert abs(len(after) - len(before)) < 20
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_once_a_day_most_documents_of_one_destination_fail_for_a_while(seed: int) -> None:
+    batches = day(seed, started_at=START)(START + DAY_SECONDS - 1)
+    failing = {
+        name
+        for one in batches
+        for name, counts in one["destinations"].items()
+        if one["status"] == "Completed" and counts["count"] >= 10 and counts["failed"] > counts["count"] / 2
+    }
+    assert 1 <= len(failing) <= 2, "one of today, one of the day of history"
 
 
 async def test_the_exporter_reads_all_of_a_day() -> None:

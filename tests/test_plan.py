@@ -1,0 +1,366 @@
+"""Polls against their oracle, the full listing: whatever happens at the API, and whenever, the sums are right."""
+
+from bisect import insort
+from collections.abc import Callable
+from itertools import count
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inkit_exporter.model import FINISHED_STATUSES, Batch, Counts, Page, Pagination
+from inkit_exporter.plan import Answer, Plan, PlanSettings, Refusal, Unreliable
+from inkit_exporter.totals import Totals
+from inkit_exporter.window import Run, Snapshot, Window
+
+LOOKBACK = 1000.0
+NOW = 10_000.0
+HORIZON = NOW - LOOKBACK
+STATUSES = ("completed", "in_progress", "failed", "brand_new")
+NOTHING = Counts(0, 0, 0, 0)
+
+counts = st.tuples(*[st.integers(0, 3)] * 3).map(lambda n: Counts(sum(n), *n))
+batches = st.builds(
+    lambda number, age, status, destinations: Batch(f"fb_{number}", "", NOW - age, status, destinations),
+    st.integers(0, 10**6),
+    st.integers(0, 12).map(lambda hundreds: hundreds * 100.0),
+    st.sampled_from(STATUSES),
+    st.dictionaries(st.sampled_from(["box", "sepire"]), counts),
+)
+unsorted = st.lists(batches, max_size=40, unique_by=lambda batch: batch.id)
+listings = unsorted.map(lambda found: sorted(found, key=lambda batch: -batch.created_at))
+
+
+def page_of(listing: list[Batch], number: int, size: int) -> Page:
+    start = (number - 1) * size
+    following = number + 1 if start + size < len(listing) else None
+    return Page(listing[start : start + size], Pagination(number, following, size, len(listing)))
+
+
+def new_plan(max_batches: int = 10**6, *, by_id: bool = True, resync_interval: float = 600.0) -> Plan:
+    limits = PlanSettings(10.0, LOOKBACK, resync_interval, max_batches, by_id)
+    return Plan(limits, Window(max_batches, Totals()))
+
+
+def poll(plan: Plan, serve: Callable[[int | str], Answer], now: float = NOW) -> int:
+    """One poll; returns the number of its requests."""
+    conversation = plan.poll(now)
+    answer: Answer = None
+    requests = 0
+    while True:
+        try:
+            request = conversation.send(answer)
+        except StopIteration:
+            return requests
+        if request is None:
+            answer = None
+            continue
+        requests += 1
+        assert requests < 2000, "asks for ever"
+        answer = serve(request)
+
+
+def pages(listing: list[Batch], size: int) -> Callable[[int | str], Answer]:
+    def serve(request: int | str) -> Answer:
+        if isinstance(request, int):
+            return page_of(listing, request, size)
+        return next((batch for batch in listing if batch.id == request), None)
+
+    return serve
+
+
+def oracle(found: list[Batch]) -> Snapshot:
+    """The snapshot of a full listing, the slow and plain way."""
+    documents: dict[tuple[str, str], Counts] = {}
+    statuses: dict[str, int] = {}
+    for batch in found:
+        statuses[batch.status] = statuses.get(batch.status, 0) + 1
+        for name, numbers in batch.destinations.items():
+            documents[name, batch.status] = documents.get((name, batch.status), NOTHING) + numbers
+    created = [batch.created_at for batch in found]
+    unfinished = [batch.created_at for batch in found if not batch.finished]
+    return Snapshot(documents, statuses, max(created, default=None), min(unfinished, default=None), truncated=False)
+
+
+def essence(snapshot: Snapshot) -> tuple[object, ...]:
+    """A snapshot without the zeros that stay."""
+    return (
+        {labels: numbers for labels, numbers in snapshot.documents.items() if numbers != NOTHING},
+        {status: number for status, number in snapshot.batches.items() if number},
+        snapshot.newest_created,
+        snapshot.oldest_unfinished_created,
+    )
+
+
+def recent(listing: list[Batch], now: float = NOW) -> list[Batch]:
+    return [batch for batch in listing if batch.created_at >= now - LOOKBACK]
+
+
+@given(listings, st.integers(1, 10))
+def test_an_ordered_list_gives_the_sums_of_the_recent(listing: list[Batch], size: int) -> None:
+    plan = new_plan()
+    poll(plan, pages(listing, size))
+    assert plan.ordered
+    assert essence(plan.window.snapshot(None)) == essence(oracle(recent(listing)))
+
+
+@given(st.data(), unsorted, st.integers(2, 10))
+def test_a_list_in_any_order_gives_the_same_sums(data: st.DataObject, listing: list[Batch], size: int) -> None:
+    listing = data.draw(st.permutations(listing))
+    plan = new_plan()
+    for _ in range(2):
+        poll(plan, pages(listing, size))
+        # A first page in order, all of it old, can't be told from the end of the window; other disorder is noticed.
+        if plan.ordered:
+            return
+        assert essence(plan.window.snapshot(None)) == essence(oracle(recent(listing)))
+
+
+@given(st.data(), listings, st.integers(2, 6))
+def test_batches_that_come_and_vanish_between_the_pages(data: st.DataObject, listing: list[Batch], size: int) -> None:
+    """Of what is there from the first request to the last, nothing is missed; nothing is doubled or invented."""
+    server = list(listing)
+    ids = count(10**7)
+    ever = {batch.id for batch in server}
+
+    def serve(number: int | str) -> Page:
+        assert isinstance(number, int)
+        page = page_of(server, number, size)
+        for _ in range(data.draw(st.integers(0, 2))):
+            server.insert(0, Batch(f"fb_{next(ids)}", "", NOW + 1, "in_progress", {"box": Counts(1, 0, 0, 1)}))
+            ever.add(server[0].id)
+        if server and data.draw(st.integers(0, 3)) == 0:
+            del server[data.draw(st.integers(0, len(server) - 1))]
+        return page
+
+    plan = new_plan()
+    try:
+        poll(plan, serve)
+    except Unreliable:
+        return
+    held = {batch.id for batch in plan.window.batches}
+    assert not {batch.id for batch in recent(server)} & {batch.id for batch in listing} - held
+    assert held <= ever
+    assert essence(plan.window.snapshot(None)) == essence(oracle(list(plan.window.batches)))
+
+
+@given(listings, st.integers(1, 10), st.integers(1, 12))
+def test_max_batches_keeps_the_newest(listing: list[Batch], size: int, most: int) -> None:
+    plan = new_plan(most)
+    for _ in range(3):
+        poll(plan, pages(listing, size))
+        assert [b.created_at for b in plan.window.batches] == [b.created_at for b in recent(listing)[:most]]
+        assert plan.window.truncated == (len(recent(listing)) > most)
+
+
+@given(st.lists(batches, max_size=60), st.integers(1, 20))
+def test_sums_follow_every_change(changes: list[Batch], most: int) -> None:
+    window = Window(most, Totals())
+    for batch in changes:
+        window.put(batch, NOW)
+    window.trim(HORIZON)
+    assert len(window) <= most
+    assert essence(window.snapshot(None)) == essence(oracle(list(window.batches)))
+
+
+def test_a_page_size_that_grows_on_the_way_would_leave_a_gap_and_is_refused() -> None:
+    listing = [Batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in range(50)]
+    with pytest.raises(Unreliable, match="page size grew from 5 to 10"):
+        poll(new_plan(), lambda number: page_of(listing, int(number), 5 if number == 1 else 10))
+
+
+def test_combinations_seen_before_stay_at_zero() -> None:
+    before = oracle([Batch("fb_1", "", NOW, "failed", {"box": Counts(1, 0, 1, 0)})])
+    snapshot = Window(10, Totals()).snapshot(before)
+    assert snapshot.documents == {("box", "failed"): NOTHING}
+    assert snapshot.batches == {"failed": 0}
+
+
+def test_a_run_replaces_what_lies_between_its_edges_and_nothing_else() -> None:
+    window = Window(10, Totals())
+    for i in range(6):
+        window.put(Batch(f"fb_{i}", "", NOW - i, "completed", {}), NOW)
+    kept = Batch("fb_2", "", NOW - 2, "failed", {})
+    for _ in window.merge(Run({"fb_2": kept}, newest=NOW - 1, oldest=NOW - 4), NOW):
+        pass
+    assert [batch.id for batch in window.batches] == ["fb_0", "fb_1", "fb_2", "fb_4", "fb_5"]
+
+
+class World:
+    """An account's batches at the API, newest first, as a random history makes them."""
+
+    def __init__(self, chance: Random, *, ties: bool) -> None:
+        self.chance = chance
+        self.ties = ties
+        self.batches: list[Batch] = []
+        self.now = self.created = NOW
+        self.ids = count()
+
+    def create(self) -> None:
+        if not self.ties:
+            self.now += 0.001
+        created = self.created = self.created if self.ties and self.chance.random() < 0.4 else self.now
+        status = self.chance.choice(("in_progress", "in_progress", "pending", "completed", f"odd_{next(self.ids) % 3}"))
+        batch = Batch(f"fb_{next(self.ids)}", "", created, status, self.numbers(status))
+        insort(self.batches, batch, key=lambda b: -b.created_at)
+
+    def numbers(self, status: str) -> dict[str, Counts]:
+        under_way = 0 if status in FINISHED_STATUSES else self.chance.randint(0, 3)
+        done = self.chance.randint(0, 5), self.chance.randint(0, 2)
+        return {
+            name: Counts(sum(done) + under_way, *done, under_way)
+            for name in self.chance.sample(("box", "sepire", "dropbox"), self.chance.randint(1, 3))
+        }
+
+    def change(self, batch: Batch, status: str) -> None:
+        self.batches[self.batches.index(batch)] = Batch(
+            batch.id, batch.name, batch.created_at, status, self.numbers(status)
+        )
+
+    def pick(self, *, finished: bool) -> Batch | None:
+        found = [batch for batch in recent(self.batches, self.now) if batch.finished is finished]
+        return self.chance.choice(found) if found else None
+
+    def happen(self, what: str) -> None:
+        batch = self.pick(finished=what in ("delete", "reopen", "amend"))
+        match what:
+            case "create":
+                self.create()
+            case "burst":
+                for _ in range(self.chance.randint(5, 25)):
+                    self.create()
+            case "time":
+                self.now += self.chance.uniform(0, 60)
+            case "progress" if batch:
+                self.change(batch, self.chance.choice(("in_progress", "pending")))
+            case "finish" if batch:
+                self.change(batch, self.chance.choice(("completed", "failed", "cancelled")))
+            case "vanish" | "delete" if batch:
+                self.batches.remove(batch)
+            case "reopen" if batch:
+                self.change(batch, "in_progress")
+            case "amend" if batch:
+                self.change(batch, "completed")
+
+
+SEEN_AT_ONCE = ("create", "burst", "time", "progress", "finish", "finish", "vanish")
+SEEN_BY_THE_SWEEP = ("delete", "reopen", "amend")
+seeds = st.integers(0, 2**32)
+
+
+@given(seeds, st.integers(2, 12), st.booleans(), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_after_every_poll_the_sums_are_those_of_a_full_listing(seed: int, size: int, ties: bool, by_id: bool) -> None:
+    """For all that a poll sees at once: what is created, progresses, finishes, or vanishes unfinished."""
+    world = World(Random(seed), ties=ties)
+    plan = new_plan(by_id=by_id)
+    for _ in range(12):
+        for _ in range(world.chance.randint(0, 6)):
+            world.happen(world.chance.choice(SEEN_AT_ONCE))
+        world.now += 10
+        poll(plan, pages(world.batches, size), world.now)
+        assert essence(plan.window.snapshot(None)) == essence(oracle(recent(world.batches, world.now)))
+
+
+@given(seeds, st.integers(2, 12), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_what_a_poll_does_not_see_is_right_after_the_resync_interval(seed: int, size: int, ties: bool) -> None:
+    """Finished batches that are deleted, reopened or amended; and changes between the requests of a poll."""
+    world = World(Random(seed), ties=ties)
+    plan = new_plan()
+
+    def changing(request: int | str) -> Answer:
+        if world.chance.random() < 0.3:
+            world.happen(world.chance.choice((*SEEN_AT_ONCE[:2], *SEEN_AT_ONCE[3:], *SEEN_BY_THE_SWEEP)))
+        return pages(world.batches, size)(request)
+
+    for _ in range(8):
+        for _ in range(world.chance.randint(0, 6)):
+            world.happen(world.chance.choice(SEEN_AT_ONCE + SEEN_BY_THE_SWEEP))
+        world.now += 10
+        try:
+            poll(plan, changing, world.now)
+        except Unreliable:
+            continue
+    for _ in range(60):
+        world.now += 10
+        if world.chance.random() < 0.3:
+            world.happen("create")
+        poll(plan, pages(world.batches, size), world.now)
+    assert essence(plan.window.snapshot(None)) == essence(oracle(recent(world.batches, world.now)))
+
+
+@given(seeds, st.integers(2, 8), st.integers(5, 40))
+@settings(max_examples=100, deadline=None)
+def test_a_cut_window_is_the_newest_batches_after_two_resync_intervals(seed: int, size: int, most: int) -> None:
+    """One to notice what was deleted, and one to come to the end, where others move up."""
+    world = World(Random(seed), ties=False)
+    plan = new_plan(most)
+    for _ in range(10):
+        for _ in range(world.chance.randint(0, 8)):
+            world.happen(world.chance.choice(SEEN_AT_ONCE + SEEN_BY_THE_SWEEP))
+        world.now += 10
+        poll(plan, pages(world.batches, size), world.now)
+    for _ in range(120):
+        world.now += 10
+        poll(plan, pages(world.batches, size), world.now)
+    expected = recent(world.batches, world.now)
+    assert essence(plan.window.snapshot(None)) == essence(oracle(expected[:most]))
+    assert plan.window.truncated == (len(expected) > most)
+
+
+def big_world(number: int, *, unfinished: Callable[[int], bool] = lambda _: False) -> list[Batch]:
+    return [
+        Batch(f"fb_{i}", "", NOW - i * LOOKBACK / number, "in_progress" if unfinished(i) else "completed", {})
+        for i in range(number)
+    ]
+
+
+def test_a_steady_poll_costs_one_request_whatever_the_window() -> None:
+    for number in (50, 500, 5000):
+        plan = new_plan()
+        listing = big_world(number)
+        assert poll(plan, pages(listing, 100)) == -(-number // 100)
+        requests = [poll(plan, pages(listing, 100), NOW + 1 + i / 100) for i in range(10)]
+        assert requests == [1] * 10
+
+
+def test_unfinished_batches_out_of_sight_cost_a_request_each_or_one_for_a_page_of_them() -> None:
+    plan = new_plan()
+    listing = big_world(5000, unfinished=lambda i: i in (1050, 2010, 2020, 2030, 3077))
+    poll(plan, pages(listing, 100))
+    asked: list[int | str] = []
+
+    def serve(request: int | str) -> Answer:
+        asked.append(request)
+        return pages(listing, 100)(request)
+
+    assert poll(plan, serve, NOW + 0.1) == 4
+    assert asked == [1, 21, "fb_1050", "fb_3077"]
+
+
+def test_where_single_batches_are_refused_pages_are_read() -> None:
+    plan = new_plan()
+    listing = big_world(300, unfinished=lambda i: i == 250)
+
+    def serve(request: int | str) -> Answer:
+        return Refusal.REFUSED if isinstance(request, str) else page_of(listing, request, 100)
+
+    poll(plan, serve)
+    listing[250] = Batch("fb_250", "", listing[250].created_at, "failed", {})
+    assert poll(plan, serve, NOW + 0.1) == 5
+    assert essence(plan.window.snapshot(None)) == essence(oracle(recent(listing, NOW + 0.1)))
+    listing[250] = Batch("fb_250", "", listing[250].created_at, "in_progress", {})
+    assert poll(plan, serve, NOW + 0.2) == 1
+
+
+def test_the_sweep_spreads_over_the_resync_interval_without_bursts() -> None:
+    listing = big_world(6000)
+    plan = Plan(PlanSettings(10.0, 10 * LOOKBACK, 600.0, 10**6), Window(10**6, Totals()))
+    assert poll(plan, pages(listing, 100)) == 60
+    requests = [poll(plan, pages(listing, 100), NOW + 10.0 * i) for i in range(1, 61)]
+    assert max(requests) <= 4
+    assert 60 <= sum(requests) - 60 <= 140
+    late = poll(plan, pages(listing, 100), NOW + 5610.0)
+    assert late <= 6, "a sweep that was kept waiting does not make up for it at once"

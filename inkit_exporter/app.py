@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from inkit_exporter import __version__, config, demo, logs, web
 from inkit_exporter.client import Client, open_session
-from inkit_exporter.config import AccountSettings, ApiSettings, ConfigError, PollSettings, Seconds, Settings
+from inkit_exporter.config import AccountSettings, ApiSettings, ConfigError, PollSettings, Seconds, Settings, Shard
 from inkit_exporter.metrics import REVISION_ENV, AccountMeter, Instruments, SnapshotCollector, make_registry
 from inkit_exporter.poller import AccountState, Poller
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stamina.instrumentation.set_on_retry_hooks([])  # the client's own logs and metrics tell of each attempt
     runner = asyncio.Runner()
     try:
-        status = runner.run(_once(settings) if options.once else _serve(settings, options))
+        status = runner.run(_once(settings, options) if options.once else _serve(settings, options))
     except ConfigError as error:
         status = _complain(error)
     except KeyboardInterrupt:
@@ -65,8 +65,8 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
         environ: Mapping[str, str] = os.environ
         if options.demo:
             settings, environ = await stack.enter_async_context(_demo(options.demo_seed))
-        registry = make_registry()
-        pollers = await stack.enter_async_context(_pollers(settings, environ, registry))
+        registry = make_registry(options.shard)
+        pollers = await stack.enter_async_context(_pollers(settings, options.shard, environ, registry))
         loops = _start_loops(pollers)
         app = web.make_app(
             registry,
@@ -86,7 +86,7 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
             "started",
             version=__version__,
             revision=os.environ.get(REVISION_ENV, "unknown"),
-            accounts=",".join(account.name for account in settings.accounts),
+            accounts=",".join(poller.state.account for poller in pollers),
             addresses=",".join(addresses),
             telemetry_path=options.web_telemetry_path,
         )
@@ -97,9 +97,9 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-async def _once(settings: Settings) -> int:
-    registry = make_registry()
-    async with _pollers(settings, os.environ, registry) as pollers:
+async def _once(settings: Settings, options: argparse.Namespace) -> int:
+    registry = make_registry(options.shard)
+    async with _pollers(settings, options.shard, os.environ, registry) as pollers:
         succeeded = await asyncio.gather(*(poller.poll() for poller in pollers))
         sys.stdout.write(generate_latest(registry).decode())
     return 0 if all(succeeded) else 1
@@ -107,11 +107,12 @@ async def _once(settings: Settings) -> int:
 
 @asynccontextmanager
 async def _pollers(
-    settings: Settings, environ: Mapping[str, str], registry: CollectorRegistry
+    settings: Settings, shard: Shard, environ: Mapping[str, str], registry: CollectorRegistry
 ) -> AsyncIterator[list[Poller]]:
-    """A poller for every account, and their metrics in the registry."""
+    """A poller for every account of the shard, and their metrics in the registry."""
+    accounts = [account for account in settings.accounts if shard.owns(account.name)]
     for i, account in enumerate(settings.accounts):
-        if account.api_token_env:
+        if account.api_token_env and account in accounts:
             try:
                 config.read_token(account, environ)
             except ConfigError as error:
@@ -119,7 +120,7 @@ async def _pollers(
     instruments = Instruments(registry)
     async with open_session() as session:
         pollers = []
-        for account in settings.accounts:
+        for account in accounts:
             meter = AccountMeter(instruments, account.name)
             client = Client(
                 account,
@@ -136,10 +137,11 @@ async def _pollers(
 
 
 def _start_loops(pollers: Sequence[Poller]) -> list[asyncio.Task[None]]:
-    distance = min(_SPREAD_SECONDS, pollers[0].state.interval / len(pollers))
-    return [
-        asyncio.create_task(poller.run(i * distance), name=poller.state.account) for i, poller in enumerate(pollers)
-    ]
+    loops = []
+    for i, poller in enumerate(pollers):
+        first_after = i * min(_SPREAD_SECONDS, poller.state.interval / len(pollers))
+        loops.append(asyncio.create_task(poller.run(first_after), name=poller.state.account))
+    return loops
 
 
 async def _stop_loops(loops: Sequence[asyncio.Task[None]]) -> None:
@@ -239,7 +241,6 @@ def _complain(error: ConfigError) -> int:
 
 def _refuse_what_is_not_there(options: argparse.Namespace) -> None:
     for flag, value in (
-        ("--shard", options.shard),
         ("--web.config.file", options.web_config_file),
         ("--web.enable-lifecycle", options.web_enable_lifecycle),
     ):
@@ -253,6 +254,13 @@ def parse_address(text: str) -> tuple[str | None, int]:
     if not colon or not (port.isascii() and port.isdigit()) or int(port) >= 2**16:
         raise argparse.ArgumentTypeError(f"{text!r} is not [HOST]:PORT, like :10465 or 127.0.0.1:10465")
     return host.removeprefix("[").removesuffix("]") or None, int(port)
+
+
+def _shard(text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -279,7 +287,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--web.config.file", dest="web_config_file", type=Path, metavar="PATH", help="not supported yet")
     add("--web.enable-lifecycle", dest="web_enable_lifecycle", action="store_true", help="not supported yet")
-    add("--shard", metavar="I/N", help="not supported yet")
+    add(
+        "--shard",
+        type=_shard,
+        default=Shard(),
+        metavar="I/N",
+        help="own only the accounts on shard I, from 0, of N (default 0/1, all)",
+    )
     add("--log.level", dest="log_level", choices=logs.LEVELS, default="info", help="(default info)")
     add("--log.format", dest="log_format", choices=logs.FORMATS, default="logfmt", help="(default logfmt)")
     add("--version", action="version", version=f"{PROGRAM} {__version__}")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -141,6 +142,29 @@ def parse(text: str) -> Settings:
         raise ConfigError(_explain(str(error))) from None
     _check_accounts(settings.accounts)
     return msgspec.structs.replace(settings, poll=_fit_to_interval(settings.poll, given=document.get("poll") or {}))
+
+
+class Shard(Struct, frozen=True):
+    """One of `count` exporters that share the accounts between them, by number from 0."""
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Read `I/N`. Raises ValueError unless 0 <= I < N."""
+        match = re.fullmatch(r"(?a)(\d{1,6})/(\d{1,6})", text)
+        if not match or not int(match[1]) < int(match[2]):
+            raise ValueError(f"{text!r} is not I/N with I from 0 to N-1, like 0/3")
+        return cls(int(match[1]), int(match[2]))
+
+    def owns(self, account: str) -> bool:
+        """Whether an account is on this shard: on the one of highest weight by a stable hash (rendezvous hashing).
+
+        A further shard takes over its share of the accounts, and none moves between the others.
+        """
+        weights = (sha256(f"{shard}/{account}".encode()).digest() for shard in range(self.count))
+        return max(zip(weights, range(self.count), strict=True))[1] == self.index
 
 
 def read_token(account: AccountSettings, environ: Mapping[str, str]) -> str:

@@ -17,6 +17,10 @@ class AuthError(ApiError):
     reason = "auth"
 
 
+class Forbidden(AuthError):
+    """403."""
+
+
 class TransientError(ApiError):
     """Worth another attempt; after `retry_after` seconds, if the API named a time."""
 
@@ -81,7 +85,7 @@ def check_status(status: int, retry_after: str | None, now: float) -> None:
         case 401:
             raise AuthError(f"{answered}: the API key is not accepted; check the account's token")
         case 403:
-            raise AuthError(f"{answered}: the key's role lacks the permission to list batches")
+            raise Forbidden(f"{answered}: the key's role lacks the permission to list batches")
         case 404:
             raise NotFound(f"{answered}: nothing is there; check base_url")
         case 422:

@@ -12,13 +12,19 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from inkit_exporter import __version__
+from inkit_exporter.config import Shard
 from inkit_exporter.errors import REASONS
+from inkit_exporter.model import DESTINATIONS
 from inkit_exporter.poller import AccountState
+from inkit_exporter.totals import Changes
 
 _BATCH_LABELS = ("account", "destination", "batch_status")
 _LAST_POLL = "As of the last complete poll."
 
 # From a cached answer on the same continent to the default of `api.timeout`.
+# From a small batch to one that takes a day.
+_BATCH_BUCKETS = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21_600.0, 86_400.0)
+_MAX_EXEMPLAR = 128 - len("batch_id")
 _REQUEST_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 REVISION_ENV: Final = "INKIT_EXPORTER_REVISION"
@@ -166,6 +172,37 @@ class Instruments:
             ["account"],
             registry=registry,
         )
+        self.completed = Counter(
+            "inkit_documents_completed_total",
+            "Documents seen to complete, from the differences between polls; what was there at start is not counted.",
+            ["account", "destination"],
+            registry=registry,
+        )
+        self.failed = Counter(
+            "inkit_documents_failed_total",
+            "Documents seen to fail, from the differences between polls; what was there at start is not counted.",
+            ["account", "destination"],
+            registry=registry,
+        )
+        self.created = Counter(
+            "inkit_batches_created_total",
+            "Batches seen to appear in the window since start.",
+            ["account"],
+            registry=registry,
+        )
+        self.finished = Counter(
+            "inkit_batches_finished_total",
+            "Batches seen to finish since start, by the status with which they did; each counts once.",
+            ["account", "batch_status"],
+            registry=registry,
+        )
+        self.batch_duration = Histogram(
+            "inkit_batch_duration_seconds",
+            "Time from the API's created_at of a batch until a poll saw it finished, up to a poll's interval later.",
+            ["account"],
+            buckets=_BATCH_BUCKETS,
+            registry=registry,
+        )
 
 
 class AccountMeter:
@@ -180,6 +217,14 @@ class AccountMeter:
         self._invalid = instruments.invalid.labels(account)
         self._account = account
         self._requests.labels(account, "200")
+        self._completed, self._failed = instruments.completed, instruments.failed
+        for destination in DESTINATIONS:
+            self._completed.labels(account, destination)
+            self._failed.labels(account, destination)
+        self._created = instruments.created.labels(account)
+        self._finished = instruments.finished
+        self._finished.labels(account, "completed")
+        self._batch_duration = instruments.batch_duration.labels(account)
 
     def poll(self, failure: str | None) -> None:
         """A poll ended, with the kind of its failure if it failed."""
@@ -200,9 +245,28 @@ class AccountMeter:
         """Records were skipped."""
         self._invalid.inc(batches)
 
+    def happened(self, changes: Changes) -> None:
+        """Batches and documents came, completed, failed, finished."""
+        for counter, increases in (
+            (self._completed, changes.completed),
+            (self._failed, changes.failed),
+            (self._finished, changes.finished),
+        ):
+            for label, increase in increases.items():
+                counter.labels(self._account, label).inc(increase.amount, _exemplar(increase.batch_id))
+        if changes.created.amount:
+            self._created.inc(changes.created.amount, _exemplar(changes.created.batch_id))
+        for seconds, batch_id in changes.durations:
+            self._batch_duration.observe(seconds, _exemplar(batch_id))
 
-def make_registry() -> CollectorRegistry:
-    """A registry with what describes the process and the build."""
+
+def _exemplar(batch_id: str) -> dict[str, str] | None:
+    """OpenMetrics allows an exemplar 128 characters, names included."""
+    return {"batch_id": batch_id} if len(batch_id) <= _MAX_EXEMPLAR else None
+
+
+def make_registry(shard: Shard) -> CollectorRegistry:
+    """A registry with what describes the process, the build and the shard."""
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     prometheus_client.ProcessCollector(registry=registry)
@@ -214,6 +278,12 @@ def make_registry() -> CollectorRegistry:
         ["version", "revision", "python_version"],
         registry=registry,
     ).labels(__version__, os.environ.get(REVISION_ENV) or "unknown", platform.python_version()).set(1)
+    Gauge(
+        "inkit_exporter_shard_info",
+        "Always 1; the labels tell which shard of how many this exporter is, as --shard says.",
+        ["shard", "shards"],
+        registry=registry,
+    ).labels(str(shard.index), str(shard.count)).set(1)
     Gauge(
         "inkit_exporter_config_last_reload_successful",
         "Whether the last attempt to load the configuration succeeded (1) or not (0).",

@@ -10,9 +10,11 @@ import structlog
 from msgspec import Struct
 
 from inkit_exporter.client import Client, RequestMeter
-from inkit_exporter.config import AccountSettings, PollSettings
-from inkit_exporter.errors import ApiError, BadResponse, RequestTimeout
-from inkit_exporter.window import Snapshot, Unreliable, Window, list_window
+from inkit_exporter.config import AccountSettings, Filters, PollSettings
+from inkit_exporter.errors import ApiError, BadResponse, Forbidden, RequestTimeout
+from inkit_exporter.plan import Answer, Conversation, Plan, PlanSettings, Refusal, Request, Unreliable
+from inkit_exporter.totals import Changes, Totals
+from inkit_exporter.window import Snapshot, Window
 
 log = structlog.get_logger()
 
@@ -25,6 +27,9 @@ class PollMeter(RequestMeter, Protocol):
 
     def invalid(self, batches: int) -> None:
         """So many records of a page could not be read and were skipped."""
+
+    def happened(self, changes: Changes) -> None:
+        """What a complete poll saw happen since the one before."""
 
 
 class AccountState(Struct, frozen=True):
@@ -65,11 +70,13 @@ class Poller:
 
     def __init__(self, account: AccountSettings, settings: PollSettings, client: Client, meter: PollMeter) -> None:
         self.state = AccountState(account.name, interval=settings.interval, stale_after=settings.stale_after)
+        self._account = account
         self._settings = settings
         self._client = client
         self._meter = meter
         self._said: set[str] = set()
         self._log = log.bind(account=account.name)
+        self._plan = self._new_plan()
 
     async def run(self, first_after: float) -> None:
         """Poll for ever, first after so many seconds. A slow poll skips the ticks it missed."""
@@ -85,50 +92,79 @@ class Poller:
         """Poll once, publish the result, and tell whether it succeeded. Nothing that the API does makes it raise."""
         started, wall, requests = time.monotonic(), time.time(), self._client.requests
         failure: ApiError | None = None
-        window: Window | None = None
         try:
-            async with asyncio.timeout(self._time_limit()):
-                window = await self._list(horizon=wall - self._settings.lookback)
+            self._client.refresh_token()
+            await self._converse(self._plan.poll(wall), deadline=started + self._time_limit())
         except TimeoutError:
             failure = RequestTimeout(f"the poll was not done within {self._time_limit():g}s")
         except Unreliable as error:
             failure = BadResponse(str(error))
         except ApiError as error:
             failure = error
-        except Exception as error:  # the loop outlives what nobody thought of
+        except Exception as error:  # the loop outlives what nobody thought of, and begins anew
             self._log.exception("unexpected error in a poll")
             failure = BadResponse(f"unexpected {type(error).__name__}")
+            self._plan = self._new_plan()
         self._meter.poll(failure.reason if failure else None)
         ended = time.monotonic()
         after = msgspec.structs.replace(
             self.state, polled_at=time.time(), duration=ended - started, requests=self._client.requests - requests
         )
-        if failure is not None or window is None:
-            self._publish_failure(after, failure or BadResponse("no window"), ended)
+        if failure is None:
+            self._publish_window(after, ended)
         else:
-            self._publish_window(after, window, ended)
+            self._publish_failure(after, failure, ended)
         return failure is None
 
-    async def _list(self, horizon: float) -> Window:
-        self._client.refresh_token()
-        listing = list_window(horizon, self._settings.max_batches)
-        number = next(listing)
+    async def _converse(self, conversation: Conversation, deadline: float) -> None:
+        answer: Answer = None
+        late = deadline - time.monotonic() + asyncio.get_running_loop().time()
         while True:
-            page = await self._client.page(number)
-            self._meter.invalid(page.invalid)
             try:
-                number = listing.send(page)
-            except StopIteration as done:
-                window: Window = done.value
-                return window
+                request = conversation.send(answer)
+            except StopIteration:
+                return
+            # Only requests can be timed out: a merge that is begun goes to its end.
+            async with asyncio.timeout_at(late if request is not None else None):
+                answer = await self._answer(request)
 
-    def _publish_window(self, state: AccountState, window: Window, now: float) -> None:
+    async def _answer(self, request: Request) -> Answer:
+        match request:
+            case int():
+                page = await self._client.page(request)
+                self._meter.invalid(page.invalid)
+                return page
+            case str():
+                try:
+                    return await self._client.batch(request)
+                except (Forbidden, BadResponse) as error:
+                    self._say_once("the API does not give single batches, reading pages instead", error=str(error))
+                    return Refusal.REFUSED
+        await asyncio.sleep(0)
+        return None
+
+    def _new_plan(self) -> Plan:
+        settings = PlanSettings(
+            interval=self._settings.interval,
+            lookback=self._settings.lookback,
+            resync_interval=self._settings.resync_interval,
+            max_batches=self._settings.max_batches,
+            # Alone, a batch is given even if it no longer passes the filters of the list.
+            by_id=self._account.filters == Filters(),
+        )
+        return Plan(settings, Window(self._settings.max_batches, Totals()))
+
+    def _publish_window(self, state: AccountState, now: float) -> None:
+        window = self._plan.window
         if self.state.down_since is not None:
             self._log.info("account is up again", away_seconds=round(now - self.state.down_since, 1))
-        if not window.ordered:
+        if not self._plan.ordered:
             self._say_once("the API does not list newest first as asked; every poll reads the whole list")
         if window.truncated:
             self._say_once("more batches than max_batches, the oldest are cut", max_batches=self._settings.max_batches)
+        self._compare_with_budget(state.requests)
+        self._meter.happened(window.totals.take())
+        window.totals.begin()
         self.state = msgspec.structs.replace(
             state,
             up=True,
@@ -139,6 +175,18 @@ class Poller:
             snapshot=window.snapshot(self.state.snapshot),
             snapshot_at=now,
         )
+
+    def _compare_with_budget(self, requests: int) -> None:
+        a_minute = requests * 60 / self._settings.interval
+        # The first poll lists everything, which later ones need not.
+        if self.state.snapshot is not None and a_minute > self._client.requests_per_minute:
+            self._say_once(
+                "the budget can't keep up with the interval, polls take longer than it",
+                requests=requests,
+                interval_seconds=float(self._settings.interval),
+                requests_per_minute_needed=math.ceil(a_minute),
+                requests_per_minute=self._client.requests_per_minute,
+            )
 
     def _publish_failure(self, state: AccountState, failure: ApiError, now: float) -> None:
         if self.state.down_since is None:

@@ -1,26 +1,18 @@
-"""The recent batches of one account and their sums, and which pages to ask for to list them. No I/O, no clock."""
+"""The recent batches of one account, in the API's order, and their sums, which follow each change. No I/O, no clock."""
 
-import math
-from collections.abc import Generator, Iterable, Mapping
-from itertools import pairwise
+import bisect
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from msgspec import Struct
 
-from inkit_exporter.model import Batch, Counts, Page
+from inkit_exporter.model import Batch, Counts
+from inkit_exporter.totals import Totals
 
 _NOTHING: Final = Counts(0, 0, 0, 0)
 
-# New batches push the others down while the list is read, so a page may well repeat the one before it. That three
-# pages in a row bring nothing new takes three pages of new batches within three requests, or a server that loops.
-_BARREN_PAGES = 3
-
-# Each costs at least two requests; a list that shrinks more often than it can be read is given up.
-_MOST_STEPS_BACK = 100
-
-
-class Unreliable(Exception):
-    """The list can't be put together from the pages that the API gives; the message says why."""
+# Batches merged in one go, below a millisecond: in between, scrapes are answered.
+_MERGE_AT_ONCE = 200
 
 
 class Snapshot(Struct, frozen=True):
@@ -36,64 +28,139 @@ class Snapshot(Struct, frozen=True):
     truncated: bool
 
 
+class Run(Struct, frozen=True):
+    """A stretch of the list without gaps: between its edges, both excluded, the API lists these batches and no others.
+
+    `newest` and `oldest` are `created_at` of the edges; infinite where the stretch begins or ends with the list.
+    `last_page` is the number of the furthest page it takes in.
+    """
+
+    batches: Mapping[str, Batch]
+    newest: float
+    oldest: float
+    last_page: int = 1
+
+
 class Window:
-    """Batches by id and their sums, which follow each change, so that a snapshot costs nothing by the batch.
+    """Batches newest first, and their sums.
 
     Args:
         max_batches: how many are kept; beyond it the oldest go.
+        totals: are told of every change.
     """
 
-    def __init__(self, max_batches: int) -> None:
-        self.batches: dict[str, Batch] = {}
+    def __init__(self, max_batches: int, totals: Totals) -> None:
         self.truncated = False
-        self.ordered = True
+        self.unfinished: set[str] = set()
         self._max_batches = max_batches
-        self._unfinished: set[str] = set()
+        self.totals = totals
+        self._batches: dict[str, Batch] = {}
+        self._order: list[Batch] = []
         self._documents: dict[str, dict[str, list[int]]] = {}
         self._statuses: dict[str, int] = {}
 
-    @property
-    def overfull(self) -> bool:
-        """There are more batches than it may keep."""
-        return len(self.batches) > self._max_batches
+    def __len__(self) -> int:
+        return len(self._order)
 
-    def put(self, batch: Batch) -> None:
-        """Add a batch, or replace what was known of it."""
-        known = self.batches.get(batch.id)
+    @property
+    def batches(self) -> Collection[Batch]:
+        """All of them, newest first."""
+        return self._order
+
+    @property
+    def newest_created(self) -> float:
+        """`created_at` of the newest, minus infinity without batches."""
+        return self._order[0].created_at if self._order else float("-inf")
+
+    def rank(self, batch_id: str) -> int:
+        """How many batches of the window come before this one in the list."""
+        return self._place(self._batches[batch_id])
+
+    def rank_at(self, created: float) -> int:
+        """How many batches of the window were created after that time."""
+        return bisect.bisect_left(self._order, -created, key=_age)
+
+    def merge(self, run: Run, now: float) -> Iterator[None]:
+        """Make the stretch of the window between the run's edges equal to the run, in steps; `now` is wall time."""
+        first = 0 if run.newest == float("inf") else bisect.bisect_right(self._order, -run.newest, key=_age)
+        last = len(self._order) if run.oldest == float("-inf") else self.rank_at(run.oldest)
+        gone = [batch.id for batch in self._order[first:last] if batch.id not in run.batches]
+        for i, batch_id in enumerate(gone, start=1):
+            self.remove(batch_id)
+            if i % _MERGE_AT_ONCE == 0:
+                yield
+        for i, batch in enumerate(run.batches.values(), start=1):
+            self.put(batch, now)
+            if i % _MERGE_AT_ONCE == 0:
+                yield
+
+    def put(self, batch: Batch, now: float) -> None:
+        """Add a batch, or replace what was known of it; `now` is wall time."""
+        known = self._batches.get(batch.id)
         if known == batch:
             return
-        if known is not None:
+        self.totals.observe(known, batch, now)
+        if known is None:
+            self._insert(batch)
+        else:
             self._count(known, -1)
-        self.batches[batch.id] = batch
+            place = self._place(known)
+            if known.created_at == batch.created_at:
+                self._order[place] = batch
+            else:
+                del self._order[place]
+                self._insert(batch)
+        self._batches[batch.id] = batch
         self._count(batch, +1)
-        (self._unfinished.discard if batch.finished else self._unfinished.add)(batch.id)
-        if len(self.batches) > 2 * self._max_batches:
-            self.cut()
+        (self.unfinished.discard if batch.finished else self.unfinished.add)(batch.id)
 
-    def cut(self) -> None:
-        """Keep the newest `max_batches`."""
-        if not self.overfull:
-            return
-        self.truncated = True
-        newest_first = sorted(self.batches.values(), key=lambda batch: -batch.created_at)
-        for batch in newest_first[self._max_batches :]:
-            del self.batches[batch.id]
-            self._unfinished.discard(batch.id)
-            self._count(batch, -1)
+    def remove(self, batch_id: str) -> None:
+        """Forget a batch that the API no longer has."""
+        batch = self._batches[batch_id]
+        self.totals.vanished(batch)
+        del self._order[self._place(batch)]
+        self._forget(batch)
+
+    def trim(self, horizon: float) -> None:
+        """Let go what was created before the horizon, and the oldest beyond `max_batches`."""
+        recent = bisect.bisect_right(self._order, -horizon, key=_age)
+        if recent < len(self._order):
+            self.truncated = False
+        if recent > self._max_batches:
+            self.truncated = True
+        kept = min(recent, self._max_batches)
+        for batch in self._order[kept:]:
+            self.totals.left(batch)
+            self._forget(batch)
+        del self._order[kept:]
+        self.totals.trim(horizon)
 
     def snapshot(self, previous: Snapshot | None) -> Snapshot:
         """The sums as they are now, with the combinations that were seen before."""
         documents = dict.fromkeys(previous.documents, _NOTHING) if previous else {}
         for status, destinations in self._documents.items():
             documents |= {(destination, status): Counts(*sums) for destination, sums in destinations.items()}
-        unfinished = [self.batches[batch_id].created_at for batch_id in self._unfinished]
         return Snapshot(
             documents=documents,
             batches=dict.fromkeys(previous.batches if previous else (), 0) | self._statuses,
-            newest_created=max((batch.created_at for batch in self.batches.values()), default=None),
-            oldest_unfinished_created=min(unfinished, default=None),
+            newest_created=self._order[0].created_at if self._order else None,
+            oldest_unfinished_created=min((self._batches[i].created_at for i in self.unfinished), default=None),
             truncated=self.truncated,
         )
+
+    def _insert(self, batch: Batch) -> None:
+        if not self._order or _position(self._order[-1]) < _position(batch):
+            self._order.append(batch)
+        else:
+            bisect.insort(self._order, batch, key=_position)
+
+    def _place(self, batch: Batch) -> int:
+        return bisect.bisect_left(self._order, _position(batch), key=_position)
+
+    def _forget(self, batch: Batch) -> None:
+        del self._batches[batch.id]
+        self.unfinished.discard(batch.id)
+        self._count(batch, -1)
 
     def _count(self, batch: Batch, sign: int) -> None:
         self._statuses[batch.status] = self._statuses.get(batch.status, 0) + sign
@@ -106,97 +173,9 @@ class Window:
             sums[3] += sign * counts.in_progress
 
 
-def list_window(horizon: float, max_batches: int) -> Generator[int, Page, Window]:
-    """List the batches created since `horizon`, as a conversation: it yields page numbers and is sent the pages.
-
-    It ends where the batches get older than the horizon, at the end of the list, or when more than `max_batches` are
-    found. If the order proves not to be newest first, only the end of the list ends it. Batches that move to a later
-    page while it reads are counted once. Where the list gets shorter while it reads, so that batches may have slipped
-    to a page already read, it goes back as many pages as could have slipped.
-
-    Raises:
-        Unreliable: the pages contradict one another.
-    """
-    reading = _Reading(Window(max_batches), horizon)
-    number = 1
-    steps_back = 0
-    while True:
-        page = yield number
-        slipped = reading.slipped(page.pagination.total_count)
-        complete = reading.take(page, number)
-        if slipped and number > 1:
-            steps_back += 1
-            if steps_back > _MOST_STEPS_BACK:
-                raise Unreliable("batches keep vanishing from the list while it is read")
-            number = max(1, number - math.ceil(slipped / page.pagination.page_size))
-        elif complete or page.pagination.next_page is None:
-            reading.window.cut()
-            return reading.window
-        else:
-            number = page.pagination.next_page
+def _position(batch: Batch) -> tuple[float, str]:
+    return -batch.created_at, batch.id
 
 
-class _Reading:
-    """What the pages read so far say."""
-
-    def __init__(self, window: Window, horizon: float) -> None:
-        self.window = window
-        self._horizon = horizon
-        self._seen: set[str] = set()
-        self._invalid = 0
-        self._oldest = float("inf")
-        self._page_size: int | None = None
-        self._total: int | None = None
-        self._barren = 0
-        self._furthest = 0
-
-    def slipped(self, total: int | None) -> int:
-        """By how much the whole list got shorter since the last page."""
-        before, self._total = self._total, total
-        return max(0, before - total) if before is not None and total is not None else 0
-
-    def take(self, page: Page, number: int) -> bool:
-        """Note a page; True when no further one is needed."""
-        if page.empty:
-            return True
-        if self._page_size is not None and page.pagination.page_size > self._page_size:
-            raise Unreliable(
-                f"the page size grew from {self._page_size} to {page.pagination.page_size} at page {number}"
-            )
-        self._page_size = page.pagination.page_size
-        fresh = [batch for batch in page.batches if batch.id not in self._seen]
-        further = number > self._furthest
-        if not _newest_first(page.batches) or (further and any(batch.created_at > self._oldest for batch in fresh)):
-            self.window.ordered = False
-        self._put(page.batches)
-        oldest = min((batch.created_at for batch in page.batches), default=float("inf"))
-        self._oldest = min(self._oldest, oldest)
-        if further:
-            self._furthest = number
-            self._invalid += page.invalid
-            self._barren = 0 if fresh or page.invalid else self._barren + 1
-        if self._loops(page, number):
-            if self._total is not None and len(self._seen) + self._invalid < self._total:
-                raise Unreliable(
-                    f"page {number} leads back to what was read, at {len(self._seen)} of {self._total} batches"
-                )
-            return True
-        enough = oldest < self._horizon or (number == self._furthest and self.window.overfull)
-        return self.window.ordered and enough
-
-    def _put(self, batches: Iterable[Batch]) -> None:
-        for batch in batches:
-            self._seen.add(batch.id)
-            if batch.created_at >= self._horizon:
-                self.window.put(batch)
-
-    def _loops(self, page: Page, number: int) -> bool:
-        following = page.pagination.next_page
-        if following is None:
-            return False
-        another = self._barren > 0 and page.pagination.current_page != number
-        return following <= number or another or self._barren >= _BARREN_PAGES
-
-
-def _newest_first(batches: Iterable[Batch]) -> bool:
-    return all(earlier.created_at >= later.created_at for earlier, later in pairwise(batches))
+def _age(batch: Batch) -> float:
+    return -batch.created_at

@@ -51,7 +51,8 @@ async def test_a_token_in_the_environment_is_enough(tmp_path: Path) -> None:
     ("flags", "word"),
     [
         ([], "INKIT_API_TOKEN"),
-        (["--shard=0/2", "--demo"], "--shard"),
+        (["--shard=2/2", "--demo"], "--shard"),
+        (["--shard=one", "--demo"], "--shard"),
         (["--web.config.file=web.yml", "--demo"], "--web.config.file"),
         (["--web.enable-lifecycle", "--demo"], "--web.enable-lifecycle"),
         (["--demo", "--once"], "--demo"),
@@ -199,3 +200,16 @@ async def test_the_demo_needs_no_key_and_shows_all_destinations_and_moves() -> N
     )
     assert await running.stop() == 0
     await running.http.close()
+
+
+async def test_a_shard_polls_its_own_accounts_and_names_itself(api: Api, tmp_path: Path) -> None:
+    names = [f"account-{i}" for i in range(6)]
+    path = write_config(tmp_path, api.base_url, accounts=[{"name": name} for name in names])
+    owned = []
+    for index in range(2):
+        status, out, _ = await run_to_end("--once", f"--config.file={path}", f"--shard={index}/2")
+        assert status == 0
+        assert f'inkit_exporter_shard_info{{shard="{index}",shards="2"}} 1.0' in out
+        owned.append([name for name in names if f'inkit_up{{account="{name}"}} 1.0' in out])
+    assert sorted(owned[0] + owned[1]) == names
+    assert all(owned)

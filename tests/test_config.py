@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inkit_exporter import config
-from inkit_exporter.config import AccountSettings, Bytes, ConfigError, Seconds, Settings
+from inkit_exporter.config import AccountSettings, Bytes, ConfigError, Seconds, Settings, Shard
 
 EXAMPLE = (ROOT / "config.example.yaml").read_text()
 ACCOUNT = "accounts: [{name: a, api_token_file: t}]\n"
@@ -194,3 +194,31 @@ def test_a_token_that_no_header_could_carry_is_refused_without_being_shown(conte
     with pytest.raises(ConfigError) as raised:
         config.read_token(account, {})
     assert not content.strip() or content.decode(errors="replace") not in str(raised.value)
+
+
+accounts = st.lists(st.text(min_size=1), unique=True, max_size=50)
+
+
+@given(accounts, st.integers(1, 12))
+def test_each_account_is_on_exactly_one_shard(names: list[str], count: int) -> None:
+    for name in names:
+        assert sum(Shard(index, count).owns(name) for index in range(count)) == 1
+
+
+@given(accounts, st.integers(1, 12))
+def test_a_further_shard_moves_accounts_to_itself_only(names: list[str], count: int) -> None:
+    for name in names:
+        before = [Shard(index, count).owns(name) for index in range(count)]
+        after = [Shard(index, count + 1).owns(name) for index in range(count + 1)]
+        assert after[-1] or after[:-1] == before
+
+
+def test_accounts_spread_over_the_shards_and_stay_where_they_are() -> None:
+    owned = [sum(Shard(index, 4).owns(f"account-{i}") for i in range(1000)) for index in range(4)]
+    assert all(200 < number < 300 for number in owned)
+    # These places are an interface: another hash would move every account at an update.
+    assert [[i for i in range(12) if Shard(index, 3).owns(f"account-{i}")] for index in range(3)] == [
+        [2, 5, 7, 8, 11],
+        [0, 9, 10],
+        [1, 3, 4, 6],
+    ]

@@ -8,6 +8,7 @@ from conftest import ROOT
 from prometheus_client import CollectorRegistry, Metric
 
 from inkit_exporter import app
+from inkit_exporter.config import Shard
 from inkit_exporter.metrics import AccountMeter, Instruments, SnapshotCollector, make_registry
 from inkit_exporter.poller import AccountState
 
@@ -17,7 +18,7 @@ README = (ROOT / "README.md").read_text()
 
 def exposed() -> dict[str, Metric]:
     """Every family of the exporter's own, by the name it has in the text format."""
-    registry = make_registry()
+    registry = make_registry(Shard())
     AccountMeter(Instruments(registry), "a")
     registry.register(SnapshotCollector(lambda: [AccountState("a", 1.0, 1.0)]))
     return {_name(family): family for family in registry.collect() if family.name.startswith("inkit_")}

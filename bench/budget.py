@@ -1,0 +1,116 @@
+"""What polls cost in API requests, against listing the window in full: a simulation of the real plan, without a server.
+
+A day's batches arrive evenly; each poll is the exporter's own decision (`inkit_exporter.plan`) against a listing as
+the API would give it. Unfinished batches are the newest ones ("recent") or spread evenly over the window ("scattered").
+
+    python bench/budget.py [--polls 120] [--full]
+"""
+
+import argparse
+import itertools
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from inkit_exporter.model import Batch, Counts, Page, Pagination
+from inkit_exporter.plan import Answer, Plan, PlanSettings
+from inkit_exporter.totals import Totals
+from inkit_exporter.window import Window
+
+DAY = 86_400.0
+LIMIT = 300  # requests a minute that Inkit allows an account
+NOTHING = {"inkit_storage": Counts(1, 1, 0, 0)}
+UNDER_WAY = {"inkit_storage": Counts(1, 0, 0, 1)}
+
+
+class Listing:
+    """The API's list at a time: batches at even distances, newest first, made as they are asked for."""
+
+    def __init__(self, a_day: int, unfinished_share: float, *, scattered: bool) -> None:
+        self.distance = DAY / a_day
+        self.unfinished = round(a_day * unfinished_share)
+        self.every = max(1, a_day // self.unfinished) if scattered and self.unfinished else 0
+        self.now = 0.0
+
+    @property
+    def newest(self) -> int:
+        """The number of the newest batch; the older ones have all smaller numbers."""
+        return math.floor(self.now / self.distance)
+
+    def batch(self, number: int) -> Batch:
+        """A batch as it is now."""
+        under_way = number % self.every == 0 if self.every else self.newest - number < self.unfinished
+        status, destinations = ("in_progress", UNDER_WAY) if under_way else ("completed", NOTHING)
+        return Batch(f"fb_{number}", "", number * self.distance, status, destinations)
+
+    def page(self, number: int, size: int) -> Page:
+        """A page of a list that goes back for ever."""
+        first = self.newest - (number - 1) * size
+        return Page([self.batch(i) for i in range(first, first - size, -1)], Pagination(number, number + 1, size))
+
+
+def requests_of_polls(a_day: int, size: int, share: float, polls: int, *, scattered: bool) -> Iterator[int]:
+    """The requests of one poll after another, the first, which lists all, left out."""
+    interval = 60.0
+    listing = Listing(a_day, share, scattered=scattered)
+    plan = Plan(PlanSettings(interval, DAY, 3600.0, 10**6), Window(10**6, Totals()))
+    for i in range(polls + 1):
+        listing.now = 10 * DAY + i * interval
+        conversation = plan.poll(listing.now)
+        answer: Answer = None
+        requests = 0
+        while True:
+            try:
+                request = conversation.send(answer)
+            except StopIteration:
+                break
+            answer = None
+            if isinstance(request, int):
+                answer = listing.page(request, size)
+            elif isinstance(request, str):
+                answer = listing.batch(int(request.removeprefix("fb_")))
+            requests += request is not None
+        if i:
+            yield requests
+
+
+def row(a_day: int, size: int, share: float, polls: int, *, scattered: bool) -> str:
+    """A line of the table."""
+    requests = list(requests_of_polls(a_day, size, share, polls, scattered=scattered))
+    full = math.ceil(a_day / size)
+    mean = sum(requests) / len(requests)
+    place = "scattered" if scattered else "recent"
+    return (
+        f"| {a_day:,} | {size} | {share:.1%} {place} | {full} ({full / LIMIT:.0%}) | {mean:.1f} ({mean / LIMIT:.1%}) "
+        f"| {max(requests)} | {full / mean:.1f} times |"
+    )
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--polls", type=int, default=120, help="polls to average over (default 120, two hours)")
+    parser.add_argument("--full", action="store_true", help="every combination, not only the README's")
+    options = parser.parse_args()
+    print(
+        "One poll a minute, all listed afresh within the hour; in brackets the share of the account's 300 a minute.\n"
+    )
+    print("| batches a day | page size | unfinished | a full listing | a poll | at most | fewer by |")
+    print("|---|---|---|---|---|---|---|")
+    if options.full:
+        cases = list(
+            itertools.product((100, 1000, 10_000, 20_000, 100_000), (25, 100), (0.0, 0.01, 0.05), (False, True))
+        )
+    else:
+        cases = [(n, 100, 0.01, False) for n in (100, 1000, 10_000, 20_000, 100_000)]
+        cases += [(20_000, 25, 0.01, False), (20_000, 100, 0.0, False), (20_000, 100, 0.05, False)]
+        cases += [(n, 100, 0.01, True) for n in (1000, 20_000, 100_000)]
+    for a_day, size, share, scattered in cases:
+        print(row(a_day, size, share, options.polls, scattered=scattered), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The running totals against their oracle: for each batch, the highest numbers that any poll saw, less the baseline."""
+
+import asyncio
+from collections import Counter
+
+from aiohttp import web
+from conftest import Api, Handler, StartExporter, batch, sample_key, up
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from inkit_exporter.model import Batch, Counts
+from inkit_exporter.totals import Changes, Totals
+from inkit_exporter.window import Run, Window
+
+NOW = 10_000.0
+INFINITY = float("inf")
+
+states = st.builds(
+    lambda status, destinations: (status, destinations),
+    st.sampled_from(["completed", "failed", "in_progress", "odd"]),
+    st.dictionaries(
+        st.sampled_from(["box", "sepire"]),
+        st.tuples(*[st.integers(0, 5)] * 3).map(lambda n: Counts(sum(n), *n)),
+    ),
+)
+polls = st.lists(st.dictionaries(st.sampled_from([f"fb_{i}" for i in range(5)]), states), min_size=1, max_size=8)
+Poll = dict[str, tuple[str, dict[str, Counts]]]
+
+
+def observe(history: list[Poll]) -> list[Changes]:
+    """What each poll of a history saw happen; every poll lists everything."""
+    totals = Totals()
+    window = Window(100, totals)
+    seen = []
+    for poll in history:
+        listing = {i: Batch(i, "", NOW, status, destinations) for i, (status, destinations) in poll.items()}
+        for _ in window.merge(Run(listing, INFINITY, -INFINITY), NOW + 60):
+            pass
+        seen.append(totals.take())
+        totals.begin()
+    return seen
+
+
+def finished(state: tuple[str, dict[str, Counts]]) -> bool:
+    return Batch("", "", 0, *state).finished
+
+
+def highest(history: list[Poll], field: str) -> Counter[tuple[str, str]]:
+    found: Counter[tuple[str, str]] = Counter()
+    for poll in history:
+        for batch_id, (_, destinations) in poll.items():
+            for name, counts in destinations.items():
+                found[batch_id, name] = max(found[batch_id, name], getattr(counts, field))
+    return found
+
+
+@given(polls)
+def test_each_document_counts_once_whatever_the_api_does(history: list[Poll]) -> None:
+    changes = observe(history)
+    for field in ("completed", "failed"):
+        expected: Counter[str] = Counter()
+        baseline = highest(history[:1], field)
+        for (batch_id, name), number in highest(history, field).items():
+            expected[name] += number - baseline[batch_id, name]
+        counted: Counter[str] = Counter()
+        for change in changes:
+            for name, increase in getattr(change, field).items():
+                assert increase.amount > 0
+                counted[name] += increase.amount
+        assert +counted == +expected
+
+
+@given(polls)
+def test_each_batch_is_created_and_finished_once(history: list[Poll]) -> None:
+    changes = observe(history)
+    new = {batch_id for poll in history for batch_id in poll} - history[0].keys()
+    assert sum(change.created.amount for change in changes) == len(new)
+    ended_before = {batch_id for batch_id, state in history[0].items() if finished(state)}
+    ended = {batch_id for poll in history for batch_id, state in poll.items() if finished(state)} - ended_before
+    assert sum(increase.amount for change in changes for increase in change.finished.values()) == len(ended)
+    durations = [duration for change in changes for duration in change.durations]
+    assert Counter(batch_id for _, batch_id in durations) == Counter(ended)
+    assert all(seconds == 60 for seconds, _ in durations)
+
+
+def test_a_batch_that_the_window_reaches_back_to_is_no_news() -> None:
+    totals = Totals()
+    window = Window(2, totals)
+    totals.begin()
+    batches = [Batch(f"fb_{i}", "", NOW + i, "completed", {"box": Counts(1, 1, 0, 0)}) for i in range(4)]
+    for one in batches:
+        window.put(one, NOW)
+        window.trim(0)
+    assert totals.take().created.amount == 4
+    window.remove("fb_3")
+    window.put(batches[0], NOW)
+    window.put(batches[1], NOW)
+    assert totals.take() == Changes()
+
+
+def test_the_clock_may_jump_without_counting_anything_twice() -> None:
+    totals = Totals()
+    window = Window(100, totals)
+    totals.begin()
+    one = Batch("fb_1", "", NOW, "completed", {"box": Counts(3, 3, 0, 0)})
+    window.put(one, NOW - 5)
+    assert totals.take().durations == [(0.0, "fb_1")]
+    window.trim(NOW + 1)
+    window.put(one, NOW)
+    assert totals.take() == Changes()
+
+
+async def test_totals_start_at_zero_and_have_exemplars_that_name_a_batch(api: Api, exporter: StartExporter) -> None:
+    api.batches = [batch("fb_old", age=50, destinations={"box": (70, 7, 0)})]
+    running = await exporter()
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    failed = sample_key("inkit_documents_failed_total", account="default", destination="box")
+    assert samples[failed] == 0
+    assert samples[sample_key("inkit_documents_completed_total", account="default", destination="salesforce")] == 0
+    assert samples[sample_key("inkit_batches_created_total", account="default")] == 0
+    api.batches = [batch("fb_new", age=40, status="In Progress", destinations={"box": (1, 2, 3)}), *api.batches]
+    await running.wait_for(lambda s: s[failed] == 2)
+    api.batches = [batch("fb_new", age=40, destinations={"box": (1, 5, 0)}), api.batches[1]]
+    samples = await running.wait_for(lambda s: s[failed] == 5)
+    assert samples[sample_key("inkit_batches_created_total", account="default")] == 1
+    finished = sample_key("inkit_batches_finished_total", account="default", batch_status="completed")
+    assert samples[finished] == 1
+    assert samples[sample_key("inkit_batch_duration_seconds_count", account="default")] == 1
+    _, text = await running.get("/metrics", Accept="application/openmetrics-text;version=1.0.0")
+    exemplars = {
+        sample.name: sample.exemplar.labels
+        for family in text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+        for sample in family.samples
+        if sample.exemplar
+    }
+    assert exemplars["inkit_documents_failed_total"] == {"batch_id": "fb_new"}
+    assert exemplars["inkit_batch_duration_seconds_bucket"] == {"batch_id": "fb_new"}
+
+
+async def test_a_steady_poll_costs_one_request_and_says_so(api: Api, exporter: StartExporter) -> None:
+    api.batches = [batch(f"fb_{i}", age=100 + i) for i in range(950)]
+    running = await exporter(poll={"resync_interval": "1h"})
+    requests = sample_key("inkit_poll_requests", account="default")
+    await running.wait_for(lambda s: s.get(requests) == 10)
+    await running.wait_for(lambda s: s.get(requests) == 1)
+    api.batches = [batch("fb_new", age=0), *api.batches]
+    samples = await running.wait_for(lambda s: sum(v for k, v in s.items() if k.startswith("inkit_batches{")) == 951)
+    assert samples[requests] == 1
+
+
+async def test_an_interrupted_poll_goes_on_cleanly(api: Api, exporter: StartExporter) -> None:
+    api.batches = [batch(f"fb_{i}", age=100 + i) for i in range(30)]
+    running = await exporter(poll={"page_size": 10})
+    await running.wait_for(lambda s: up(s) == 1)
+
+    async def second_page_hangs(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.query.get("page") == "2":
+            await asyncio.Event().wait()
+        return await handler(request)
+
+    api.fault = second_page_hangs
+    api.batches = [batch(f"fb_new_{i}", age=10 + i / 100) for i in range(25)] + api.batches
+    await running.wait_for(lambda s: up(s) == 0)
+    api.fault = None
+    created = sample_key("inkit_batches_created_total", account="default")
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    assert samples[created] == 25
+    assert samples[sample_key("inkit_batches", account="default", batch_status="completed")] == 55

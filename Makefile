@@ -24,6 +24,7 @@ lock: .venv/dev  ## pin the dependencies of pyproject.toml anew, with hashes
 	tools/lock.sh
 
 bench: .venv/dev  ## measure; prints versions and ratios
+	$(BIN)/python bench/budget.py
 	$(BIN)/python bench/poll.py
 
 clean:  ## remove what the other targets made

@@ -10,6 +10,7 @@ import argparse
 import itertools
 import math
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,29 +53,56 @@ class Listing:
         return Page([self.batch(i) for i in range(first, first - size, -1)], Pagination(number, number + 1, size))
 
 
+def new_plan(resync_interval: float = 3600.0) -> Plan:
+    """A plan that has seen nothing."""
+    return Plan(PlanSettings(60.0, DAY, resync_interval, 10**6), Window(10**6, Totals()))
+
+
+def poll(plan: Plan, listing: Listing, size: int) -> tuple[int, float]:
+    """One poll now: its requests, and the CPU seconds that the plan took, without making the answers."""
+    conversation = plan.poll(listing.now)
+    answer: Answer = None
+    requests, seconds = 0, 0.0
+    while True:
+        started = time.process_time()
+        try:
+            request = conversation.send(answer)
+        except StopIteration:
+            return requests, seconds + time.process_time() - started
+        seconds += time.process_time() - started
+        answer = None
+        if isinstance(request, int):
+            answer = listing.page(request, size)
+        elif isinstance(request, str):
+            answer = listing.batch(int(request.removeprefix("fb_")))
+        requests += request is not None
+
+
 def requests_of_polls(a_day: int, size: int, share: float, polls: int, *, scattered: bool) -> Iterator[int]:
     """The requests of one poll after another, the first, which lists all, left out."""
     interval = 60.0
     listing = Listing(a_day, share, scattered=scattered)
-    plan = Plan(PlanSettings(interval, DAY, 3600.0, 10**6), Window(10**6, Totals()))
+    plan = new_plan()
     for i in range(polls + 1):
         listing.now = 10 * DAY + i * interval
-        conversation = plan.poll(listing.now)
-        answer: Answer = None
-        requests = 0
-        while True:
-            try:
-                request = conversation.send(answer)
-            except StopIteration:
-                break
-            answer = None
-            if isinstance(request, int):
-                answer = listing.page(request, size)
-            elif isinstance(request, str):
-                answer = listing.batch(int(request.removeprefix("fb_")))
-            requests += request is not None
+        requests, _ = poll(plan, listing, size)
         if i:
             yield requests
+
+
+def steady_cpu(a_day: int, polls: int) -> float:
+    """CPU in ms of a steady poll that fetches one page of 100, in which two batches are new, without HTTP and JSON."""
+    listing = Listing(a_day, 0.0, scattered=False)
+    listing.now = 10 * DAY
+    plan = new_plan(resync_interval=1000 * DAY)
+    poll(plan, listing, 100)
+    spent = 0.0
+    for _ in range(polls):
+        listing.now += 2 * listing.distance
+        requests, seconds = poll(plan, listing, 100)
+        assert requests == 1
+        spent += seconds
+    return spent / polls * 1e3
 
 
 def row(a_day: int, size: int, share: float, polls: int, *, scattered: bool) -> str:
@@ -95,9 +123,7 @@ def main() -> None:
     parser.add_argument("--polls", type=int, default=120, help="polls to average over (default 120, two hours)")
     parser.add_argument("--full", action="store_true", help="every combination, not only the README's")
     options = parser.parse_args()
-    print(
-        "One poll a minute, all listed afresh within the hour; in brackets the share of the account's 300 a minute.\n"
-    )
+    print("One poll a minute, all listed afresh within the hour; in brackets the share of the 300 a minute.\n")
     print("| batches a day | page size | unfinished | a full listing | a poll | at most | fewer by |")
     print("|---|---|---|---|---|---|---|")
     if options.full:
@@ -110,6 +136,10 @@ def main() -> None:
         cases += [(n, 100, 0.01, True) for n in (1000, 20_000, 100_000)]
     for a_day, size, share, scattered in cases:
         print(row(a_day, size, share, options.polls, scattered=scattered), flush=True)
+    print("\n| batches in the window | CPU of a steady poll, ms | of that in the smallest window |\n|---|---|---|")
+    cpu = {a_day: min(steady_cpu(a_day, 200) for _ in range(3)) for a_day in (1000, 10_000, 100_000)}
+    for a_day, milliseconds in cpu.items():
+        print(f"| {a_day:,} | {milliseconds:.2f} | {milliseconds / cpu[1000]:.1f} times |")
 
 
 if __name__ == "__main__":

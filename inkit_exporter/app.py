@@ -34,12 +34,15 @@ log = structlog.get_logger()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0 fine, 1 a failed check or poll, 2 bad usage or configuration."""
+    """Run the command line; once the exporter has run, this ends the process itself.
+
+    The exit status is 0 if fine, 1 for a failed check or poll, 2 for bad usage or configuration.
+    """
     options = make_parser().parse_args(arguments)
-    if options.config_check:
-        return _check(options.config_file)
     try:
         _refuse_what_is_not_there(options)
+        if options.config_check:
+            return _check(options.config_file)
         settings = _settings(options)
     except ConfigError as error:
         return _complain(error)
@@ -48,11 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runner = asyncio.Runner()
     try:
         status = runner.run(_once(settings, options) if options.once else _serve(settings, options))
+        sys.stdout.flush()
     except ConfigError as error:
         status = _complain(error)
+    except BrokenPipeError:  # whoever reads the output has had enough
+        status = 1
     except KeyboardInterrupt:
-        status = 0
-    sys.stdout.flush()
+        status = 1 if options.once else 0
     # Not a plain return: a name look-up that hangs in its thread can't be cancelled, and would hold up the exit.
     os._exit(status)
 
@@ -219,7 +224,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _check(path: Path | None) -> int:
     if path is None:
-        return _complain(ConfigError("--config.check: name the file to check with --config.file"))
+        raise ConfigError("--config.check: name the file to check with --config.file")
     try:
         settings = config.load(path)
     except ConfigError as error:

@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import aiohttp
@@ -58,6 +59,7 @@ async def test_a_token_in_the_environment_is_enough(tmp_path: Path) -> None:
         (["--demo", "--once"], "--demo"),
         (["--config.file=/nowhere/config.yaml"], "/nowhere/config.yaml"),
         (["--config.check"], "--config.file"),
+        (["--config.check", "--config.file=config.example.yaml", "--web.config.file=web.yml"], "--web.config.file"),
         (["--demo", "--web.telemetry-path=metrics"], "--web.telemetry-path"),
         (["--demo", "--web.telemetry-path=/"], "--web.telemetry-path"),
         (["--web.listen-address=10465"], "[HOST]:PORT"),
@@ -213,3 +215,13 @@ async def test_a_shard_polls_its_own_accounts_and_names_itself(api: Api, tmp_pat
         owned.append([name for name in names if f'inkit_up{{account="{name}"}} 1.0' in out])
     assert sorted(owned[0] + owned[1]) == names
     assert all(owned)
+
+
+async def test_a_reader_that_has_had_enough_gets_no_traceback(api: Api, tmp_path: Path) -> None:
+    path = write_config(tmp_path, api.base_url)
+    process = await asyncio.create_subprocess_shell(
+        f"{sys.executable} {ROOT / 'exporter.py'} --once --config.file={path} | true",
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, err = await process.communicate()
+    assert err == b""

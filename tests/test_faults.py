@@ -375,3 +375,29 @@ async def test_the_token_is_in_no_page_log_or_error(api: Api, exporter: StartExp
     requests = [line for line in running.log if "msg=request" in line]
     assert requests and all("code=500" in line and "seconds=" in line for line in requests)
     # That the log is free of the token, the fixture asserts after every test.
+
+
+async def test_a_budget_that_can_not_keep_up_is_told_once_with_the_numbers(api: Api, exporter: StartExporter) -> None:
+    api.batches = [batch(f"fb_{i}", age=i, status="In Progress") for i in range(30)]
+    running = await exporter(poll={"page_size": 10}, limits={"requests_per_minute": 12, "max_attempts": 1})
+    # The first poll takes 3 of the 12 requests, and every later one 3 more: 900 a minute at this interval.
+    await running.wait_for(lambda s: s[sample_key("inkit_polls_total", account="default")] >= 3)
+    told = [line for line in running.log if "budget can't keep up" in line]
+    assert len(told) == 1
+    assert "requests=3" in told[0]
+    assert "requests_per_minute_needed=900" in told[0] and "requests_per_minute=12" in told[0]
+
+
+async def test_loops_of_several_accounts_start_one_after_another(api: Api, exporter: StartExporter) -> None:
+    first: dict[str, float] = {}
+
+    async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
+        first.setdefault(request.query["search"], asyncio.get_running_loop().time())
+        return await handler(request)
+
+    api.fault = note
+    names = [f"account-{i}" for i in range(5)]
+    running = await exporter(poll={"interval": "2s"}, accounts=[{"name": n, "filters": {"search": n}} for n in names])
+    await running.wait_for(lambda s: all(up(s, name) == 1 for name in names))
+    starts = sorted(first.values())
+    assert starts[-1] - starts[0] >= 1.2

@@ -38,8 +38,8 @@ class Unreliable(Exception):
     """The list can't be put together from the pages that the API gives; the message says why."""
 
 
-class OutOfOrder(Exception):
-    """The list is not newest first."""
+class NeedsAll(Exception):
+    """The list is not newest first, or its pages loop: a part of it says nothing, all of it must be read."""
 
 
 class Refusal(Enum):
@@ -96,15 +96,15 @@ class Plan:
         if self._listed and self.ordered:
             try:
                 yield from self._update(now, horizon)
-            except OutOfOrder:
+            except NeedsAll:
                 yield from self._list_all(now, horizon)
         else:
             yield from self._list_all(now, horizon)
         self.window.trim(horizon)
 
     def _list_all(self, now: float, horizon: float) -> Conversation:
-        found = _Found(1, horizon, self._settings.max_batches)
-        run = yield from self._read(found, lambda page: _oldest(page) < horizon or found.overfull, any_order=True)
+        found = _Found(1, horizon, self._settings.max_batches, whole=True)
+        run = yield from self._read(found, lambda page: _oldest(page) < horizon or found.overfull)
         self.ordered = found.ordered
         yield from self._merge(run, now)
         self._listed = True
@@ -190,14 +190,14 @@ class Plan:
             else:
                 raise Unreliable("asked for one batch, the API answers with another")
 
-    def _read(self, found: "_Found", enough: Callable[[Page], bool], *, any_order: bool = False) -> Reading:
+    def _read(self, found: "_Found", enough: Callable[[Page], bool]) -> Reading:
         """Read a stretch of the list, until it is enough or the list ends.
 
         Where the list gets shorter while it reads, so that batches may have slipped to a page already read, it goes
         back as many pages as could have slipped.
 
         Raises:
-            OutOfOrder: it is not newest first; unless any order will do, then it reads to the end of the list.
+            NeedsAll: it is only a part of the list that is read, and that won't do.
             Unreliable: the pages contradict one another.
         """
         number = found.first
@@ -209,8 +209,6 @@ class Plan:
             slipped = found.slipped(page.pagination.total_count)
             ended = found.take(page, number)
             self._page_size = page.pagination.page_size
-            if not found.ordered and not any_order:
-                raise OutOfOrder
             if slipped and number > found.first:
                 steps_back += 1
                 if steps_back > _MOST_STEPS_BACK:
@@ -242,8 +240,9 @@ class Plan:
 class _Found:
     """What the pages of one stretch say."""
 
-    def __init__(self, first: int, horizon: float, max_batches: int) -> None:
+    def __init__(self, first: int, horizon: float, max_batches: int, *, whole: bool = False) -> None:
         self.first = first
+        self._whole = whole
         self.furthest = 0
         self.ordered = True
         self.newest = -INFINITY
@@ -292,6 +291,8 @@ class _Found:
         further = number > self.furthest
         if not _newest_first(page.batches) or (further and any(batch.created_at > self._oldest for batch in fresh)):
             self.ordered = False
+            if not self._whole:
+                raise NeedsAll
         self._put(page.batches)
         self._oldest = min(self._oldest, _oldest(page))
         if further:
@@ -300,8 +301,10 @@ class _Found:
             self._barren = 0 if fresh or page.invalid else self._barren + 1
         if not self._loops(page, number):
             return False
+        if not self._whole:
+            raise NeedsAll
         listed = len(self._listed) + self._invalid
-        if self.first == 1 and self._total is not None and listed < self._total:
+        if self._total is None or listed < self._total:
             raise Unreliable(f"page {number} leads back to what was read, at {listed} of {self._total} batches")
         return True
 

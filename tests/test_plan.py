@@ -355,6 +355,34 @@ def test_where_single_batches_are_refused_pages_are_read() -> None:
     assert poll(plan, serve, NOW + 0.2) == 1
 
 
+def test_a_list_whose_last_page_leads_on_for_ever_is_read_as_far_as_it_goes() -> None:
+    plan = new_plan()
+    listing = [Batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(4)]
+
+    def endless(request: int | str) -> Page:
+        start = (int(request) - 1) * 2
+        items = listing[start : start + 2] or listing[-1:]
+        return Page(items, Pagination(int(request), int(request) + 1, 2, len(listing)))
+
+    for i in range(3):
+        poll(plan, endless, NOW + i)
+        assert len(plan.window) == 4
+
+
+@pytest.mark.parametrize("total", [None, 5])
+def test_pages_that_repeat_the_first_one_are_not_taken_for_the_end_of_the_list(total: int | None) -> None:
+    plan = new_plan()
+    listing = [Batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(5)]
+    poll(plan, pages(listing, 2))
+
+    def stuck(request: int | str) -> Page:
+        return Page(listing[:2], Pagination(int(request), int(request) + 1, 2, total))
+
+    with pytest.raises(Unreliable, match="leads back"):
+        poll(plan, stuck)
+    assert len(plan.window) == 5
+
+
 def test_the_sweep_spreads_over_the_resync_interval_without_bursts() -> None:
     listing = big_world(6000)
     plan = Plan(PlanSettings(10.0, 10 * LOOKBACK, 600.0, 10**6), Window(10**6, Totals()))

@@ -112,7 +112,8 @@ class Plan:
         self._swept()
 
     def _update(self, now: float, horizon: float) -> Conversation:
-        known = self.window.newest_created
+        # What is new was created later than this; batches from the future, by our clock, say nothing of it.
+        known = self.window.newest_created(until=self._polled_at)
         head = yield from self._read(
             found := _Found(1, horizon, self._settings.max_batches),
             lambda page: _oldest(page) < max(known, horizon) or found.overfull,
@@ -231,8 +232,8 @@ class Plan:
         return number * self._page_size > self._settings.max_batches
 
     def _swept(self) -> None:
-        """All of the window has been listed; what is held beyond `max_batches`, `trim` sees."""
-        self.window.truncated = False
+        """A sweep has come to the end of the window."""
+        self.window.listed_whole()
         self._cursor = INFINITY
         self._owed = 0.0
 

@@ -52,6 +52,7 @@ class Window:
     def __init__(self, max_batches: int, totals: Totals) -> None:
         self.truncated = False
         self.unfinished: set[str] = set()
+        self._cut = float("-inf")
         self._max_batches = max_batches
         self.totals = totals
         self._batches: dict[str, Batch] = {}
@@ -67,10 +68,10 @@ class Window:
         """All of them, newest first."""
         return self._order
 
-    @property
-    def newest_created(self) -> float:
-        """`created_at` of the newest, minus infinity without batches."""
-        return self._order[0].created_at if self._order else float("-inf")
+    def newest_created(self, until: float) -> float:
+        """`created_at` of the newest that was not created after `until`, minus infinity if there is none."""
+        rank = self.rank_at(until)
+        return self._order[rank].created_at if rank < len(self._order) else float("-inf")
 
     def rank(self, batch_id: str) -> int:
         """How many batches of the window come before this one in the list."""
@@ -121,13 +122,16 @@ class Window:
         del self._order[self._place(batch)]
         self._forget(batch)
 
+    def listed_whole(self) -> None:
+        """All that belongs to the window has been put; if more than may be kept, `trim` will see."""
+        self._cut = float("-inf")
+
     def trim(self, horizon: float) -> None:
         """Let go what was created before the horizon, and the oldest beyond `max_batches`."""
         recent = bisect.bisect_right(self._order, -horizon, key=_age)
-        if recent < len(self._order):
-            self.truncated = False
         if recent > self._max_batches:
-            self.truncated = True
+            self._cut = max(self._cut, self._order[self._max_batches].created_at)
+        self.truncated = self._cut >= horizon
         kept = min(recent, self._max_batches)
         for batch in self._order[kept:]:
             self.totals.left(batch)

@@ -196,11 +196,13 @@ class World:
         self.ties = ties
         self.batches: list[Batch] = []
         self.now = self.created = NOW
+        self.ahead: list[float] = []
         self.ids = count()
 
     def create(self) -> None:
         if not self.ties:
             self.now += 0.001
+        self.created = max([self.created, *(created for created in self.ahead if created <= self.now)])
         created = self.created = self.created if self.ties and self.chance.random() < 0.4 else self.now
         status = self.chance.choice(("in_progress", "in_progress", "pending", "completed", f"odd_{next(self.ids) % 3}"))
         batch = Batch(f"fb_{next(self.ids)}", "", created, status, self.numbers(status))
@@ -233,6 +235,12 @@ class World:
                     self.create()
             case "time":
                 self.now += self.chance.uniform(0, 60)
+            case "future":
+                ahead = Batch(
+                    f"fb_{next(self.ids)}", "", self.now + self.chance.choice((5, 50, 10**9)), "completed", {}
+                )
+                insort(self.batches, ahead, key=lambda b: -b.created_at)
+                self.ahead.append(ahead.created_at)
             case "progress" if batch:
                 self.change(batch, self.chance.choice(("in_progress", "pending")))
             case "finish" if batch:
@@ -245,7 +253,7 @@ class World:
                 self.change(batch, "completed")
 
 
-SEEN_AT_ONCE = ("create", "burst", "time", "progress", "finish", "finish", "vanish")
+SEEN_AT_ONCE = ("create", "burst", "time", "future", "progress", "finish", "finish", "vanish")
 SEEN_BY_THE_SWEEP = ("delete", "reopen", "amend")
 seeds = st.integers(0, 2**32)
 

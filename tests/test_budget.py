@@ -1,0 +1,81 @@
+"""The account's budget by a clock of our own, and the times that the API names."""
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inkit_exporter.client import MAX_PAUSE_SECONDS, Budget
+from inkit_exporter.errors import parse_retry_after
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@given(st.integers(1, 20), st.lists(st.floats(0, 30), max_size=100))
+def test_in_no_minute_more_requests_go_than_allowed_and_none_waits_longer_than_it_must(
+    allowed: int, pauses: list[float]
+) -> None:
+    clock = Clock()
+    budget = Budget(allowed, clock)
+    sent: list[float] = []
+    for pause in pauses:
+        clock.now += pause
+        if (delay := budget.delay()) > 0:
+            # The request that is in the way left less than a minute ago.
+            assert delay == pytest.approx(sent[-allowed] + 60 - clock.now)
+            clock.now += delay
+        budget.spend()
+        sent.append(clock.now)
+    for i, first in enumerate(sent):
+        assert sum(first <= later < first + 59.999 for later in sent[i:]) <= allowed
+
+
+def test_a_pause_holds_everything_back_until_its_end_and_no_longer_than_an_hour() -> None:
+    clock = Clock()
+    budget = Budget(10, clock)
+    budget.pause(30)
+    budget.pause(10)
+    assert budget.delay() == 30
+    clock.now += 30
+    assert budget.delay() == 0
+    budget.pause(1e12)
+    assert budget.delay() == MAX_PAUSE_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("0", 0),
+        ("120", 120),
+        (" 7 ", 7),
+        ("9" * 400, 999_999_999),
+        (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90),
+        (format_datetime(NOW - timedelta(days=1), usegmt=True), 0),
+        ("Sun, 01 Mar 2026 12:00:05 -0000", 5),
+        ("-5", None),
+        ("1.5", None),
+        ("soon", None),
+        ("", None),
+        ("٣", None),
+        ("Sun, 99 Foo 2026 99:99:99 GMT", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_or_nothing(value: str | None, seconds: float | None) -> None:
+    assert parse_retry_after(value, NOW.timestamp()) == seconds
+
+
+@given(st.text())
+def test_any_retry_after_is_read_without_an_error(value: str) -> None:
+    seconds = parse_retry_after(value, NOW.timestamp())
+    assert seconds is None or seconds >= 0

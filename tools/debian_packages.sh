@@ -1,15 +1,13 @@
 #!/bin/sh
-# Installs the Debian packages that are missing, or says which.   tools/debian_packages.sh PACKAGE...
+# Installs the Debian packages whose programs are missing, or says which.   tools/debian_packages.sh PACKAGE=PROGRAM...
 set -eu
 missing=
-for package in "$@"; do
-    dpkg-query --show --showformat='${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing="$missing $package"
+for pair in "$@"; do
+    command -v "${pair#*=}" >/dev/null || missing="$missing ${pair%%=*}"
 done
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    # Elsewhere than on Debian the same programs may well be there under other packages' names.
-    command -v promtool >/dev/null && [ "$missing" = " prometheus" ] && exit 0
     echo "missing:$missing. Install with: sudo apt-get install --no-install-recommends$missing" >&2
     exit 1
 fi

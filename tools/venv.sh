@@ -9,7 +9,7 @@ python=${PYTHON:-python3}
 }
 if ! [ -x .venv/bin/pip ]; then
     # Debian keeps what venv needs in a package of its own.
-    "$python" -c 'import ensurepip' 2>/dev/null || "$(dirname "$0")/debian_packages.sh" python3-venv
+    "$python" -c 'import ensurepip' 2>/dev/null || "$(dirname "$0")/debian_packages.sh" python3-venv=ensurepip
     "$python" -m venv --clear .venv
 fi
 .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$1"

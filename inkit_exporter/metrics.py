@@ -22,6 +22,9 @@ _BATCH_LABELS = ("account", "destination", "batch_status")
 _LAST_POLL = "As of the last complete poll."
 
 # From a cached answer on the same continent to the default of `api.timeout`.
+# As Inkit documents them, of those that a GET may meet.
+_DOCUMENTED_CODES = ("200", "400", "401", "403", "404", "422", "429", "500", "503")
+
 # From a small batch to one that takes a day.
 _BATCH_BUCKETS = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21_600.0, 86_400.0)
 _MAX_EXEMPLAR = 128 - len("batch_id")
@@ -216,14 +219,14 @@ class AccountMeter:
         self._throttled = instruments.throttled.labels(account)
         self._invalid = instruments.invalid.labels(account)
         self._account = account
-        self._requests.labels(account, "200")
+        for code in _DOCUMENTED_CODES:
+            self._requests.labels(account, code)
         self._completed, self._failed = instruments.completed, instruments.failed
-        for destination in DESTINATIONS:
-            self._completed.labels(account, destination)
-            self._failed.labels(account, destination)
+        self.destinations(DESTINATIONS)
         self._created = instruments.created.labels(account)
         self._finished = instruments.finished
-        self._finished.labels(account, "completed")
+        for status in ("completed", "failed", "cancelled"):
+            self._finished.labels(account, status)
         self._batch_duration = instruments.batch_duration.labels(account)
 
     def poll(self, failure: str | None) -> None:
@@ -244,6 +247,12 @@ class AccountMeter:
     def invalid(self, batches: int) -> None:
         """Records were skipped."""
         self._invalid.inc(batches)
+
+    def destinations(self, names: Iterable[str]) -> None:
+        """These destinations are there: their totals start at 0, if they have none yet, as rates need it."""
+        for name in names:
+            self._completed.labels(self._account, name)
+            self._failed.labels(self._account, name)
 
     def happened(self, changes: Changes) -> None:
         """Batches and documents came, completed, failed, finished."""

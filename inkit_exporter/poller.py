@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections.abc import Iterable
 from typing import Protocol
 
 import msgspec
@@ -27,6 +28,9 @@ class PollMeter(RequestMeter, Protocol):
 
     def invalid(self, batches: int) -> None:
         """So many records of a page could not be read and were skipped."""
+
+    def destinations(self, names: Iterable[str]) -> None:
+        """A complete poll has seen these destinations."""
 
     def happened(self, changes: Changes) -> None:
         """What a complete poll saw happen since the one before."""
@@ -163,6 +167,8 @@ class Poller:
         if window.truncated:
             self._say_once("more batches than max_batches, the oldest are cut", max_batches=self._settings.max_batches)
         self._compare_with_budget(state.requests)
+        snapshot = window.snapshot(self.state.snapshot)
+        self._meter.destinations({destination for destination, _ in snapshot.documents})
         self._meter.happened(window.totals.take())
         window.totals.begin()
         self.state = msgspec.structs.replace(
@@ -172,7 +178,7 @@ class Poller:
             reason=None,
             last_success=state.polled_at or 0.0,
             down_since=None,
-            snapshot=window.snapshot(self.state.snapshot),
+            snapshot=snapshot,
             snapshot_at=now,
         )
 

@@ -112,12 +112,15 @@ def test_the_clock_may_jump_without_counting_anything_twice() -> None:
 
 
 async def test_totals_start_at_zero_and_have_exemplars_that_name_a_batch(api: Api, exporter: StartExporter) -> None:
-    api.batches = [batch("fb_old", age=50, destinations={"box": (70, 7, 0)})]
+    api.batches = [batch("fb_old", age=50, destinations={"box": (70, 7, 0), "Carrier Pigeon": (3, 0, 0)})]
     running = await exporter()
     samples = await running.wait_for(lambda s: up(s) == 1)
     failed = sample_key("inkit_documents_failed_total", account="default", destination="box")
     assert samples[failed] == 0
     assert samples[sample_key("inkit_documents_completed_total", account="default", destination="salesforce")] == 0
+    for field in ("completed", "failed"):
+        name = f"inkit_documents_{field}_total"
+        assert samples[sample_key(name, account="default", destination="carrier_pigeon")] == 0
     assert samples[sample_key("inkit_batches_created_total", account="default")] == 0
     api.batches = [batch("fb_new", age=40, status="In Progress", destinations={"box": (1, 2, 3)}), *api.batches]
     await running.wait_for(lambda s: s[failed] == 2)

@@ -172,24 +172,34 @@ class Plan:
             if self.by_id and len(places[number]) == 1:
                 alone += places[number]
             else:
-                run = yield from self._read(_Found(number, horizon, self._settings.max_batches), lambda _: True)
-                yield from self._merge(run, now)
+                yield from self._read_page(number, now, horizon)
         missed = sorted(self.window.unfinished - self._seen - set(alone))
         for batch_id in (*alone, *missed):
-            if batch_id in self._seen or batch_id not in self.window.unfinished:
-                continue
-            answer = (yield batch_id) if self.by_id else Refusal.REFUSED
-            if isinstance(answer, Refusal):
-                self.by_id = False
-                yield from self._list_all(now, horizon)
-                return
-            if answer is None:
-                self.window.remove(batch_id)
-            elif isinstance(answer, Batch) and answer.id == batch_id:
-                self._seen.add(batch_id)
-                self.window.put(answer, now)
-            else:
-                raise Unreliable("asked for one batch, the API answers with another")
+            yield from self._ask_alone(batch_id, now)
+        # What the API has no longer, as it says, must not be in its list either.
+        for batch_id in sorted(self.window.unfinished - self._seen):
+            if batch_id in alone and batch_id in self.window.unfinished - self._seen:
+                yield from self._read_page(self.window.rank(batch_id) // self._page_size + 1, now, horizon)
+                self.by_id &= batch_id not in self._seen
+        if self.window.unfinished - self._seen:
+            yield from self._list_all(now, horizon)
+
+    def _read_page(self, number: int, now: float, horizon: float) -> Conversation:
+        run = yield from self._read(_Found(number, horizon, self._settings.max_batches), lambda _: True)
+        yield from self._merge(run, now)
+
+    def _ask_alone(self, batch_id: str, now: float) -> Conversation:
+        """Ask for an unfinished batch by its id, unless that was refused; it is seen if the API has it."""
+        if not self.by_id or batch_id in self._seen or batch_id not in self.window.unfinished:
+            return
+        answer = yield batch_id
+        if isinstance(answer, Refusal):
+            self.by_id = False
+        elif isinstance(answer, Batch) and answer.id == batch_id:
+            self._seen.add(batch_id)
+            self.window.put(answer, now)
+        elif answer is not None:
+            raise Unreliable("asked for one batch, the API answers with another")
 
     def _read(self, found: "_Found", enough: Callable[[Page], bool]) -> Reading:
         """Read a stretch of the list, until it is enough or the list ends.

@@ -367,6 +367,23 @@ def test_unfinished_batches_out_of_sight_cost_a_request_each_or_one_for_a_page_o
     assert asked == [1, 21, "fb_1050", "fb_3077"]
 
 
+def test_a_404_for_a_batch_that_is_in_the_list_is_not_believed() -> None:
+    plan = new_plan()
+    listing = big_world(500, unfinished=lambda i: i in (150, 250))
+
+    def serve(request: int | str) -> Answer:
+        return page_of(listing, request, 100) if isinstance(request, int) else None
+
+    poll(plan, serve)
+    for i in range(3):
+        poll(plan, serve, NOW + i / 10)
+        assert essence(plan.window.snapshot(None)) == essence(oracle(recent(listing, NOW + i / 10)))
+    assert not plan.by_id
+    del listing[250]
+    poll(plan, serve, NOW + 0.5)
+    assert essence(plan.window.snapshot(None)) == essence(oracle(recent(listing, NOW + 0.5)))
+
+
 def test_where_single_batches_are_refused_pages_are_read() -> None:
     plan = new_plan()
     listing = big_world(300, unfinished=lambda i: i == 250)
@@ -376,7 +393,7 @@ def test_where_single_batches_are_refused_pages_are_read() -> None:
 
     poll(plan, serve)
     listing[250] = Batch("fb_250", "", listing[250].created_at, "failed", {})
-    assert poll(plan, serve, NOW + 0.1) == 5
+    assert poll(plan, serve, NOW + 0.1) == 3
     assert essence(plan.window.snapshot(None)) == essence(oracle(recent(listing, NOW + 0.1)))
     listing[250] = Batch("fb_250", "", listing[250].created_at, "in_progress", {})
     assert poll(plan, serve, NOW + 0.2) == 1

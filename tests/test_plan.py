@@ -259,7 +259,7 @@ seeds = st.integers(0, 2**32)
 
 
 @given(seeds, st.lists(st.integers(2, 12), min_size=1, max_size=3), st.booleans(), st.booleans(), st.integers(0, 60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_after_every_poll_the_sums_are_those_of_a_full_listing(
     seed: int, sizes: list[int], ties: bool, by_id: bool, malformed: int
 ) -> None:
@@ -291,7 +291,7 @@ def test_after_every_poll_the_sums_are_those_of_a_full_listing(
 
 
 @given(seeds, st.integers(2, 12), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_what_a_poll_does_not_see_is_right_after_the_resync_interval(seed: int, size: int, ties: bool) -> None:
     """Finished batches that are deleted, reopened or amended; and changes between the requests of a poll."""
     world = World(Random(seed), ties=ties)
@@ -319,7 +319,7 @@ def test_what_a_poll_does_not_see_is_right_after_the_resync_interval(seed: int, 
 
 
 @given(seeds, st.integers(2, 8), st.integers(5, 40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_cut_window_is_the_newest_batches_after_two_resync_intervals(seed: int, size: int, most: int) -> None:
     """One to notice what was deleted, and one to come to the end, where others move up."""
     world = World(Random(seed), ties=False)

@@ -1,4 +1,4 @@
-"""Command line and composition root: what is built of what, started and stopped."""
+"""The composition root: what is built of what, started, reloaded and stopped."""
 
 import argparse
 import asyncio
@@ -9,25 +9,20 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
-from typing import Final
 
 import stamina
 import structlog
-from prometheus_client import CollectorRegistry, generate_latest
 
 from inkit_exporter import __version__, config, demo, logs, web
-from inkit_exporter.client import Client, open_session
+from inkit_exporter.accounts import Accounts
+from inkit_exporter.client import open_session
 from inkit_exporter.config import AccountSettings, ApiSettings, ConfigError, PollSettings, Seconds, Settings, Shard
-from inkit_exporter.metrics import REVISION_ENV, AccountMeter, Instruments, SnapshotCollector, make_registry
-from inkit_exporter.poller import AccountState, Poller
+from inkit_exporter.exposition import TEXT, Exposition
+from inkit_exporter.flags import DEFAULT_ADDRESS, PROGRAM, make_parser, parse_address
+from inkit_exporter.metrics import REVISION_ENV, ProcessMetrics
+from inkit_exporter.status import make_status
 
-DEFAULT_ADDRESS: Final = ":10465"
-PROGRAM: Final = "inkit-exporter"
-
-# The first polls of several accounts follow one another at this distance, or closer so that all fit in one interval.
-_SPREAD_SECONDS = 1.0
 _OWN_PATHS = frozenset({"/", "/api/v1/status", "/-/healthy", "/-/ready", "/-/reload"})
 
 log = structlog.get_logger()
@@ -70,28 +65,46 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
         environ: Mapping[str, str] = os.environ
         if options.demo:
             settings, environ = await stack.enter_async_context(_demo(options.demo_seed))
-        registry = make_registry(options.shard)
-        pollers = await stack.enter_async_context(_pollers(settings, options.shard, environ, registry))
-        loops = _start_loops(pollers)
+        process = ProcessMetrics(options.shard)
+        accounts = Accounts(await stack.enter_async_context(open_session()), environ)
+        accounts.apply(settings, _owned(settings, options.shard))
+
+        def reload() -> str | None:
+            try:
+                new = settings if options.demo else _settings(options)
+                accounts.apply(new, _owned(new, options.shard))
+            except ConfigError as error:
+                process.reloaded(successful=False)
+                log.error("configuration not reloaded, the one before stays in use", error=_one_line(error))
+                return _one_line(error)
+            accounts.start()
+            process.reloaded(successful=True)
+            log.info("configuration reloaded", accounts=_names(accounts))
+            return None
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+        watchdog = asyncio.create_task(accounts.watch())
         app = web.make_app(
-            registry,
+            Exposition(lambda: accounts.metrics, process),
             telemetry_path=options.web_telemetry_path,
-            healthy=lambda: not any(loop.done() for loop in loops),
-            ready=lambda: all(poller.state.up is not None for poller in pollers),
-            status=lambda: _status(pollers),
+            healthy=lambda: accounts.healthy and not watchdog.done(),
+            ready=lambda: all(poller.state.up is not None for poller in accounts.pollers),
+            status=lambda: make_status([poller.state for poller in accounts.pollers]),
+            reload=reload if options.web_enable_lifecycle else None,
         )
         try:
             runner, addresses = await web.start(app, options.web_listen_address or [parse_address(DEFAULT_ADDRESS)])
         except OSError as error:
             raise ConfigError(f"--web.listen-address: {error.strerror or error}; choose another or free it") from None
-        finally:
-            stack.push_async_callback(_stop_loops, loops)
+        stack.push_async_callback(accounts.stop)
+        stack.callback(watchdog.cancel)
         stack.push_async_callback(runner.cleanup)
+        accounts.start()
         log.info(
             "started",
             version=__version__,
             revision=os.environ.get(REVISION_ENV, "unknown"),
-            accounts=",".join(poller.state.account for poller in pollers),
+            accounts=_names(accounts),
             addresses=",".join(addresses),
             telemetry_path=options.web_telemetry_path,
         )
@@ -103,56 +116,21 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
 
 
 async def _once(settings: Settings, options: argparse.Namespace) -> int:
-    registry = make_registry(options.shard)
-    async with _pollers(settings, options.shard, os.environ, registry) as pollers:
-        succeeded = await asyncio.gather(*(poller.poll() for poller in pollers))
-        sys.stdout.write(generate_latest(registry).decode())
+    async with open_session() as session:
+        accounts = Accounts(session, os.environ)
+        accounts.apply(settings, _owned(settings, options.shard))
+        succeeded = await asyncio.gather(*(poller.poll() for poller in accounts.pollers))
+        exposition = Exposition(lambda: accounts.metrics, ProcessMetrics(options.shard))
+        sys.stdout.write(exposition.text(TEXT).decode())
     return 0 if all(succeeded) else 1
 
 
-@asynccontextmanager
-async def _pollers(
-    settings: Settings, shard: Shard, environ: Mapping[str, str], registry: CollectorRegistry
-) -> AsyncIterator[list[Poller]]:
-    """A poller for every account of the shard, and their metrics in the registry."""
-    accounts = [account for account in settings.accounts if shard.owns(account.name)]
-    for i, account in enumerate(settings.accounts):
-        if account.api_token_env and account in accounts:
-            try:
-                config.read_token(account, environ)
-            except ConfigError as error:
-                raise ConfigError(f"accounts[{i}].api_token_env: {error}") from None
-    instruments = Instruments(registry)
-    async with open_session() as session:
-        pollers = []
-        for account in accounts:
-            meter = AccountMeter(instruments, account.name)
-            client = Client(
-                account,
-                settings.api,
-                page_size=settings.poll.page_size,
-                patience=settings.poll.interval,
-                token=partial(config.read_token, account, environ),
-                session=session,
-                meter=meter,
-            )
-            pollers.append(Poller(account, settings.poll, client, meter))
-        registry.register(SnapshotCollector(lambda: [poller.state for poller in pollers]))
-        yield pollers
+def _owned(settings: Settings, shard: Shard) -> list[str]:
+    return [account.name for account in settings.accounts if shard.owns(account.name)]
 
 
-def _start_loops(pollers: Sequence[Poller]) -> list[asyncio.Task[None]]:
-    loops = []
-    for i, poller in enumerate(pollers):
-        first_after = i * min(_SPREAD_SECONDS, poller.state.interval / len(pollers))
-        loops.append(asyncio.create_task(poller.run(first_after), name=poller.state.account))
-    return loops
-
-
-async def _stop_loops(loops: Sequence[asyncio.Task[None]]) -> None:
-    for loop in loops:
-        loop.cancel()
-    await asyncio.gather(*loops, return_exceptions=True)
+def _names(accounts: Accounts) -> str:
+    return ",".join(poller.state.account for poller in accounts.pollers)
 
 
 @asynccontextmanager
@@ -182,24 +160,6 @@ Your own account:  INKIT_API_TOKEN=<key> python exporter.py        (end this wit
 """,
         flush=True,
     )
-
-
-def _status(pollers: Sequence[Poller]) -> web.Status:
-    return web.Status("Inkit exporter", __version__, [_account_row(poller.state) for poller in pollers])
-
-
-def _account_row(state: AccountState) -> Mapping[str, object]:
-    now = time.time()
-    return {
-        "account": state.account,
-        "up": state.up,
-        "reason": state.reason,
-        "error": state.error,
-        "last_poll_seconds_ago": state.polled_at and now - state.polled_at,
-        "last_success_seconds_ago": now - state.last_success if state.last_success else None,
-        "poll_duration_seconds": state.duration,
-        "poll_requests": state.requests,
-    }
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -240,66 +200,14 @@ def _check(path: Path | None) -> int:
 
 
 def _complain(error: ConfigError) -> int:
-    print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"{PROGRAM}: {_one_line(error)}", file=sys.stderr)
     return 2
 
 
+def _one_line(error: ConfigError) -> str:
+    return " ".join(str(error).split())
+
+
 def _refuse_what_is_not_there(options: argparse.Namespace) -> None:
-    for flag, value in (
-        ("--web.config.file", options.web_config_file),
-        ("--web.enable-lifecycle", options.web_enable_lifecycle),
-    ):
-        if value:
-            raise ConfigError(f"{flag}: is not supported by version {__version__}; leave it out")
-
-
-def parse_address(text: str) -> tuple[str | None, int]:
-    """`[HOST]:PORT` as host and port; no host stands for all interfaces. Raises ArgumentTypeError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit()) or int(port) >= 2**16:
-        raise argparse.ArgumentTypeError(f"{text!r} is not [HOST]:PORT, like :10465 or 127.0.0.1:10465")
-    return host.removeprefix("[").removesuffix("]") or None, int(port)
-
-
-def _shard(text: str) -> Shard:
-    try:
-        return Shard.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The command line, with every flag's help."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM, description="Prometheus exporter for Inkit's workflow batches.", allow_abbrev=False
-    )
-    add = parser.add_argument
-    add("--config.file", dest="config_file", type=Path, metavar="PATH", help="YAML; see config.example.yaml")
-    add("--config.check", dest="config_check", action="store_true", help="check the configuration file and exit")
-    add("--once", action="store_true", help="poll every account once, print the metrics, and exit")
-    add("--demo", action="store_true", help="export a simulated Inkit API: no key, no configuration")
-    add("--demo.seed", dest="demo_seed", type=int, default=1, metavar="N", help="which simulated days (default 1)")
-    add(
-        "--web.listen-address",
-        dest="web_listen_address",
-        type=parse_address,
-        action="append",
-        metavar="[HOST]:PORT",
-        help=f"where to serve; repeatable (default {DEFAULT_ADDRESS})",
-    )
-    add(
-        "--web.telemetry-path", dest="web_telemetry_path", default="/metrics", metavar="PATH", help="(default /metrics)"
-    )
-    add("--web.config.file", dest="web_config_file", type=Path, metavar="PATH", help="not supported yet")
-    add("--web.enable-lifecycle", dest="web_enable_lifecycle", action="store_true", help="not supported yet")
-    add(
-        "--shard",
-        type=_shard,
-        default=Shard(),
-        metavar="I/N",
-        help="own only the accounts on shard I, from 0, of N (default 0/1, all)",
-    )
-    add("--log.level", dest="log_level", choices=logs.LEVELS, default="info", help="(default info)")
-    add("--log.format", dest="log_format", choices=logs.FORMATS, default="logfmt", help="(default logfmt)")
-    add("--version", action="version", version=f"{PROGRAM} {__version__}")
-    return parser
+    if options.web_config_file:
+        raise ConfigError(f"--web.config.file: is not supported by version {__version__}; leave it out")

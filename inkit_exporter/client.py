@@ -72,6 +72,10 @@ class Budget:
         self._clock = clock
         self.resume_at = 0.0
 
+    def allow(self, requests_per_minute: int) -> None:
+        """Another allowance from now on, into which what was sent before counts too."""
+        self._sent = deque(self._sent, maxlen=requests_per_minute)
+
     def pause(self, seconds: float) -> None:
         """Let nothing pass for so long, `MAX_PAUSE_SECONDS` at most."""
         self.resume_at = max(self.resume_at, self._clock() + min(seconds, MAX_PAUSE_SECONDS))
@@ -97,6 +101,8 @@ class Client:
         token: reads the account's token, and raises ConfigError if there is none.
         session: as `open_session` makes it.
         meter: is told of every request.
+        budget: of the account.
+        labels: the account's label values so far.
     """
 
     def __init__(
@@ -109,12 +115,14 @@ class Client:
         token: Callable[[], str],
         session: aiohttp.ClientSession,
         meter: RequestMeter,
+        budget: Budget,
+        labels: AccountLabels,
     ) -> None:
         self.page_size = page_size
         self.requests_per_minute = api.requests_per_minute
         self.requests = 0
-        self.budget = Budget(api.requests_per_minute)
-        self.labels = AccountLabels()
+        self.budget = budget
+        self.labels = labels
         self._api = api
         self._patience = patience
         self._read_token = token

@@ -3,7 +3,8 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 import prometheus_client
@@ -30,31 +31,31 @@ _BATCH_BUCKETS = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0,
 _MAX_EXEMPLAR = 128 - len("batch_id")
 _REQUEST_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+
 REVISION_ENV: Final = "INKIT_EXPORTER_REVISION"
 """Names the source revision of the build; the image sets it."""
 
 
-class SnapshotCollector(Collector):
-    """Fresh families from what each account's last poll left.
+class _StateCollector(Collector):
+    """Fresh families from what an account's last poll left.
 
     Args:
-        states: the accounts' states, in the order in which they are to be listed.
+        state: what the last poll left.
         clock: monotonic seconds.
     """
 
-    def __init__(
-        self, states: Callable[[], Sequence[AccountState]], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._states = states
+    def __init__(self, state: Callable[[], AccountState], clock: Callable[[], float]) -> None:
+        self._state = state
         self._clock = clock
 
     def describe(self) -> Iterable[Metric]:
-        """The families without samples, so that registering polls nothing."""
+        """The families without samples, so that registering them needs no state."""
         return _families([], 0.0)
 
     def collect(self) -> Iterable[Metric]:
-        """The families; those of the window lack an account whose last snapshot is stale."""
-        return _families(self._states(), self._clock())
+        """The families; those of the window are empty while the last snapshot is stale."""
+        return _families([self._state()], self._clock())
 
 
 def _families(states: Sequence[AccountState], now: float) -> Iterator[Metric]:
@@ -138,124 +139,124 @@ def _gauge(name: str, documentation: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, documentation, labels=labels)
 
 
-class Instruments:
-    """What the exporter counts about itself, for all accounts."""
+class AccountMetrics:
+    """All metrics of one account, in a registry of their own. Series that are known in advance start at 0.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.polls = Counter("inkit_polls_total", "Polls that ended, complete or not.", ["account"], registry=registry)
-        self.failures = Counter(
-            "inkit_poll_failures_total",
-            "Polls that failed, by the kind of cause.",
-            ["account", "reason"],
-            registry=registry,
+    Args:
+        state: of the account before its first poll.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, state: AccountState, clock: Callable[[], float] = time.monotonic) -> None:
+        self.registry = CollectorRegistry()
+        self.state = state
+        self._clock = clock
+        self._changes = 0
+        self.registry.register(_StateCollector(lambda: self.state, clock))
+        counter = partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        account = state.account
+        self._account = account
+        self._polls = counter("inkit_polls_total", "Polls that ended, complete or not.", ["account"]).labels(account)
+        self._failures = counter(
+            "inkit_poll_failures_total", "Polls that failed, by the kind of cause.", ["account", "reason"]
         )
-        self.requests = Counter(
+        self._requests = counter(
             "inkit_api_requests_total",
             "Requests to the Inkit API, by HTTP status code, or by what came instead of an answer.",
             ["account", "code"],
-            registry=registry,
         )
-        self.request_duration = Histogram(
+        self._request_duration = histogram(
             "inkit_api_request_duration_seconds",
             "Time from sending a request to the Inkit API to the end of its answer, or its failure.",
             ["account"],
             buckets=_REQUEST_BUCKETS,
-            registry=registry,
-        )
-        self.throttled = Counter(
+        ).labels(account)
+        self._throttled = counter(
             "inkit_api_throttled_seconds_total",
             "Time that requests waited for requests_per_minute, or for the time that the API asked to wait.",
             ["account"],
-            registry=registry,
-        )
-        self.invalid = Counter(
+        ).labels(account)
+        self._invalid = counter(
             "inkit_invalid_batches_total",
             "Records in the API's list that were skipped because a documented field was missing or malformed; "
             "a record counts in every poll that reads it.",
             ["account"],
-            registry=registry,
-        )
-        self.completed = Counter(
+        ).labels(account)
+        self._completed = counter(
             "inkit_documents_completed_total",
             "Documents seen to complete, from the differences between polls; what was there at start is not counted.",
             ["account", "destination"],
-            registry=registry,
         )
-        self.failed = Counter(
+        self._failed = counter(
             "inkit_documents_failed_total",
             "Documents seen to fail, from the differences between polls; what was there at start is not counted.",
             ["account", "destination"],
-            registry=registry,
         )
-        self.created = Counter(
-            "inkit_batches_created_total",
-            "Batches seen to appear in the window since start.",
-            ["account"],
-            registry=registry,
-        )
-        self.finished = Counter(
+        self._created = counter(
+            "inkit_batches_created_total", "Batches seen to appear in the window since start.", ["account"]
+        ).labels(account)
+        self._finished = counter(
             "inkit_batches_finished_total",
             "Batches seen to finish since start, by the status with which they did; each counts once.",
             ["account", "batch_status"],
-            registry=registry,
         )
-        self.batch_duration = Histogram(
+        self._batch_duration = histogram(
             "inkit_batch_duration_seconds",
             "Time from the API's created_at of a batch until a poll saw it finished, up to a poll's interval later.",
             ["account"],
             buckets=_BATCH_BUCKETS,
-            registry=registry,
-        )
-
-
-class AccountMeter:
-    """One account's part of the instruments; its series start at 0."""
-
-    def __init__(self, instruments: Instruments, account: str) -> None:
-        self._polls = instruments.polls.labels(account)
-        self._failures = {reason: instruments.failures.labels(account, reason) for reason in REASONS}
-        self._requests = instruments.requests
-        self._request_duration = instruments.request_duration.labels(account)
-        self._throttled = instruments.throttled.labels(account)
-        self._invalid = instruments.invalid.labels(account)
-        self._account = account
+        ).labels(account)
+        for reason in REASONS:
+            self._failures.labels(account, reason)
         for code in _DOCUMENTED_CODES:
             self._requests.labels(account, code)
-        self._completed, self._failed = instruments.completed, instruments.failed
-        self.destinations(DESTINATIONS)
-        self._created = instruments.created.labels(account)
-        self._finished = instruments.finished
         for status in ("completed", "failed", "cancelled"):
             self._finished.labels(account, status)
-        self._batch_duration = instruments.batch_duration.labels(account)
+        self.destinations(DESTINATIONS)
+
+    def version(self) -> Hashable:
+        """Another one after every change, and when the snapshot becomes stale."""
+        return self._changes, self.state.fresh_snapshot(self._clock()) is None
+
+    def show(self, state: AccountState) -> None:
+        """What a poll left; the gauges are made of it."""
+        self.state = state
+        self._changes += 1
 
     def poll(self, failure: str | None) -> None:
         """A poll ended, with the kind of its failure if it failed."""
+        self._changes += 1
         self._polls.inc()
         if failure is not None:
-            self._failures[failure].inc()
+            self._failures.labels(self._account, failure).inc()
 
     def request(self, code: str, seconds: float) -> None:
         """A request ended."""
+        self._changes += 1
         self._requests.labels(self._account, code).inc()
         self._request_duration.observe(seconds)
 
     def throttled(self, seconds: float) -> None:
         """A request waited."""
+        self._changes += 1
         self._throttled.inc(seconds)
 
     def invalid(self, batches: int) -> None:
         """Records were skipped."""
+        self._changes += 1
         self._invalid.inc(batches)
 
     def destinations(self, names: Iterable[str]) -> None:
         """These destinations are there: their totals start at 0, if they have none yet, as rates need it."""
+        self._changes += 1
         for name in names:
             self._completed.labels(self._account, name)
             self._failed.labels(self._account, name)
 
     def happened(self, changes: Changes) -> None:
         """Batches and documents came, completed, failed, finished."""
+        self._changes += 1
         for counter, increases in (
             (self._completed, changes.completed),
             (self._failed, changes.failed),
@@ -274,33 +275,49 @@ def _exemplar(batch_id: str) -> dict[str, str] | None:
     return {"batch_id": batch_id} if len(batch_id) <= _MAX_EXEMPLAR else None
 
 
-def make_registry(shard: Shard) -> CollectorRegistry:
-    """A registry with what describes the process, the build and the shard."""
-    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
-    registry = CollectorRegistry()
-    prometheus_client.ProcessCollector(registry=registry)
-    prometheus_client.PlatformCollector(registry=registry)
-    prometheus_client.GCCollector(registry=registry)
-    Gauge(
-        "inkit_exporter_build_info",
-        "Always 1; the labels tell which build of the exporter runs, on which Python.",
-        ["version", "revision", "python_version"],
-        registry=registry,
-    ).labels(__version__, os.environ.get(REVISION_ENV) or "unknown", platform.python_version()).set(1)
-    Gauge(
-        "inkit_exporter_shard_info",
-        "Always 1; the labels tell which shard of how many this exporter is, as --shard says.",
-        ["shard", "shards"],
-        registry=registry,
-    ).labels(str(shard.index), str(shard.count)).set(1)
-    Gauge(
-        "inkit_exporter_config_last_reload_successful",
-        "Whether the last attempt to load the configuration succeeded (1) or not (0).",
-        registry=registry,
-    ).set(1)
-    Gauge(
-        "inkit_exporter_config_last_reload_success_timestamp_seconds",
-        "When the configuration in use was loaded, in seconds since the epoch.",
-        registry=registry,
-    ).set_to_current_time()
-    return registry
+class ProcessMetrics:
+    """What describes the process, its build, its shard and its configuration.
+
+    Args:
+        shard: as `--shard` says.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, shard: Shard, clock: Callable[[], float] = time.monotonic) -> None:
+        self.registry = CollectorRegistry()
+        self._clock = clock
+        self._reloads = 0
+        prometheus_client.ProcessCollector(registry=self.registry)
+        prometheus_client.PlatformCollector(registry=self.registry)
+        prometheus_client.GCCollector(registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        gauge(
+            "inkit_exporter_build_info",
+            "Always 1; the labels tell which build of the exporter runs, on which Python.",
+            ["version", "revision", "python_version"],
+        ).labels(__version__, os.environ.get(REVISION_ENV) or "unknown", platform.python_version()).set(1)
+        gauge(
+            "inkit_exporter_shard_info",
+            "Always 1; the labels tell which shard of how many this exporter is, as --shard says.",
+            ["shard", "shards"],
+        ).labels(str(shard.index), str(shard.count)).set(1)
+        self._successful = gauge(
+            "inkit_exporter_config_last_reload_successful",
+            "Whether the last attempt to load the configuration succeeded (1) or not (0).",
+        )
+        self._success_time = gauge(
+            "inkit_exporter_config_last_reload_success_timestamp_seconds",
+            "When the configuration in use was loaded, in seconds since the epoch.",
+        )
+        self.reloaded(successful=True)
+
+    def version(self) -> Hashable:
+        """Another one every second, as what is read from the system changes all the time, and after a reload."""
+        return int(self._clock()), self._reloads
+
+    def reloaded(self, *, successful: bool) -> None:
+        """An attempt to load the configuration ended."""
+        self._reloads += 1
+        self._successful.set(int(successful))
+        if successful:
+            self._success_time.set_to_current_time()

@@ -35,6 +35,9 @@ class PollMeter(RequestMeter, Protocol):
     def happened(self, changes: Changes) -> None:
         """What a complete poll saw happen since the one before."""
 
+    def show(self, state: "AccountState") -> None:
+        """What the last poll left."""
+
 
 class AccountState(Struct, frozen=True):
     """What is known of one account after its last poll; replaced as a whole by the next.
@@ -65,15 +68,21 @@ class AccountState(Struct, frozen=True):
 class Poller:
     """Polls one account; `state` is its latest result.
 
+    While all is well, `due` lies ahead: the time, in monotonic seconds, until which the loop will have shown life.
+
     Args:
         account: whose batches these are.
         settings: when and how far back to poll.
         client: the account's requests.
         meter: is told of every poll.
+        state: what is known already.
     """
 
-    def __init__(self, account: AccountSettings, settings: PollSettings, client: Client, meter: PollMeter) -> None:
-        self.state = AccountState(account.name, interval=settings.interval, stale_after=settings.stale_after)
+    def __init__(
+        self, account: AccountSettings, settings: PollSettings, client: Client, meter: PollMeter, state: AccountState
+    ) -> None:
+        self.state = state
+        self.due = math.inf
         self._account = account
         self._settings = settings
         self._client = client
@@ -84,13 +93,14 @@ class Poller:
 
     async def run(self, first_after: float) -> None:
         """Poll for ever, first after so many seconds. A slow poll skips the ticks it missed."""
-        await asyncio.sleep(first_after)
-        tick = time.monotonic()
+        tick = time.monotonic() + first_after
         while True:
+            resume = max(tick, self._client.budget.resume_at)
+            self.due = resume + self._time_limit()
+            await asyncio.sleep(resume - time.monotonic())
             await self.poll()
             behind = time.monotonic() - tick
             tick += self._settings.interval * max(1, math.ceil(behind / self._settings.interval))
-            await asyncio.sleep(max(tick, self._client.budget.resume_at) - time.monotonic())
 
     async def poll(self) -> bool:
         """Poll once, publish the result, and tell whether it succeeded. Nothing that the API does makes it raise."""
@@ -118,6 +128,7 @@ class Poller:
             self._publish_window(after, ended)
         else:
             self._publish_failure(after, failure, ended)
+        self._meter.show(self.state)
         return failure is None
 
     async def _converse(self, conversation: Conversation, deadline: float) -> None:

@@ -1,16 +1,16 @@
 """The HTTP side: metrics, health, and the status page. It knows what to serve only by the functions it is given."""
 
-import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from html import escape
 from typing import Any
 
 from aiohttp import hdrs, web
-from msgspec import Struct, json
-from prometheus_client.exposition import choose_encoder, gzip_accepted
-from prometheus_client.registry import CollectorRegistry
+from msgspec import json
+from prometheus_client.exposition import gzip_accepted
 
-_VERSION = re.compile(r"(?a)\bversion=\d{1,3}(\.\d{1,3}){0,2}\s*(;|$)")
+from inkit_exporter.exposition import Exposition, negotiate
+from inkit_exporter.status import Status
+
 _SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
     "X-Content-Type-Options": "nosniff",
@@ -18,62 +18,64 @@ _SECURITY_HEADERS = {
 }
 
 
-class Status(Struct, frozen=True):
-    """What the status page shows: a title, and one row of equal keys for each account."""
-
-    title: str
-    version: str
-    accounts: Sequence[Mapping[str, Any]]
-
-
 def make_app(
-    registry: CollectorRegistry,
+    exposition: Exposition,
     *,
     telemetry_path: str,
     healthy: Callable[[], bool],
     ready: Callable[[], bool],
     status: Callable[[], Status],
+    reload: Callable[[], str | None] | None,
 ) -> web.Application:
     """The exporter's routes.
 
     Args:
-        registry: what `telemetry_path` serves.
+        exposition: what `telemetry_path` serves.
         telemetry_path: where Prometheus scrapes.
         healthy: whether the process and its loops are alive.
         ready: whether every account has been polled.
         status: for the page at `/` and the JSON behind it.
+        reload: reads the configuration again and tells what is wrong with it; None where it is not allowed.
     """
     app = web.Application(client_max_size=2**16)
     app.router.add_get("/", _page(status, telemetry_path))
-    app.router.add_get(telemetry_path, _metrics(registry))
+    app.router.add_get(telemetry_path, _metrics(exposition))
     app.router.add_get("/api/v1/status", _json(status))
     app.router.add_get("/-/healthy", _probe(healthy, "healthy", "a poll loop has ended"))
     app.router.add_get("/-/ready", _probe(ready, "ready", "not every account has been polled yet"))
+    app.router.add_post("/-/reload", _reload(reload))
     return app
 
 
 _Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
-def _metrics(registry: CollectorRegistry) -> _Handler:
+def _metrics(exposition: Exposition) -> _Handler:
     async def metrics(request: web.Request) -> web.Response:
-        encode, content_type = choose_encoder(_plausible(request.headers.getall(hdrs.ACCEPT, [])))
-        names = request.query.getall("name[]", [])
-        body = encode(registry.restricted_registry(names) if names else registry)
-        response = web.Response(
-            body=body, headers={hdrs.CONTENT_TYPE: content_type, hdrs.VARY: "Accept, Accept-Encoding"}
-        )
-        if gzip_accepted(",".join(request.headers.getall(hdrs.ACCEPT_ENCODING, []))):
-            response.enable_compression(web.ContentCoding.gzip)
-        return response
+        form = negotiate(",".join(request.headers.getall(hdrs.ACCEPT, [])))
+        gzip = gzip_accepted(",".join(request.headers.getall(hdrs.ACCEPT_ENCODING, [])))
+        headers = {hdrs.CONTENT_TYPE: form.content_type, hdrs.VARY: "Accept, Accept-Encoding"}
+        if names := request.query.getall("name[]", []):
+            response = web.Response(body=exposition.selected(form, names), headers=headers)
+            if gzip:
+                response.enable_compression(web.ContentCoding.gzip)
+            return response
+        if gzip:
+            headers[hdrs.CONTENT_ENCODING] = "gzip"
+            return web.Response(body=await exposition.gzipped(form), headers=headers)
+        return web.Response(body=exposition.text(form), headers=headers)
 
     return metrics
 
 
-def _plausible(accept: Sequence[str]) -> str:
-    """The media ranges whose version is one; at others the client library fails."""
-    ranges = (part.strip() for header in accept for part in header.split(","))
-    return ",".join(part for part in ranges if "version=" not in part or _VERSION.search(part))
+def _reload(reload: Callable[[], str | None] | None) -> _Handler:
+    async def handle(_: web.Request) -> web.Response:
+        if reload is None:
+            return web.Response(status=403, text="reloading is not allowed: start with --web.enable-lifecycle\n")
+        error = reload()
+        return web.Response(status=500, text=f"not reloaded: {error}\n") if error else web.Response(text="reloaded\n")
+
+    return handle
 
 
 def _probe(check: Callable[[], bool], good: str, bad: str) -> _Handler:

@@ -26,7 +26,7 @@ from conftest import (
 )
 
 import inkit_exporter
-from inkit_exporter.app import parse_address
+from inkit_exporter.flags import parse_address
 
 
 async def test_version_is_told() -> None:
@@ -55,7 +55,6 @@ async def test_a_token_in_the_environment_is_enough(tmp_path: Path) -> None:
         (["--shard=2/2", "--demo"], "--shard"),
         (["--shard=one", "--demo"], "--shard"),
         (["--web.config.file=web.yml", "--demo"], "--web.config.file"),
-        (["--web.enable-lifecycle", "--demo"], "--web.enable-lifecycle"),
         (["--demo", "--once"], "--demo"),
         (["--config.file=/nowhere/config.yaml"], "/nowhere/config.yaml"),
         (["--config.check"], "--config.file"),

@@ -5,23 +5,28 @@ import re
 from pathlib import Path
 
 from conftest import ROOT
-from prometheus_client import CollectorRegistry, Metric
+from prometheus_client import Metric
 
-from inkit_exporter import app
 from inkit_exporter.config import Shard
-from inkit_exporter.metrics import AccountMeter, Instruments, SnapshotCollector, make_registry
+from inkit_exporter.flags import make_parser
+from inkit_exporter.metrics import AccountMetrics, ProcessMetrics
+from inkit_exporter.model import Counts
 from inkit_exporter.poller import AccountState
+from inkit_exporter.window import Snapshot
 
 REFERENCE = (ROOT / "docs" / "metrics.md").read_text()
 README = (ROOT / "README.md").read_text()
 
 
+SNAPSHOT = Snapshot({("box", "completed"): Counts(1, 1, 0, 0)}, {"completed": 1}, 1.0, 1.0, truncated=False)
+
+
 def exposed() -> dict[str, Metric]:
     """Every family of the exporter's own, by the name it has in the text format."""
-    registry = make_registry(Shard())
-    AccountMeter(Instruments(registry), "a")
-    registry.register(SnapshotCollector(lambda: [AccountState("a", 1.0, 1.0)]))
-    return {_name(family): family for family in registry.collect() if family.name.startswith("inkit_")}
+    state = AccountState("a", 1.0, 1.0, up=True, snapshot=SNAPSHOT)
+    registries = AccountMetrics(state, clock=lambda: 0.0).registry, ProcessMetrics(Shard()).registry
+    families = [family for registry in registries for family in registry.collect()]
+    return {_name(family): family for family in families if family.name.startswith("inkit_")}
 
 
 def _name(family: Metric) -> str:
@@ -41,12 +46,9 @@ def test_every_metric_is_documented_and_every_documented_one_exposed_with_its_ty
 
 
 def test_the_documented_labels_are_the_real_ones() -> None:
-    registry = CollectorRegistry()
-    instruments = vars(Instruments(registry)).values()
-    labels = {_name(instrument.describe()[0]): instrument._labelnames for instrument in instruments}
-    labels |= {name: family._labelnames for name, family in exposed().items() if hasattr(family, "_labelnames")}
-    for name, names in labels.items():
-        assert documented()[name][1] == ", ".join(f"`{label}`" for label in names), name
+    for name, family in exposed().items():
+        labels = [label for label in family.samples[0].labels if label != "le"]
+        assert documented()[name][1] == ", ".join(f"`{label}`" for label in labels), name
 
 
 def test_help_texts_say_more_than_the_name() -> None:
@@ -64,7 +66,7 @@ def test_every_metric_named_anywhere_exists() -> None:
 
 
 def test_every_flag_is_in_the_readme_and_every_flag_there_exists() -> None:
-    flags = {option for action in app.make_parser()._actions for option in action.option_strings} - {"-h", "--help"}
+    flags = {option for action in make_parser()._actions for option in action.option_strings} - {"-h", "--help"}
     assert set(re.findall(r"^\| `(--[a-z.-]+)", README, flags=re.MULTILINE)) == flags
 
 

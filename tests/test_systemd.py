@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from inkit_exporter.app import make_parser
+from inkit_exporter.flags import make_parser
 
 UNIT = ROOT / "deploy" / "systemd" / "inkit-exporter.service"
 

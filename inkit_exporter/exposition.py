@@ -1,0 +1,172 @@
+"""What `/metrics` answers: rendered by the client library, and again only where something has changed since.
+
+A scrape joins what is there: the text of each account, a family's lines together across the accounts, and after them
+what describes the process, which changes all the time and is renewed at most once a second. Each account is rendered
+in one go, so that its numbers are of one moment. Compressing follows the same seam: what comes first is compressed
+once a change, and only the little after it once a second.
+"""
+
+import asyncio
+import re
+import zlib
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any, Final, NamedTuple, Protocol
+
+from prometheus_client import CollectorRegistry, Metric, exposition
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
+
+_HEADER = re.compile(rb"(?:# .*\n)*")
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+class Format(NamedTuple):
+    """One of the text formats: its media type, the library's function for it, and the line that ends it."""
+
+    content_type: str
+    encode: Callable[[Collector], bytes]
+    end: bytes
+
+
+TEXT: Final = Format("text/plain; version=0.0.4; charset=utf-8", exposition.generate_latest, b"")
+OPENMETRICS: Final = Format(openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest, b"# EOF\n")
+
+
+def negotiate(accept: str) -> Format:
+    """The first of the two formats that an Accept header names in a version we speak; the text format otherwise."""
+    for media_range in accept.split(","):
+        media_type, *parameters = (part.strip() for part in media_range.split(";"))
+        versions = [value.strip('" ') for name, _, value in (p.partition("=") for p in parameters) if name == "version"]
+        if media_type == "application/openmetrics-text" and set(versions) <= {"0.0.1", "1.0.0"}:
+            return OPENMETRICS
+        if media_type == "text/plain" and set(versions) <= {"0.0.4"}:
+            return TEXT
+    return TEXT
+
+
+class Source(Protocol):
+    """Metrics of one origin. While `version` stays equal, so do they."""
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """The metrics."""
+
+    def version(self) -> Hashable:
+        """Changes whenever they do."""
+
+
+class Exposition:
+    """The text of all metrics.
+
+    Args:
+        accounts: the sources that change with polls, in the order in which they are to be listed.
+        process: the source that changes all the time; its families are none of the accounts'.
+    """
+
+    def __init__(self, accounts: Callable[[], Sequence[Source]], process: Source) -> None:
+        self._accounts = accounts
+        self._process = process
+        self._latest: dict[Format, _Whole] = {}
+
+    def text(self, form: Format) -> bytes:
+        """All metrics as they are now."""
+        return self._now(form).text
+
+    async def gzipped(self, form: Format) -> bytes:
+        """The same, compressed."""
+        whole = self._now(form)
+        if whole.gzipped is None:
+            beginning, compressor = await whole.stable.compressed()
+            compressor = compressor.copy()
+            whole.gzipped = beginning + compressor.compress(whole.rest) + compressor.flush()
+        return whole.gzipped
+
+    def selected(self, form: Format, names: Sequence[str]) -> bytes:
+        """Only the samples of these names, as `name[]` asks for; rendered for this request alone."""
+        sources = (*self._accounts(), self._process)
+        return _join(_render(source.registry.restricted_registry(names), form) for source in sources) + form.end
+
+    def _now(self, form: Format) -> "_Whole":
+        latest = self._latest.get(form)
+        versions = {source: source.version() for source in self._accounts()}
+        stable = latest.stable if latest and latest.stable.versions == versions else None
+        version = self._process.version()
+        if latest is None or stable is None or latest.version != version:
+            if stable is None:
+                stable = _Stable(form, versions, latest.stable if latest else None)
+            latest = self._latest[form] = _Whole(
+                stable, version, _join([_render(self._process.registry, form)]) + form.end
+            )
+        return latest
+
+
+_Rendering = Mapping[bytes, bytes]
+"""The lines of each family's samples by the comment lines before them."""
+
+
+class _Stable:
+    """The accounts' part of the text, until one of them changes."""
+
+    def __init__(self, form: Format, versions: Mapping[Source, Hashable], before: "_Stable | None") -> None:
+        self.versions = versions
+        self.renderings: dict[Source, _Rendering] = {
+            source: before.renderings[source]
+            if before and source in before.versions and before.versions[source] == version
+            else _render(source.registry, form)
+            for source, version in versions.items()
+        }
+        self.text = _join(self.renderings.values())
+        self._compressing: asyncio.Task[tuple[bytes, Any]] | None = None
+
+    async def compressed(self) -> tuple[bytes, Any]:
+        """The beginning of a gzip stream, and the compressor that goes on after it, to be copied."""
+        if self._compressing is None:
+            self._compressing = asyncio.create_task(asyncio.to_thread(_compress, self.text))
+        # Others wait for it too, whatever becomes of this request.
+        return await asyncio.shield(self._compressing)
+
+
+class _Whole:
+    """The whole text, until anything changes."""
+
+    def __init__(self, stable: _Stable, version: Hashable, rest: bytes) -> None:
+        self.stable = stable
+        self.version = version
+        self.rest = rest
+        self.text = stable.text + rest
+        self.gzipped: bytes | None = None
+
+
+def _compress(text: bytes) -> tuple[bytes, Any]:
+    compressor = zlib.compressobj(wbits=_GZIP)
+    return compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH), compressor
+
+
+class _Families:
+    """A collector of families that were collected before."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _render(collector: Collector, form: Format) -> _Rendering:
+    """Each family apart; all are collected before the first is rendered."""
+    rendering = {}
+    for family in list(collector.collect()):
+        text = form.encode(_Families([family])).removesuffix(form.end)
+        header = _HEADER.match(text)
+        end = header.end() if header else 0
+        rendering[text[:end]] = text[end:]
+    return rendering
+
+
+def _join(renderings: Iterable[_Rendering]) -> bytes:
+    families: dict[bytes, list[bytes]] = {}
+    for rendering in renderings:
+        for header, samples in rendering.items():
+            families.setdefault(header, [header]).append(samples)
+    return b"".join(chain.from_iterable(families.values()))

@@ -121,7 +121,7 @@ async def _once(settings: Settings, options: argparse.Namespace) -> int:
         accounts.apply(settings, _owned(settings, options.shard))
         succeeded = await asyncio.gather(*(poller.poll() for poller in accounts.pollers))
         exposition = Exposition(lambda: accounts.metrics, ProcessMetrics(options.shard))
-        sys.stdout.write(exposition.text(TEXT).decode())
+        sys.stdout.write((await exposition.text(TEXT)).decode())
     return 0 if all(succeeded) else 1
 
 

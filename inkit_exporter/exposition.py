@@ -68,37 +68,57 @@ class Exposition:
         self._accounts = accounts
         self._process = process
         self._latest: dict[Format, _Whole] = {}
+        self._rendering = asyncio.Lock()
 
-    def text(self, form: Format) -> bytes:
+    async def text(self, form: Format) -> bytes:
         """All metrics as they are now."""
-        return self._now(form).text
+        return (await self._now(form)).text
 
     async def gzipped(self, form: Format) -> bytes:
         """The same, compressed."""
-        whole = self._now(form)
+        whole = await self._now(form)
         if whole.gzipped is None:
             beginning, compressor = await whole.stable.compressed()
-            compressor = compressor.copy()
-            whole.gzipped = beginning + compressor.compress(whole.rest) + compressor.flush()
+            if whole.gzipped is None:
+                compressor = compressor.copy()
+                whole.gzipped = beginning + compressor.compress(whole.rest) + compressor.flush()
         return whole.gzipped
 
-    def selected(self, form: Format, names: Sequence[str]) -> bytes:
+    async def selected(self, form: Format, names: Sequence[str]) -> bytes:
         """Only the samples of these names, as `name[]` asks for; rendered for this request alone."""
         sources = (*self._accounts(), self._process)
-        return _join(_render(source.registry.restricted_registry(names), form) for source in sources) + form.end
+        return _join([await _render(s.registry.restricted_registry(names), form) for s in sources]) + form.end
 
-    def _now(self, form: Format) -> "_Whole":
-        latest = self._latest.get(form)
-        versions = {source: source.version() for source in self._accounts()}
-        stable = latest.stable if latest and latest.stable.versions == versions else None
+    async def _now(self, form: Format) -> "_Whole":
+        if (latest := self._latest.get(form)) and self._is_current(latest):
+            return latest
+        async with self._rendering:
+            latest = self._latest.get(form)
+            if latest is None or not self._is_current(latest):
+                latest = self._latest[form] = await self._renew(form, latest)
+            return latest
+
+    def _is_current(self, whole: "_Whole") -> bool:
+        return whole.version == self._process.version() and whole.stable.versions == self._versions()
+
+    def _versions(self) -> dict[Source, Hashable]:
+        return {source: source.version() for source in self._accounts()}
+
+    async def _renew(self, form: Format, before: "_Whole | None") -> "_Whole":
+        stable = before.stable if before and before.stable.versions == self._versions() else None
+        if stable is None:
+            stable = _Stable()
+            for source in self._accounts():
+                version = stable.versions[source] = source.version()
+                stable.renderings[source] = (
+                    before.stable.renderings[source]
+                    if before and before.stable.versions.get(source) == version
+                    else await _render(source.registry, form)
+                )
+            stable.text = _join(stable.renderings.values())
         version = self._process.version()
-        if latest is None or stable is None or latest.version != version:
-            if stable is None:
-                stable = _Stable(form, versions, latest.stable if latest else None)
-            latest = self._latest[form] = _Whole(
-                stable, version, _join([_render(self._process.registry, form)]) + form.end
-            )
-        return latest
+        rest = _join([await _render(self._process.registry, form)]) + form.end
+        return _Whole(stable, version, rest)
 
 
 _Rendering = Mapping[bytes, bytes]
@@ -108,15 +128,10 @@ _Rendering = Mapping[bytes, bytes]
 class _Stable:
     """The accounts' part of the text, until one of them changes."""
 
-    def __init__(self, form: Format, versions: Mapping[Source, Hashable], before: "_Stable | None") -> None:
-        self.versions = versions
-        self.renderings: dict[Source, _Rendering] = {
-            source: before.renderings[source]
-            if before and source in before.versions and before.versions[source] == version
-            else _render(source.registry, form)
-            for source, version in versions.items()
-        }
-        self.text = _join(self.renderings.values())
+    def __init__(self) -> None:
+        self.versions: dict[Source, Hashable] = {}
+        self.renderings: dict[Source, _Rendering] = {}
+        self.text = b""
         self._compressing: asyncio.Task[tuple[bytes, Any]] | None = None
 
     async def compressed(self) -> tuple[bytes, Any]:
@@ -153,14 +168,15 @@ class _Families:
         return self._families
 
 
-def _render(collector: Collector, form: Format) -> _Rendering:
-    """Each family apart; all are collected before the first is rendered."""
+async def _render(collector: Collector, form: Format) -> _Rendering:
+    """All families as they are at the call; other tasks get their turn between one family and the next."""
     rendering = {}
     for family in list(collector.collect()):
         text = form.encode(_Families([family])).removesuffix(form.end)
         header = _HEADER.match(text)
         end = header.end() if header else 0
         rendering[text[:end]] = text[end:]
+        await asyncio.sleep(0)
     return rendering
 
 

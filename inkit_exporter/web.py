@@ -56,14 +56,14 @@ def _metrics(exposition: Exposition) -> _Handler:
         gzip = gzip_accepted(",".join(request.headers.getall(hdrs.ACCEPT_ENCODING, [])))
         headers = {hdrs.CONTENT_TYPE: form.content_type, hdrs.VARY: "Accept, Accept-Encoding"}
         if names := request.query.getall("name[]", []):
-            response = web.Response(body=exposition.selected(form, names), headers=headers)
+            response = web.Response(body=await exposition.selected(form, names), headers=headers)
             if gzip:
                 response.enable_compression(web.ContentCoding.gzip)
             return response
         if gzip:
             headers[hdrs.CONTENT_ENCODING] = "gzip"
             return web.Response(body=await exposition.gzipped(form), headers=headers)
-        return web.Response(body=exposition.text(form), headers=headers)
+        return web.Response(body=await exposition.text(form), headers=headers)
 
     return metrics
 

@@ -1,0 +1,172 @@
+"""`/metrics` is rendered only where something changed; it must always say what rendering everything would say."""
+
+import asyncio
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from prometheus_client import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.registry import Collector
+
+from inkit_exporter.config import Shard
+from inkit_exporter.exposition import OPENMETRICS, TEXT, Exposition, Format, Source, negotiate
+from inkit_exporter.metrics import AccountMetrics, ProcessMetrics
+from inkit_exporter.model import Counts
+from inkit_exporter.poller import AccountState
+from inkit_exporter.window import Snapshot
+
+STALE_AFTER = 5.0
+Sample = tuple[str, frozenset[tuple[str, str]], float]
+
+
+class World:
+    """Some accounts and a clock."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.accounts: dict[str, AccountMetrics] = {}
+        self.exposition = Exposition(lambda: list(self.accounts.values()), ProcessMetrics(Shard(), clock=self.clock))
+
+    def clock(self) -> float:
+        return self.now
+
+    def add(self, name: str) -> AccountMetrics:
+        self.accounts[name] = AccountMetrics(AccountState(name, 1.0, STALE_AFTER), clock=self.clock)
+        return self.accounts[name]
+
+    def poll(self, name: str, documents: int) -> None:
+        snapshot = Snapshot(
+            {("box", "completed"): Counts(documents, documents, 0, 0)}, {"completed": 1}, 1.0, None, truncated=False
+        )
+        metrics = self.accounts[name]
+        metrics.poll(None)
+        metrics.show(replace(metrics.state, up=True, snapshot=snapshot, snapshot_at=self.now))
+
+    async def seen(self, form: Format) -> list[Metric]:
+        text = await self.exposition.text(form)
+        assert zlib.decompress(await self.exposition.gzipped(form), wbits=31) == text
+        parse = parse_text if form is TEXT else parse_openmetrics
+        families: list[Metric] = list(parse(text.decode()))  # type: ignore[operator]
+        return [family for family in families if family.name.startswith("inkit_")]
+
+
+def samples(families: Iterable[Metric]) -> set[Sample]:
+    return {
+        (sample.name, frozenset(sample.labels.items()), sample.value)
+        for family in families
+        if not family.name.startswith("inkit_exporter_")
+        for sample in family.samples
+    }
+
+
+names = st.sampled_from(["a", "b", "c"])
+events = st.one_of(
+    st.tuples(st.just("add"), names),
+    st.tuples(st.just("remove"), names),
+    st.tuples(st.just("poll"), names, st.integers(0, 9)),
+    st.tuples(st.just("request"), names),
+    st.tuples(st.just("pass"), st.floats(0.1, 2 * STALE_AFTER)),
+)
+
+
+@given(st.lists(events, max_size=12), st.sampled_from([TEXT, OPENMETRICS]))
+def test_what_is_served_is_what_rendering_everything_afresh_would_give(
+    history: list[tuple[Any, ...]], form: Format
+) -> None:
+    async def run() -> None:
+        world = World()
+        for kind, *arguments in history:
+            name = arguments[0]
+            match kind:
+                case "add":
+                    world.add(name)
+                case "remove":
+                    world.accounts.pop(name, None)
+                case "poll" if name in world.accounts:
+                    world.poll(name, arguments[1])
+                case "request" if name in world.accounts:
+                    world.accounts[name].request("200", 0.1)
+                case "pass":
+                    world.now += name
+            families = await world.seen(form)
+            afresh = samples(f for metrics in world.accounts.values() for f in metrics.registry.collect())
+            assert samples(families) == afresh
+            assert len({family.name for family in families}) == len(families), "a family is in one piece"
+
+    asyncio.run(run())
+
+
+async def test_an_account_is_rendered_again_only_when_it_changed() -> None:
+    world = World()
+    rendered: list[str] = []
+
+    class Noted(Collector):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def describe(self) -> Iterable[Metric]:
+            return ()
+
+        def collect(self) -> Iterable[Metric]:
+            rendered.append(self.name)
+            return ()
+
+    for name in ("a", "b"):
+        world.add(name).registry.register(Noted(name))
+    await world.exposition.text(TEXT)
+    await world.exposition.text(TEXT)
+    assert rendered == ["a", "b"]
+    world.poll("b", 3)
+    world.now += 1.5
+    await world.exposition.text(TEXT)
+    assert rendered == ["a", "b", "b"]
+
+
+async def test_clients_that_come_together_share_the_work_and_none_is_left_out_when_one_vanishes() -> None:
+    world = World()
+    world.add("a")
+    first = asyncio.create_task(world.exposition.gzipped(TEXT))
+    others = [asyncio.create_task(world.exposition.gzipped(TEXT)) for _ in range(50)]
+    await asyncio.sleep(0)
+    first.cancel()
+    assert len({id(answer) for answer in await asyncio.gather(*others)}) == 1
+
+
+async def test_numbers_of_one_account_are_of_one_moment_even_when_a_poll_ends_while_it_is_rendered() -> None:
+    world = World()
+    world.add("a")
+    world.poll("a", 1)
+    scrape = asyncio.create_task(world.exposition.text(TEXT))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    world.poll("a", 2)
+    assert {v for n, _, v in samples(parse_text((await scrape).decode())) if n == "inkit_batch_documents"} == {1}
+    assert {v for n, _, v in samples(await world.seen(TEXT)) if n == "inkit_batch_documents"} == {2}
+
+
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [
+        ("", TEXT),
+        ("*/*", TEXT),
+        ("application/openmetrics-text", OPENMETRICS),
+        ("application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;q=0.5", OPENMETRICS),
+        ("application/openmetrics-text; version=0.0.1", OPENMETRICS),
+        ("application/openmetrics-text;version=2.0.0, text/plain;version=0.0.4", TEXT),
+        ("text/plain;version=0.0.4, application/openmetrics-text", TEXT),
+        ("application/vnd.google.protobuf;encoding=delimited, application/openmetrics-text", OPENMETRICS),
+    ],
+)
+def test_the_first_format_that_both_speak(accept: str, form: Format) -> None:
+    assert negotiate(accept) is form
+
+
+def test_accounts_are_sources() -> None:
+    source: Source = World().add("a")
+    assert source.version() == source.version()

@@ -52,7 +52,7 @@ class World:
         text = await self.exposition.text(form)
         assert zlib.decompress(await self.exposition.gzipped(form), wbits=31) == text
         parse = parse_text if form is TEXT else parse_openmetrics
-        families: list[Metric] = list(parse(text.decode()))  # type: ignore[operator]
+        families: list[Metric] = list(parse(text.decode()))
         return [family for family in families if family.name.startswith("inkit_")]
 
 

@@ -83,6 +83,11 @@ class Batch(Struct, frozen=True, gc=False):
         """The status says so and nothing is in progress at any destination."""
         return self.status in FINISHED_STATUSES and not any(c.in_progress for c in self.destinations.values())
 
+    @property
+    def failing(self) -> bool:
+        """The status says so or documents of it have failed at any destination."""
+        return self.status == "failed" or any(c.failed for c in self.destinations.values())
+
 
 class Pagination(Struct, frozen=True):
     """`metadata.pagination` of a page; `next_page` is None on the last one."""

@@ -9,16 +9,27 @@ from msgspec import Struct
 from inkit_exporter.model import Batch, Counts
 from inkit_exporter.totals import Totals
 
+LISTED: Final = 50
+"""How many batches an excerpt shows at most: more than a person reads, and little to keep."""
+
 _NOTHING: Final = Counts(0, 0, 0, 0)
 
 # Batches merged in one go, below a millisecond: in between, scrapes are answered.
 _MERGE_AT_ONCE = 200
 
 
+class Excerpt(Struct, frozen=True):
+    """The first batches of a ranking, `LISTED` at most, and how many there are in `total`."""
+
+    batches: tuple[Batch, ...] = ()
+    total: int = 0
+
+
 class Snapshot(Struct, frozen=True):
     """One account's window after a complete poll. A combination of labels once seen stays, at 0.
 
     `documents` is by (destination, batch status), `batches` by batch status; times are seconds since the epoch.
+    `failing` begins with the newest, `unfinished` with the oldest, which is the likeliest to be stuck.
     """
 
     documents: Mapping[tuple[str, str], Counts]
@@ -26,6 +37,8 @@ class Snapshot(Struct, frozen=True):
     newest_created: float | None
     oldest_unfinished_created: float | None
     truncated: bool
+    failing: Excerpt = Excerpt()
+    unfinished: Excerpt = Excerpt()
 
 
 class Run(Struct, frozen=True):
@@ -57,6 +70,9 @@ class Window:
         self.totals = totals
         self._batches: dict[str, Batch] = {}
         self._order: list[Batch] = []
+        # Kept in order too, so that a snapshot need not look for them among all batches.
+        self._failing: list[Batch] = []
+        self._unfinished: list[Batch] = []
         self._documents: dict[str, dict[str, list[int]]] = {}
         self._statuses: dict[str, int] = {}
 
@@ -75,7 +91,7 @@ class Window:
 
     def rank(self, batch_id: str) -> int:
         """How many batches of the window come before this one in the list."""
-        return self._place(self._batches[batch_id])
+        return _place(self._order, self._batches[batch_id])
 
     def rank_at(self, created: float) -> int:
         """How many batches of the window were created after that time."""
@@ -101,25 +117,21 @@ class Window:
         if known == batch:
             return
         self.totals.observe(known, batch, now)
-        if known is None:
-            self._insert(batch)
-        else:
+        if known is not None:
             self._count(known, -1)
-            place = self._place(known)
-            if known.created_at == batch.created_at:
-                self._order[place] = batch
-            else:
-                del self._order[place]
-                self._insert(batch)
+        _exchange(self._order, known, batch)
+        _exchange(self._failing, _if_failing(known), _if_failing(batch))
+        unfinished = _if_unfinished(batch)
+        _exchange(self._unfinished, _if_unfinished(known), unfinished)
+        (self.unfinished.add if unfinished else self.unfinished.discard)(batch.id)
         self._batches[batch.id] = batch
         self._count(batch, +1)
-        (self.unfinished.discard if batch.finished else self.unfinished.add)(batch.id)
 
     def remove(self, batch_id: str) -> None:
         """Forget a batch that the API no longer has."""
         batch = self._batches[batch_id]
         self.totals.vanished(batch)
-        del self._order[self._place(batch)]
+        _exchange(self._order, batch, None)
         self._forget(batch)
 
     def listed_whole(self) -> None:
@@ -133,7 +145,7 @@ class Window:
             self._cut = max(self._cut, self._order[self._max_batches].created_at)
         self.truncated = self._cut >= horizon
         kept = min(recent, self._max_batches)
-        for batch in self._order[kept:]:
+        for batch in reversed(self._order[kept:]):  # from the ends of the rankings, which is cheap
             self.totals.left(batch)
             self._forget(batch)
         del self._order[kept:]
@@ -148,22 +160,17 @@ class Window:
             documents=documents,
             batches=dict.fromkeys(previous.batches if previous else (), 0) | self._statuses,
             newest_created=self._order[0].created_at if self._order else None,
-            oldest_unfinished_created=min((self._batches[i].created_at for i in self.unfinished), default=None),
+            oldest_unfinished_created=self._unfinished[-1].created_at if self._unfinished else None,
             truncated=self.truncated,
+            failing=Excerpt(tuple(self._failing[:LISTED]), len(self._failing)),
+            unfinished=Excerpt(tuple(self._unfinished[: -LISTED - 1 : -1]), len(self._unfinished)),
         )
-
-    def _insert(self, batch: Batch) -> None:
-        if not self._order or _position(self._order[-1]) < _position(batch):
-            self._order.append(batch)
-        else:
-            bisect.insort(self._order, batch, key=_position)
-
-    def _place(self, batch: Batch) -> int:
-        return bisect.bisect_left(self._order, _position(batch), key=_position)
 
     def _forget(self, batch: Batch) -> None:
         del self._batches[batch.id]
         self.unfinished.discard(batch.id)
+        _exchange(self._failing, _if_failing(batch), None)
+        _exchange(self._unfinished, _if_unfinished(batch), None)
         self._count(batch, -1)
 
     def _count(self, batch: Batch, sign: int) -> None:
@@ -175,6 +182,31 @@ class Window:
             sums[1] += sign * counts.completed
             sums[2] += sign * counts.failed
             sums[3] += sign * counts.in_progress
+
+
+def _exchange(ranking: list[Batch], known: Batch | None, batch: Batch | None) -> None:
+    """Put one batch in the place of the other, where None stands for one that is not in the ranking."""
+    if known and batch and known.created_at == batch.created_at:
+        ranking[_place(ranking, known)] = batch
+        return
+    if known:
+        del ranking[_place(ranking, known)]
+    if batch and (not ranking or _position(ranking[-1]) < _position(batch)):
+        ranking.append(batch)
+    elif batch:
+        bisect.insort(ranking, batch, key=_position)
+
+
+def _place(ranking: list[Batch], batch: Batch) -> int:
+    return bisect.bisect_left(ranking, _position(batch), key=_position)
+
+
+def _if_failing(batch: Batch | None) -> Batch | None:
+    return batch if batch and batch.failing else None
+
+
+def _if_unfinished(batch: Batch | None) -> Batch | None:
+    return batch if batch and not batch.finished else None
 
 
 def _position(batch: Batch) -> tuple[float, str]:

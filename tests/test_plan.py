@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from inkit_exporter.model import FINISHED_STATUSES, Batch, Counts, Page, Pagination
 from inkit_exporter.plan import Answer, Plan, PlanSettings, Refusal, Unreliable
 from inkit_exporter.totals import Totals
-from inkit_exporter.window import Run, Snapshot, Window
+from inkit_exporter.window import LISTED, Excerpt, Run, Snapshot, Window
 
 LOOKBACK = 1000.0
 NOW = 10_000.0
@@ -80,8 +80,18 @@ def oracle(found: list[Batch]) -> Snapshot:
         for name, numbers in batch.destinations.items():
             documents[name, batch.status] = documents.get((name, batch.status), NOTHING) + numbers
     created = [batch.created_at for batch in found]
-    unfinished = [batch.created_at for batch in found if not batch.finished]
-    return Snapshot(documents, statuses, max(created, default=None), min(unfinished, default=None), truncated=False)
+    ranked = sorted(found, key=lambda batch: (-batch.created_at, batch.id))
+    failed = [b for b in ranked if b.status == "failed" or any(c.failed > 0 for c in b.destinations.values())]
+    unfinished = [batch for batch in ranked[::-1] if not batch.finished]
+    return Snapshot(
+        documents,
+        statuses,
+        max(created, default=None),
+        min((batch.created_at for batch in unfinished), default=None),
+        truncated=False,
+        failing=Excerpt(tuple(failed[:LISTED]), len(failed)),
+        unfinished=Excerpt(tuple(unfinished[:LISTED]), len(unfinished)),
+    )
 
 
 def essence(snapshot: Snapshot) -> tuple[object, ...]:
@@ -91,6 +101,8 @@ def essence(snapshot: Snapshot) -> tuple[object, ...]:
         {status: number for status, number in snapshot.batches.items() if number},
         snapshot.newest_created,
         snapshot.oldest_unfinished_created,
+        snapshot.failing,
+        snapshot.unfinished,
     )
 
 
@@ -163,6 +175,18 @@ def test_sums_follow_every_change(changes: list[Batch], most: int) -> None:
     window.trim(HORIZON)
     assert len(window) <= most
     assert essence(window.snapshot(None)) == essence(oracle(list(window.batches)))
+
+
+def test_excerpts_are_cut_and_say_how_many_there_are() -> None:
+    listing = big_world(500, unfinished=lambda i: i % 2 == 0)
+    failed = {"box": Counts(1, 0, 1, 0)}
+    listing[1:200:2] = [Batch(b.id, b.name, b.created_at, b.status, failed) for b in listing[1:200:2]]
+    plan = new_plan()
+    poll(plan, pages(listing, 100))
+    snapshot = plan.window.snapshot(None)
+    assert [b.id for b in snapshot.failing.batches] == [f"fb_{i}" for i in range(1, 101, 2)]
+    assert [b.id for b in snapshot.unfinished.batches] == [f"fb_{i}" for i in range(498, 398, -2)]
+    assert (snapshot.failing.total, snapshot.unfinished.total) == (100, 250)
 
 
 def test_a_page_size_that_grows_on_the_way_would_leave_a_gap_and_is_refused() -> None:

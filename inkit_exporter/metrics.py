@@ -22,13 +22,13 @@ from inkit_exporter.totals import Changes
 _BATCH_LABELS = ("account", "destination", "batch_status")
 _LAST_POLL = "As of the last complete poll."
 
-# From a cached answer on the same continent to the default of `api.timeout`.
 # As Inkit documents them, of those that a GET may meet.
 _DOCUMENTED_CODES = ("200", "400", "401", "403", "404", "422", "429", "500", "503")
 
 # From a small batch to one that takes a day.
 _BATCH_BUCKETS = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21_600.0, 86_400.0)
 _MAX_EXEMPLAR = 128 - len("batch_id")
+# From a cached answer on the same continent to the default of `api.timeout`.
 _REQUEST_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -152,6 +152,7 @@ class AccountMetrics:
         self.state = state
         self._clock = clock
         self._changes = 0
+        self._polling = False
         self.registry.register(_StateCollector(lambda: self.state, clock))
         counter = partial(Counter, registry=self.registry)
         histogram = partial(Histogram, registry=self.registry)
@@ -216,47 +217,46 @@ class AccountMetrics:
         self.destinations(DESTINATIONS)
 
     def version(self) -> Hashable:
-        """Another one after every change, and when the snapshot becomes stale."""
-        return self._changes, self.state.fresh_snapshot(self._clock()) is None
+        """Another one after every poll, when the snapshot becomes stale, and each second of a poll under way."""
+        polling = int(self._clock()) if self._polling else None
+        return self._changes, polling, self.state.fresh_snapshot(self._clock()) is None
 
     def show(self, state: AccountState) -> None:
         """What a poll left; the gauges are made of it."""
         self.state = state
+        self._polling = False
         self._changes += 1
 
     def poll(self, failure: str | None) -> None:
         """A poll ended, with the kind of its failure if it failed."""
-        self._changes += 1
         self._polls.inc()
         if failure is not None:
             self._failures.labels(self._account, failure).inc()
 
     def request(self, code: str, seconds: float) -> None:
         """A request ended."""
-        self._changes += 1
+        self._polling = True
         self._requests.labels(self._account, code).inc()
         self._request_duration.observe(seconds)
 
     def throttled(self, seconds: float) -> None:
         """A request waited."""
-        self._changes += 1
+        self._polling = True
         self._throttled.inc(seconds)
 
     def invalid(self, batches: int) -> None:
         """Records were skipped."""
-        self._changes += 1
+        self._polling = True
         self._invalid.inc(batches)
 
     def destinations(self, names: Iterable[str]) -> None:
         """These destinations are there: their totals start at 0, if they have none yet, as rates need it."""
-        self._changes += 1
         for name in names:
             self._completed.labels(self._account, name)
             self._failed.labels(self._account, name)
 
     def happened(self, changes: Changes) -> None:
         """Batches and documents came, completed, failed, finished."""
-        self._changes += 1
         for counter, increases in (
             (self._completed, changes.completed),
             (self._failed, changes.failed),

@@ -1,6 +1,7 @@
 """The recent batches of one account, in the API's order, and their sums, which follow each change. No I/O, no clock."""
 
 import bisect
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
@@ -14,8 +15,8 @@ LISTED: Final = 50
 
 _NOTHING: Final = Counts(0, 0, 0, 0)
 
-# Batches merged in one go, below a millisecond: in between, scrapes are answered.
-_MERGE_AT_ONCE = 200
+# Batches merged in one go, about 0.25 ms: in between, scrapes are answered.
+_MERGE_AT_ONCE = 50
 
 
 class Excerpt(Struct, frozen=True):
@@ -73,7 +74,7 @@ class Window:
         # Kept in order too, so that a snapshot need not look for them among all batches.
         self._failing: list[Batch] = []
         self._unfinished: list[Batch] = []
-        self._documents: dict[str, dict[str, list[int]]] = {}
+        self._documents: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(_zeros_by_destination)
         self._statuses: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -175,13 +176,17 @@ class Window:
 
     def _count(self, batch: Batch, sign: int) -> None:
         self._statuses[batch.status] = self._statuses.get(batch.status, 0) + sign
-        by_destination = self._documents.setdefault(batch.status, {})
+        by_destination = self._documents[batch.status]
         for destination, counts in batch.destinations.items():
-            sums = by_destination.setdefault(destination, [0, 0, 0, 0])
+            sums = by_destination[destination]
             sums[0] += sign * counts.count
             sums[1] += sign * counts.completed
             sums[2] += sign * counts.failed
             sums[3] += sign * counts.in_progress
+
+
+def _zeros_by_destination() -> defaultdict[str, list[int]]:
+    return defaultdict(lambda: [0, 0, 0, 0])
 
 
 def _exchange(ranking: list[Batch], known: Batch | None, batch: Batch | None) -> None:
@@ -191,7 +196,7 @@ def _exchange(ranking: list[Batch], known: Batch | None, batch: Batch | None) ->
         return
     if known:
         del ranking[_place(ranking, known)]
-    if batch and (not ranking or _position(ranking[-1]) < _position(batch)):
+    if batch and (not ranking or batch.created_at < ranking[-1].created_at):
         ranking.append(batch)
     elif batch:
         bisect.insort(ranking, batch, key=_position)

@@ -92,6 +92,7 @@ def test_what_is_served_is_what_rendering_everything_afresh_would_give(
                     world.poll(name, arguments[1])
                 case "request" if name in world.accounts:
                     world.accounts[name].request("200", 0.1)
+                    world.now += 1  # which a poll under way may take to be seen
                 case "pass":
                     world.now += name
             families = await world.seen(form)
@@ -126,6 +127,23 @@ async def test_an_account_is_rendered_again_only_when_it_changed() -> None:
     world.now += 1.5
     await world.exposition.text(TEXT)
     assert rendered == ["a", "b", "b"]
+
+
+async def test_the_requests_of_a_poll_under_way_are_seen_within_a_second_and_with_its_end_at_once() -> None:
+    world = World()
+    metrics = world.add("a")
+
+    async def requests() -> float:
+        return sum(v for n, _, v in samples(await world.seen(TEXT)) if n == "inkit_api_requests_total")
+
+    for count in (1, 2, 3):
+        metrics.request("200", 0.1)
+        world.now += 1
+        assert await requests() == count
+    metrics.request("200", 0.1)
+    assert await requests() == 3, "not rendered for every request"
+    world.poll("a", 1)
+    assert await requests() == 4
 
 
 async def test_clients_that_come_together_share_the_work_and_none_is_left_out_when_one_vanishes() -> None:

@@ -5,7 +5,7 @@ DEBIAN_PACKAGES = prometheus=promtool systemd=systemd-analyze
 BIN = .venv/bin
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile
 
 demo: .venv/runtime  ## export a simulated Inkit API: no key, no configuration
 	$(BIN)/python exporter.py --demo
@@ -28,6 +28,10 @@ bench: .venv/dev  ## measure; prints versions and ratios
 	$(BIN)/python bench/budget.py
 	$(BIN)/python bench/poll.py
 
+bench-scrape: .venv/bench  ## measure scrapes, against other servers
+	tools/debian_packages.sh wrk=wrk nginx-light=nginx prometheus-node-exporter=prometheus-node-exporter
+	$(BIN)/python bench/scrape.py
+
 clean:  ## remove what the other targets made
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 
@@ -39,4 +43,8 @@ clean:  ## remove what the other targets made
 	PYTHON=$(PYTHON) tools/venv.sh requirements-dev.txt
 	touch $@ .venv/runtime
 
-.PHONY: help demo test format lock bench clean
+.venv/bench: requirements-bench.txt .venv/dev
+	PYTHON=$(PYTHON) tools/venv.sh requirements-bench.txt
+	touch $@
+
+.PHONY: help demo test format lock bench bench-scrape clean

@@ -29,8 +29,10 @@ import msgspec
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from inkit_exporter.demo import DESTINATIONS, JsonBatch, make_api, serve_api  # noqa: E402
-from inkit_exporter.model import AccountLabels, decode_batch, decode_envelope  # noqa: E402
+from processes import cpu_seconds, resident_mib
+
+from inkit_exporter.demo import DESTINATIONS, JsonBatch, make_api, serve_api
+from inkit_exporter.model import AccountLabels, decode_batch, decode_envelope
 
 TOKEN = "bench"
 
@@ -119,18 +121,6 @@ def floors(bodies: list[bytes], batches: int) -> dict[str, float]:
             rounds.append((time.process_time() - started) / batches * 1e6)
         result[name] = min(rounds)
     return result
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident_mib(pid: int) -> float:
-    """Resident memory of a process now."""
-    match = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(match[1]) / 1024 if match else float("nan")
 
 
 async def scrape_until(http: aiohttp.ClientSession, done: str) -> list[float]:

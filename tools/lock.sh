@@ -7,3 +7,4 @@ compile() {
 }
 compile requirements.txt
 compile requirements-dev.txt --extra dev
+compile requirements-bench.txt --extra bench

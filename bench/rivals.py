@@ -1,0 +1,80 @@
+"""The servers that bench/scrape.py compares with, each serving the same metrics: python bench/rivals.py NAME PORT FILE.
+
+The samples come from a file in the text format. They are parsed once, so that a rival spends nothing on collecting.
+"""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import prometheus_client
+import uvicorn
+from aiohttp import web
+from prometheus_client import REGISTRY, CollectorRegistry, Metric
+from prometheus_client.aiohttp import make_aiohttp_handler
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+
+class _Replay(Collector):
+    def __init__(self, text: str) -> None:
+        self._families = list(text_string_to_metric_families(text))
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def wsgi(port: int, registry: CollectorRegistry) -> None:
+    """prometheus-client's start_http_server."""
+    prometheus_client.start_http_server(port, "127.0.0.1", registry)
+    threading.Event().wait()
+
+
+def asgi(port: int, registry: CollectorRegistry) -> None:
+    """prometheus-client's ASGI app under uvicorn."""
+    uvicorn.run(prometheus_client.make_asgi_app(registry), host="127.0.0.1", port=port, log_level="warning")
+
+
+def aiohttp(port: int, registry: CollectorRegistry) -> None:
+    """prometheus-client's handler for aiohttp."""
+    app = web.Application()
+    app.router.add_get("/metrics", make_aiohttp_handler(registry))
+    web.run_app(app, host="127.0.0.1", port=port, print=None)
+
+
+def prometheus_async(port: int, registry: CollectorRegistry) -> None:
+    """prometheus-async's server, which knows only the default registry."""
+    from prometheus_async.aio.web import start_http_server  # noqa: PLC0415 - it registers signal handlers on import
+
+    for collector in list(REGISTRY._collector_to_names):
+        REGISTRY.unregister(collector)
+    for collector in registry._collector_to_names:
+        REGISTRY.register(collector)
+
+    async def run() -> None:
+        await start_http_server(addr="127.0.0.1", port=port)
+        await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
+SERVERS: dict[str, Callable[[int, CollectorRegistry], None]] = {
+    "wsgi": wsgi,
+    "asgi": asgi,
+    "aiohttp": aiohttp,
+    "prometheus-async": prometheus_async,
+}
+
+
+def main() -> None:
+    """Serve until killed."""
+    name, port, path = sys.argv[1:]
+    registry = CollectorRegistry()
+    registry.register(_Replay(Path(path).read_text()))
+    SERVERS[name](int(port), registry)
+
+
+if __name__ == "__main__":
+    main()

@@ -32,6 +32,14 @@ bench-scrape: .venv/bench  ## measure scrapes, against other servers
 	tools/debian_packages.sh wrk=wrk nginx-light=nginx prometheus-node-exporter=prometheus-node-exporter
 	$(BIN)/python bench/scrape.py
 
+bench-footprint: .venv/dev  ## measure start, memory and size, against other exporters
+	tools/debian_packages.sh prometheus-node-exporter=prometheus-node-exporter
+	$(BIN)/python bench/footprint.py
+
+bench-freshness: .venv/dev  ## measure how soon Prometheus knows of a change
+	tools/debian_packages.sh prometheus=prometheus wrk=wrk
+	$(BIN)/python bench/freshness.py
+
 clean:  ## remove what the other targets made
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 
@@ -47,4 +55,4 @@ clean:  ## remove what the other targets made
 	PYTHON=$(PYTHON) tools/venv.sh requirements-bench.txt
 	touch $@
 
-.PHONY: help demo test format lock bench bench-scrape clean
+.PHONY: help demo test format lock bench bench-scrape bench-footprint bench-freshness clean

@@ -35,7 +35,9 @@ def running(
     command: Sequence[str], url: str, env: Mapping[str, str] | None = None, poll: float = 0.05
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A server, from its first answer at the URL, asked for every `poll` seconds, to the end of the block."""
-    process = subprocess.Popen(command, env={**os.environ, **(env or {})}, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         deadline = time.monotonic() + 60
         while not get(url):

@@ -1,6 +1,7 @@
 """One account's requests to the API: a page of the list, or one batch; with budget, retries and kinds of error."""
 
 import asyncio
+import bisect
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -75,6 +76,15 @@ class Budget:
     def allow(self, requests_per_minute: int) -> None:
         """Another allowance from now on, into which what was sent before counts too."""
         self._sent = deque(self._sent, maxlen=requests_per_minute)
+
+    @property
+    def requests_per_minute(self) -> int:
+        """The allowance."""
+        return self._sent.maxlen or 0
+
+    def spent(self) -> int:
+        """Requests sent in the last 60 seconds."""
+        return len(self._sent) - bisect.bisect_right(self._sent, self._clock() - _MINUTE)
 
     def pause(self, seconds: float) -> None:
         """Let nothing pass for so long, `MAX_PAUSE_SECONDS` at most."""

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from inkit_exporter.client import Client, RequestMeter
+from inkit_exporter.client import Budget, Client, RequestMeter
 from inkit_exporter.config import AccountSettings, Filters, PollSettings
 from inkit_exporter.errors import ApiError, BadResponse, Forbidden, RequestTimeout
 from inkit_exporter.plan import Answer, Conversation, Plan, PlanSettings, Refusal, Request, Unreliable
@@ -69,6 +69,7 @@ class Poller:
     """Polls one account; `state` is its latest result.
 
     While all is well, `due` lies ahead: the time, in monotonic seconds, until which the loop will have shown life.
+    `starts_at`, in the same, is that of the next poll, or of the one that is under way.
 
     Args:
         account: whose batches these are.
@@ -82,25 +83,35 @@ class Poller:
         self, account: AccountSettings, settings: PollSettings, client: Client, meter: PollMeter, state: AccountState
     ) -> None:
         self.state = state
-        self.due = math.inf
+        self.due = self.starts_at = math.inf
         self._account = account
-        self._settings = settings
+        self.settings = settings
         self._client = client
         self._meter = meter
         self._said: set[str] = set()
         self._log = log.bind(account=account.name)
         self._plan = self._new_plan()
 
+    @property
+    def budget(self) -> Budget:
+        """Of the account's requests."""
+        return self._client.budget
+
+    @property
+    def newest_first(self) -> bool:
+        """Whether the API lists newest first, as asked; if not, every poll reads the whole list."""
+        return self._plan.ordered
+
     async def run(self, first_after: float) -> None:
         """Poll for ever, first after so many seconds. A slow poll skips the ticks it missed."""
         tick = time.monotonic() + first_after
         while True:
-            resume = max(tick, self._client.budget.resume_at)
-            self.due = resume + self._time_limit()
-            await asyncio.sleep(resume - time.monotonic())
+            self.starts_at = max(tick, self.budget.resume_at)
+            self.due = self.starts_at + self._time_limit()
+            await asyncio.sleep(self.starts_at - time.monotonic())
             await self.poll()
             behind = time.monotonic() - tick
-            tick += self._settings.interval * max(1, math.ceil(behind / self._settings.interval))
+            tick += self.settings.interval * max(1, math.ceil(behind / self.settings.interval))
 
     async def poll(self) -> bool:
         """Poll once, publish the result, and tell whether it succeeded. Nothing that the API does makes it raise."""
@@ -160,14 +171,14 @@ class Poller:
 
     def _new_plan(self) -> Plan:
         settings = PlanSettings(
-            interval=self._settings.interval,
-            lookback=self._settings.lookback,
-            resync_interval=self._settings.resync_interval,
-            max_batches=self._settings.max_batches,
+            interval=self.settings.interval,
+            lookback=self.settings.lookback,
+            resync_interval=self.settings.resync_interval,
+            max_batches=self.settings.max_batches,
             # Alone, a batch is given even if it no longer passes the filters of the list.
             by_id=self._account.filters == Filters(),
         )
-        return Plan(settings, Window(self._settings.max_batches, Totals()))
+        return Plan(settings, Window(self.settings.max_batches, Totals()))
 
     def _publish_window(self, state: AccountState, now: float) -> None:
         window = self._plan.window
@@ -176,7 +187,7 @@ class Poller:
         if not self._plan.ordered:
             self._say_once("the API does not list newest first as asked; every poll reads the whole list")
         if window.truncated:
-            self._say_once("more batches than max_batches, the oldest are cut", max_batches=self._settings.max_batches)
+            self._say_once("more batches than max_batches, the oldest are cut", max_batches=self.settings.max_batches)
         self._compare_with_budget(state.requests)
         snapshot = window.snapshot(self.state.snapshot)
         self._meter.destinations({destination for destination, _ in snapshot.documents})
@@ -194,13 +205,13 @@ class Poller:
         )
 
     def _compare_with_budget(self, requests: int) -> None:
-        a_minute = requests * 60 / self._settings.interval
+        a_minute = requests * 60 / self.settings.interval
         # The first poll lists everything, which later ones need not.
         if self.state.snapshot is not None and a_minute > self._client.requests_per_minute:
             self._say_once(
                 "the budget can't keep up with the interval, polls take longer than it",
                 requests=requests,
-                interval_seconds=float(self._settings.interval),
+                interval_seconds=float(self.settings.interval),
                 requests_per_minute_needed=math.ceil(a_minute),
                 requests_per_minute=self._client.requests_per_minute,
             )
@@ -221,8 +232,8 @@ class Poller:
     def _time_limit(self) -> float:
         """Seconds for one poll: no longer than its result would be shown, or twice what the budget takes if longer."""
         return max(
-            self._settings.stale_after,
-            2 * 60 * self._settings.max_batches / self._client.page_size / self._client.requests_per_minute,
+            self.settings.stale_after,
+            2 * 60 * self.settings.max_batches / self._client.page_size / self._client.requests_per_minute,
         )
 
     def _say_once(self, message: str, **details: object) -> None:

@@ -36,6 +36,7 @@ def test_in_no_minute_more_requests_go_than_allowed_and_none_waits_longer_than_i
             clock.now += delay
         budget.spend()
         sent.append(clock.now)
+        assert budget.spent() == min(allowed, sum(when > clock.now - 60 for when in sent))
     for i, first in enumerate(sent):
         assert sum(first <= later < first + 59.999 for later in sent[i:]) <= allowed
 

@@ -90,7 +90,7 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
             telemetry_path=options.web_telemetry_path,
             healthy=lambda: accounts.healthy and not watchdog.done(),
             ready=lambda: all(poller.state.up is not None for poller in accounts.pollers),
-            status=lambda: make_status([poller.state for poller in accounts.pollers]),
+            status=lambda names: make_status(accounts.pollers, names),
             reload=reload if options.web_enable_lifecycle else None,
         )
         try:

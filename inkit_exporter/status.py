@@ -1,37 +1,186 @@
-"""What the status page tells: the health of each account."""
+"""What `/api/v1/status` tells, and the status page shows. docs/status.md explains each field."""
 
+import heapq
+import math
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import islice
 
 from msgspec import Struct
 
 from inkit_exporter import __version__
-from inkit_exporter.poller import AccountState
+from inkit_exporter.model import Batch, Counts
+from inkit_exporter.poller import Poller
+from inkit_exporter.window import LISTED, Excerpt, Snapshot
+
+
+class DocumentsStatus(Struct, frozen=True):
+    """Documents at one destination."""
+
+    destination: str
+    documents: int
+    completed: int
+    failed: int
+    in_progress: int
+
+
+class BatchStatus(Struct, frozen=True):
+    """One batch, and how its documents fare."""
+
+    account: str
+    id: str
+    name: str
+    created_timestamp_seconds: float
+    status: str
+    destinations: Sequence[DocumentsStatus]
+
+
+class BatchesStatus(Struct, frozen=True):
+    """The first batches of an order, and how many there are."""
+
+    total: int
+    listed: Sequence[BatchStatus]
+
+
+class WindowStatus(Struct, frozen=True):
+    """An account's recent batches as of its last complete poll."""
+
+    age_seconds: float
+    stale: bool
+    stale_after_seconds: float
+    lookback_seconds: float
+    batches: int
+    batches_by_status: Mapping[str, int]
+    failing_batches: int
+    unfinished_batches: int
+    max_batches: int
+    truncated: bool
+    newest_first: bool
+    newest_batch_created_timestamp_seconds: float | None
+    oldest_unfinished_batch_created_timestamp_seconds: float | None
+    destinations: Sequence[DocumentsStatus]
+
+
+class AccountStatus(Struct, frozen=True):
+    """One account: its health, its polls, what they cost, and what they saw."""
+
+    account: str
+    up: bool | None
+    reason: str | None
+    error: str | None
+    down_since_timestamp_seconds: float | None
+    last_successful_poll_timestamp_seconds: float | None
+    last_poll_timestamp_seconds: float | None
+    poll_duration_seconds: float | None
+    poll_requests: int | None
+    poll_interval_seconds: float
+    polling: bool
+    next_poll_timestamp_seconds: float | None
+    requests_last_minute: int
+    requests_per_minute: int
+    paused_until_timestamp_seconds: float | None
+    window: WindowStatus | None
 
 
 class Status(Struct, frozen=True):
-    """What the status page shows: a title, and one row of equal keys for each account."""
+    """The exporter at one moment."""
 
-    title: str
     version: str
-    accounts: Sequence[Mapping[str, Any]]
+    timestamp_seconds: float
+    accounts: Sequence[AccountStatus]
+    failing_batches: BatchesStatus
+    unfinished_batches: BatchesStatus
 
 
-def make_status(states: Sequence[AccountState]) -> Status:
-    """The accounts as they are now."""
-    return Status("Inkit exporter", __version__, [_account_row(state) for state in states])
+def make_status(pollers: Sequence[Poller], names: Collection[str] = ()) -> Status:
+    """The accounts as they are now, those that are down first; only those of these names, if any are given."""
+    wall, now = time.time(), time.monotonic()
+    chosen = [poller for poller in pollers if not names or poller.state.account in names]
+    chosen.sort(key=lambda poller: poller.state.up is not False)  # those that are down first
+    snapshots = [(poller.state.account, poller.state.snapshot) for poller in chosen if poller.state.snapshot]
+    return Status(
+        version=__version__,
+        timestamp_seconds=round(wall, 3),
+        accounts=[_account(poller, wall, now) for poller in chosen],
+        failing_batches=_batches([(name, snapshot.failing) for name, snapshot in snapshots], _newest_first),
+        unfinished_batches=_batches([(name, snapshot.unfinished) for name, snapshot in snapshots], _oldest_first),
+    )
 
 
-def _account_row(state: AccountState) -> Mapping[str, object]:
-    now = time.time()
-    return {
-        "account": state.account,
-        "up": state.up,
-        "reason": state.reason,
-        "error": state.error,
-        "last_poll_seconds_ago": state.polled_at and now - state.polled_at,
-        "last_success_seconds_ago": now - state.last_success if state.last_success else None,
-        "poll_duration_seconds": state.duration,
-        "poll_requests": state.requests,
-    }
+def _account(poller: Poller, wall: float, now: float) -> AccountStatus:
+    """`wall` and `now` are the same moment, in seconds since the epoch and in monotonic ones."""
+    state, budget = poller.state, poller.budget
+    ended = state.polled_at is not None
+
+    def stamp(monotonic: float) -> float:
+        return round(wall + monotonic - now, 3)
+
+    return AccountStatus(
+        account=state.account,
+        up=state.up,
+        reason=state.reason,
+        error=state.error,
+        down_since_timestamp_seconds=None if state.down_since is None else stamp(state.down_since),
+        last_successful_poll_timestamp_seconds=state.last_success or None,
+        last_poll_timestamp_seconds=state.polled_at,
+        poll_duration_seconds=state.duration if ended else None,
+        poll_requests=state.requests if ended else None,
+        poll_interval_seconds=float(state.interval),
+        polling=poller.starts_at <= now,
+        next_poll_timestamp_seconds=stamp(poller.starts_at) if now < poller.starts_at < math.inf else None,
+        requests_last_minute=budget.spent(),
+        requests_per_minute=budget.requests_per_minute,
+        paused_until_timestamp_seconds=stamp(budget.resume_at) if budget.resume_at > now else None,
+        window=_window(poller, state.snapshot, now) if state.snapshot else None,
+    )
+
+
+def _window(poller: Poller, snapshot: Snapshot, now: float) -> WindowStatus:
+    state = poller.state
+    documents: dict[str, Counts] = {}
+    for (destination, _), counts in snapshot.documents.items():
+        documents[destination] = documents[destination] + counts if destination in documents else counts
+    return WindowStatus(
+        age_seconds=round(now - state.snapshot_at, 3),
+        stale=state.fresh_snapshot(now) is None,
+        stale_after_seconds=float(state.stale_after),
+        lookback_seconds=float(poller.settings.lookback),
+        batches=sum(snapshot.batches.values()),
+        batches_by_status=snapshot.batches,
+        failing_batches=snapshot.failing.total,
+        unfinished_batches=snapshot.unfinished.total,
+        max_batches=poller.settings.max_batches,
+        truncated=snapshot.truncated,
+        newest_first=poller.newest_first,
+        newest_batch_created_timestamp_seconds=snapshot.newest_created,
+        oldest_unfinished_batch_created_timestamp_seconds=snapshot.oldest_unfinished_created,
+        destinations=_documents(documents),
+    )
+
+
+def _batches(excerpts: Sequence[tuple[str, Excerpt]], order: Callable[[tuple[str, Batch]], float]) -> BatchesStatus:
+    """The first of all accounts; each excerpt is in that order itself."""
+    ranked = heapq.merge(*([(name, batch) for batch in excerpt.batches] for name, excerpt in excerpts), key=order)
+    return BatchesStatus(
+        total=sum(excerpt.total for _, excerpt in excerpts),
+        listed=[
+            BatchStatus(name, batch.id, batch.name, batch.created_at, batch.status, _documents(batch.destinations))
+            for name, batch in islice(ranked, LISTED)
+        ],
+    )
+
+
+def _newest_first(entry: tuple[str, Batch]) -> float:
+    return -entry[1].created_at
+
+
+def _oldest_first(entry: tuple[str, Batch]) -> float:
+    return entry[1].created_at
+
+
+def _documents(destinations: Mapping[str, Counts]) -> list[DocumentsStatus]:
+    """Failing destinations first, then those where something is under way."""
+    return [
+        DocumentsStatus(name, counts.count, counts.completed, counts.failed, counts.in_progress)
+        for name, counts in sorted(destinations.items(), key=lambda d: (-d[1].failed, -d[1].in_progress, d[0]))
+    ]

@@ -1,21 +1,25 @@
 """The HTTP side: metrics, health, and the status page. It knows what to serve only by the functions it is given."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from html import escape
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, Final
 
 from aiohttp import hdrs, web
 from msgspec import json
 from prometheus_client.exposition import gzip_accepted
 
+from inkit_exporter import page
 from inkit_exporter.exposition import Exposition, negotiate
 from inkit_exporter.status import Status
 
-_SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+_SECURITY_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+
+# Larger bodies are compressed in a thread, as it would hold up scrapes for milliseconds.
+_COMPRESS_AT_ONCE = 2**14
 
 
 def make_app(
@@ -24,7 +28,7 @@ def make_app(
     telemetry_path: str,
     healthy: Callable[[], bool],
     ready: Callable[[], bool],
-    status: Callable[[], Status],
+    status: Callable[[Collection[str]], Status],
     reload: Callable[[], str | None] | None,
 ) -> web.Application:
     """The exporter's routes.
@@ -34,7 +38,7 @@ def make_app(
         telemetry_path: where Prometheus scrapes.
         healthy: whether the process and its loops are alive.
         ready: whether every account has been polled.
-        status: for the page at `/` and the JSON behind it.
+        status: of the accounts of these names, or of all; for the page at `/` and the JSON behind it.
         reload: reads the configuration again and tells what is wrong with it; None where it is not allowed.
     """
     app = web.Application(client_max_size=2**16)
@@ -85,61 +89,33 @@ def _probe(check: Callable[[], bool], good: str, bad: str) -> _Handler:
     return probe
 
 
-def _json(status: Callable[[], Status]) -> _Handler:
-    async def status_json(_: web.Request) -> web.Response:
-        return web.Response(body=json.encode(status()), content_type="application/json", headers=_SECURITY_HEADERS)
+def _json(status: Callable[[Collection[str]], Status]) -> _Handler:
+    async def status_json(request: web.Request) -> web.Response:
+        return _compressed(json.encode(status(_accounts(request))), "application/json")
 
     return status_json
 
 
-def _page(status: Callable[[], Status], telemetry_path: str) -> _Handler:
-    async def page(_: web.Request) -> web.Response:
-        return web.Response(
-            text=render_page(status(), telemetry_path), content_type="text/html", headers=_SECURITY_HEADERS
-        )
+def _page(status: Callable[[Collection[str]], Status], telemetry_path: str) -> _Handler:
+    async def status_page(request: web.Request) -> web.Response:
+        response = _compressed(page.render(status(_accounts(request)), telemetry_path).encode(), "text/html")
+        response.charset = "utf-8"
+        response.headers["Content-Security-Policy"] = page.CONTENT_SECURITY_POLICY
+        return response
 
-    return page
-
-
-_STYLE = """
-:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; width: 100% }
-th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #8886; overflow-wrap: anywhere }
-.down { color: #c33; font-weight: 600 }
-"""
+    return status_page
 
 
-def render_page(status: Status, telemetry_path: str) -> str:
-    """The status page as HTML; every text in it is escaped."""
-    columns = list(status.accounts[0]) if status.accounts else []
-    head = "".join(f"<th>{escape(column.replace('_', ' '))}</th>" for column in columns)
-    rows = "".join(
-        ('<tr class="down">' if row.get("up") is False else "<tr>")
-        + "".join(f"<td>{escape(_text(row[column]))}</td>" for column in columns)
-        + "</tr>"
-        for row in status.accounts
+def _accounts(request: web.Request) -> Collection[str]:
+    return request.query.getall("account", [])
+
+
+def _compressed(body: bytes, content_type: str) -> web.Response:
+    response = web.Response(
+        body=body, content_type=content_type, headers=_SECURITY_HEADERS, zlib_executor_size=_COMPRESS_AT_ONCE
     )
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{escape(status.title)}</title><style>{_STYLE}</style>
-<h1>{escape(status.title)} {escape(status.version)}</h1>
-<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>
-<p><a href="{escape(telemetry_path)}">Metrics</a> · <a href="/api/v1/status">This page as JSON</a> ·
-<a href="/-/healthy">Healthy</a> · <a href="/-/ready">Ready</a></p>
-</html>
-"""
-
-
-def _text(value: object) -> str:
-    match value:
-        case None:
-            return "-"
-        case bool():
-            return "yes" if value else "no"
-        case float():
-            return f"{value:.3g}"
-    return str(value)
+    response.enable_compression()
+    return response
 
 
 async def start(app: web.Application, addresses: Sequence[tuple[str | None, int]]) -> tuple[web.AppRunner, list[str]]:

@@ -4,15 +4,18 @@ import os
 import re
 from pathlib import Path
 
+import pytest
 from conftest import ROOT
+from msgspec import inspect
 from prometheus_client import Metric
 
+from inkit_exporter import status
 from inkit_exporter.config import Shard
 from inkit_exporter.flags import make_parser
 from inkit_exporter.metrics import AccountMetrics, ProcessMetrics
 from inkit_exporter.model import Counts
 from inkit_exporter.poller import AccountState
-from inkit_exporter.window import Snapshot
+from inkit_exporter.window import LISTED, Snapshot
 
 REFERENCE = (ROOT / "docs" / "metrics.md").read_text()
 README = (ROOT / "README.md").read_text()
@@ -68,6 +71,48 @@ def test_every_metric_named_anywhere_exists() -> None:
 def test_every_flag_is_in_the_readme_and_every_flag_there_exists() -> None:
     flags = {option for action in make_parser()._actions for option in action.option_strings} - {"-h", "--help"}
     assert set(re.findall(r"^\| `(--[a-z.-]+)", README, flags=re.MULTILINE)) == flags
+
+
+@pytest.mark.parametrize(
+    ("heading", "struct"),
+    [
+        ("The answer", status.Status),
+        ("Each of `accounts`", status.AccountStatus),
+        ("`window`", status.WindowStatus),
+        ("Each of `destinations`", status.DocumentsStatus),
+        ("`failing_batches`, `unfinished_batches`", status.BatchesStatus),
+        ("Each of `listed`", status.BatchStatus),
+    ],
+)
+def test_every_field_of_the_status_is_documented_with_its_type(heading: str, struct: type) -> None:
+    text = (ROOT / "docs" / "status.md").read_text()
+    (section,) = re.findall(rf"^## {re.escape(heading)}$(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL)
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", section, flags=re.MULTILINE)
+    described = inspect.type_info(struct)
+    assert isinstance(described, inspect.StructType)
+    assert rows == [(field.encode_name, _json_type(field.type)) for field in described.fields]
+
+
+def _json_type(field: inspect.Type) -> str:
+    match field:
+        case inspect.UnionType(types):
+            return " or ".join(_json_type(part) for part in types)
+        case inspect.CollectionType() | inspect.ListType():
+            return "list"
+        case inspect.DictType() | inspect.StructType():
+            return "object"
+    names = {
+        "FloatType": "number",
+        "IntType": "integer",
+        "BoolType": "boolean",
+        "StrType": "string",
+        "NoneType": "null",
+    }
+    return names[type(field).__name__]
+
+
+def test_the_documented_length_of_the_lists_is_the_real_one() -> None:
+    assert f"the first {LISTED} of them" in (ROOT / "docs" / "status.md").read_text()
 
 
 def test_every_link_to_a_file_leads_to_one() -> None:

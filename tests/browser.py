@@ -1,0 +1,105 @@
+"""Headless Chromium, driven by what these tests need of the WebDriver protocol (W3C), which is JSON over HTTP."""
+
+import asyncio
+import shutil
+import tempfile
+from asyncio.subprocess import DEVNULL, PIPE
+from base64 import b64decode
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+_ARGUMENTS = (
+    "--headless=new",
+    "--no-sandbox",  # which Chromium refuses to do without when run as root, as in containers
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--window-size=1280,1000",
+)
+
+
+@dataclass
+class Browser:
+    """One browser with one tab."""
+
+    http: aiohttp.ClientSession
+    session: str
+
+    async def open(self, url: str) -> None:
+        """Load a page."""
+        await self._post("/url", url=url)
+
+    async def run(self, script: str, *arguments: Any) -> Any:
+        """What a function with this body returns in the page."""
+        return await self._post("/execute/sync", script=script, args=arguments)
+
+    async def wait_for(self, expression: str, *arguments: Any, seconds: float = 20) -> Any:
+        """Ask until an expression of JavaScript is truthy, and return its value."""
+        value = None
+        try:
+            async with asyncio.timeout(seconds):
+                while not (value := await self.run(f"return {expression}", *arguments)):
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            text = await self.run("return document.body.innerText")
+            raise AssertionError(f"never held: {expression}\nthe page: {text}\n{await self.console()}") from None
+        return value
+
+    async def devtools(self, method: str, **parameters: Any) -> Any:
+        """A command of the Chrome DevTools protocol."""
+        return await self._post("/goog/cdp/execute", cmd=method, params=parameters)
+
+    async def console(self) -> list[str]:
+        """What was logged since the last call: errors, and what the Content-Security-Policy refused."""
+        return [entry["message"] for entry in await self._post("/se/log", type="browser")]
+
+    async def screenshot(self) -> bytes:
+        """What is seen, as PNG."""
+        async with self.http.get(f"/session/{self.session}/screenshot") as response:
+            return b64decode((await response.json())["value"])
+
+    async def _post(self, path: str, **parameters: Any) -> Any:
+        return await _ask(self.http, f"/session/{self.session}{path}", parameters)
+
+
+async def _ask(http: aiohttp.ClientSession, path: str, parameters: dict[str, Any]) -> Any:
+    async with http.post(path, json=parameters) as response:
+        value = (await response.json())["value"]
+        assert response.status == 200, value
+        return value
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """A browser of its own, with nothing kept from others; it ends with the block."""
+    driver, binary = shutil.which("chromedriver"), shutil.which("chromium")
+    assert driver and binary, "the tests need chromium and chromedriver; see DEBIAN_PACKAGES in the Makefile"
+    process = await asyncio.create_subprocess_exec(driver, "--port=0", stdout=PIPE, stderr=DEVNULL)
+    try:
+        with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{await _port(process)}") as http:
+                options = {"binary": binary, "args": [*_ARGUMENTS, f"--user-data-dir={profile}"]}
+                wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+                session = await _ask(http, "/session", {"capabilities": {"alwaysMatch": wanted}})
+                try:
+                    yield Browser(http, session["sessionId"])
+                finally:
+                    async with http.delete(f"/session/{session['sessionId']}"):
+                        pass
+    finally:
+        process.terminate()
+        await process.communicate()
+
+
+async def _port(driver: asyncio.subprocess.Process) -> int:
+    assert driver.stdout is not None
+    async with asyncio.timeout(30):
+        async for line in driver.stdout:
+            if b"started successfully on port" in line:
+                return int(line.rpartition(b"port ")[2].strip().rstrip(b"."))
+    raise AssertionError("chromedriver did not start")

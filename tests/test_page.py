@@ -1,0 +1,320 @@
+"""The status page, seen with Chromium and without JavaScript, and the JSON behind it."""
+
+import json
+import re
+import zlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from browser import Browser, chromium
+from conftest import Api, Exporter, Handler, StartExporter, batch, documents, up
+
+SCRIPT = "<script>alert(1)</script>"
+IMAGE = '"><img src=x onerror=alert(1)>'
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with chromium() as started:
+        yield started
+
+
+async def status(running: Exporter, query: str = "") -> Any:
+    code, text = await running.get("/api/v1/status" + query)
+    assert code == 200
+    return json.loads(text)
+
+
+async def open_page(browser: Browser, running: Exporter, query: str = "") -> None:
+    await browser.open(f"{running.http._base_url}{query}")
+    await browser.wait_for("latest")
+
+
+async def table(browser: Browser, section: str) -> list[list[str]]:
+    """The text of every cell that is seen."""
+    rows = "Array.from(document.querySelectorAll(`#${arguments[0]} tbody tr`))"
+    found: list[list[str]] = await browser.run(
+        f"return {rows}.map(r => [...r.cells].filter(c => c.checkVisibility()).map(c => c.innerText.trim()))", section
+    )
+    return found
+
+
+async def colours(browser: Browser, scheme: str) -> None:
+    await browser.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+
+async def rgb(browser: Browser, selector: str, style: str = "color") -> list[float]:
+    """Red, green and blue of the element, or of the ground that it stands on."""
+    colour = await browser.run(
+        """
+        let element = document.querySelector(arguments[0]), colour;
+        do {
+            colour = getComputedStyle(element)[arguments[1]];
+            element = element.parentElement;
+        } while (colour === "rgba(0, 0, 0, 0)" && element);
+        return colour;
+        """,
+        selector,
+        style,
+    )
+    return [float(part) for part in re.findall(r"[\d.]+", colour)[:3]]
+
+
+def luminance(colour: list[float]) -> float:
+    """Of a colour, as the Web Content Accessibility Guidelines define it."""
+    parts = [c / 255 for c in colour]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+async def contrast(browser: Browser, selector: str) -> float:
+    text, ground = (
+        luminance(await rgb(browser, selector)),
+        luminance(await rgb(browser, selector, "backgroundColor")),
+    )
+    return (max(text, ground) + 0.05) / (min(text, ground) + 0.05)
+
+
+async def refuse_dead_accounts(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Accounts that search for `dead` find no API."""
+    return web.Response(status=503) if request.query.get("search") == "dead" else await handler(request)
+
+
+def two_accounts(first: str = "good", second: str = "dead") -> list[dict[str, Any]]:
+    return [{"name": first}, {"name": second, "filters": {"search": "dead"}}]
+
+
+async def test_the_page_shows_what_the_api_holds_and_follows_it(
+    api: Api, exporter: StartExporter, browser: Browser
+) -> None:
+    api.batches = [
+        batch("fb_new", age=100, status="In Progress", destinations={"box": (1, 0, 2)}),
+        batch("fb_bad", age=200, name=SCRIPT, destinations={"salesforce": (3, 4, 0), "box": (7, 0, 0)}),
+        batch("fb_img", age=8000, name=IMAGE, status="In Progress", destinations={"docusign": (1200, 0, 34)}),
+    ]
+    running = await exporter()
+    await running.wait_for(lambda s: up(s) == 1)
+    await open_page(browser, running)
+    assert await browser.run("return document.getElementById('verdict').innerText") == (
+        "The account is polled without errors"
+    )
+    ((account, health, _, cost, following, recent),) = await table(browser, "accounts")
+    assert (account, health) == ("default", "✔ up")
+    assert re.match(r"\d requests?\n\d+ of 6,000 in the last minute", cost)
+    assert "every 200 ms" in following
+    assert recent == "3 in 24 h\n2 in progress, 1 completed"
+    assert await table(browser, "destinations") == [
+        ["salesforce", "", "4", "0", "3", "7"],
+        ["docusign", "", "0", "34", "1,200", "1,234"],
+        ["box", "", "0", "2", "8", "10"],
+    ]
+    ((name, age, state, counts),) = await table(browser, "failing")
+    assert (name, age, state) == (f"{SCRIPT}\nfb_bad", "3 min", "completed")
+    assert counts == "salesforce: 4 failed of 7\n1 other: nothing failed or in progress"
+    oldest, newest = await table(browser, "unfinished")
+    assert oldest == [f"{IMAGE}\nfb_img", "2 h 13 min", "in progress", "docusign: 34 in progress of 1,234"]
+    assert newest[0] == "batch fb_new\nfb_new"
+    # Names are text: nothing of them has become an element, and no alert, which would fail any of these commands.
+    assert await browser.run("return [document.scripts.length, document.images.length]") == [1, 0]
+
+    # It follows by itself, and leaves alone what has not changed: a selection stays.
+    await browser.run("getSelection().selectAllChildren(document.querySelector('#failing code'))")
+    api.batches = [batch("fb_4", destinations={"box": (0, 9, 0)}), *api.batches]
+    await browser.wait_for("document.querySelectorAll('#failing tbody tr').length === 2")
+    assert await browser.run("return getSelection().toString()") == "fb_bad"
+    assert [row[0].split()[-1] for row in await table(browser, "failing")] == ["fb_4", "fb_bad"]
+    assert (await table(browser, "destinations"))[0] == ["box", "", "9", "2", "8", "19"]
+    api.batches = api.batches[:2]
+    await running.wait_for(lambda s: documents(s, "failed").get(("salesforce", "completed")) == 0)
+    await browser.run("return load()")
+    assert [row[0].split()[-1] for row in await table(browser, "failing")] == ["fb_4"]
+    assert await browser.console() == []
+    origins = await browser.run("return performance.getEntriesByType('resource').map(e => new URL(e.name).origin)")
+    assert set(origins) == {str(running.http._base_url).rstrip("/")}
+
+
+async def test_a_failing_account_comes_first_and_is_red_by_day_and_by_night(
+    api: Api, exporter: StartExporter, browser: Browser
+) -> None:
+    api.fault = refuse_dead_accounts
+    running = await exporter(accounts=two_accounts())
+    await running.wait_for(lambda s: (up(s, "good"), up(s, "dead")) == (1, 0))
+    await open_page(browser, running)
+    (dead, good) = await table(browser, "accounts")
+    assert dead[0] == "dead" and dead[1].startswith("✖ down: server_error\nthe API answered 503")
+    assert "none succeeded yet" in dead[2]
+    assert good[:2] == ["good", "✔ up"]
+    assert await browser.run("return document.title") == "1 of 2 accounts is down: Inkit exporter"
+    grounds = []
+    for scheme in ("light", "dark"):
+        await colours(browser, scheme)
+        for selector in ("#verdict", "tr.down .health"):
+            red, green, blue = await rgb(browser, selector)
+            assert red > 1.4 * green and red > 1.4 * blue, (scheme, selector)
+        red, green, blue = await rgb(browser, "tr.up .health")
+        assert green > red and green > blue
+        for selector in ("h1", "h1 small", "#verdict", "tr.down .health", "tr.up .health", "td small", "a", "thead th"):
+            assert await contrast(browser, selector) >= 4.5, (scheme, selector)
+        grounds.append(luminance(await rgb(browser, "body", "backgroundColor")))
+    assert grounds[0] > 0.8 and grounds[1] < 0.05
+
+    # One account by its link, and back.
+    await browser.run("document.querySelector('#accounts tr:nth-child(2) a').click()")
+    await browser.wait_for("location.search === '?account=good' && latest")
+    assert [row[0] for row in await table(browser, "accounts")] == ["good"]
+    await browser.run("document.querySelector('#all a').click()")
+    await browser.wait_for("location.search === '' && latest")
+    assert len(await table(browser, "accounts")) == 2
+
+
+async def test_the_page_says_when_it_gets_no_answer_and_recovers(
+    api: Api, exporter: StartExporter, browser: Browser
+) -> None:
+    running = await exporter()
+    await running.wait_for(lambda s: up(s) == 1)
+    await open_page(browser, running)
+    hidden = "document.getElementById('lost').hidden"
+    assert await browser.run(f"return {hidden}")
+    network = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    await browser.devtools("Network.enable")
+    await browser.devtools("Network.emulateNetworkConditions", offline=True, **network)
+    await browser.run("return load()")
+    assert not await browser.run(f"return {hidden}")
+    said = await browser.run("return document.getElementById('lost').innerText")
+    assert re.match(
+        r"The exporter does not answer \(no connection\)\. What is shown here is as of [\d:]+, \d+ s ago", said
+    )
+    assert await browser.run("return getComputedStyle(document.getElementById('main')).filter") == "grayscale(1)"
+    assert await browser.run("return document.title") == "Unreachable: Inkit exporter"
+    await browser.devtools("Network.emulateNetworkConditions", offline=False, **network)
+    await browser.run("return load()")
+    assert await browser.run(f"return {hidden}")
+    assert await browser.run("return document.title") == "Inkit exporter"
+
+
+async def test_stale_numbers_are_marked(api: Api, exporter: StartExporter, browser: Browser) -> None:
+    api.batches = [batch("fb_1", destinations={"box": (0, 1, 0)})]
+    running = await exporter(poll={"stale_after": "400ms"}, accounts=[{"name": "one"}, {"name": "two"}])
+    await running.wait_for(lambda s: (up(s, "one"), up(s, "two")) == (1, 1))
+
+    async def fail(_: web.Request, __: Handler) -> web.StreamResponse:
+        return web.Response(status=500)
+
+    api.fault = fail
+    await running.wait_for(lambda s: not any(name.startswith("inkit_batches{") for name in s))
+    await open_page(browser, running, "?account=one&account=two")
+    assert await browser.run("return document.getElementById('verdict').innerText") == (
+        "2 of 2 accounts are down; numbers are stale"
+    )
+    assert "stale: as of" in (await table(browser, "accounts"))[0][5]
+    assert (await table(browser, "destinations"))[0][1] == "one\nstale"
+    assert (await table(browser, "failing"))[0][1] == "one\nstale"
+
+
+async def test_nothing_is_cut_off_on_a_phone_and_long_lists_open_in_steps(
+    api: Api, exporter: StartExporter, browser: Browser
+) -> None:
+    api.batches = [
+        batch(f"fb_{i:0200}", age=60 + i, name="x" * 200, status="In Progress", destinations={f"d{i:060}": (1, 2, 3)})
+        for i in range(60)
+    ]
+    running = await exporter(name="a" * 64)
+    await running.wait_for(lambda s: up(s, "a" * 64) == 1)
+    await browser.devtools(
+        "Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=2, mobile=True
+    )
+    await open_page(browser, running)
+    for lines in (5, 50, 5):
+        assert len(await table(browser, "failing")) == lines
+        assert await browser.run("return document.documentElement.scrollWidth") == 360
+        await browser.run("document.querySelector('#failing button').click()")
+    label = await browser.run("return document.querySelector('#unfinished button').innerText")
+    assert label == "Show 45 more of 50 (10 are not listed)"
+
+
+async def test_without_javascript_the_health_is_a_plain_table(
+    api: Api, exporter: StartExporter, browser: Browser
+) -> None:
+    api.fault = refuse_dead_accounts
+    running = await exporter(accounts=two_accounts(SCRIPT, IMAGE))
+    await running.wait_for(lambda s: (up(s, SCRIPT), up(s, IMAGE)) == (1, 0))
+    await browser.devtools("Emulation.setScriptExecutionDisabled", value=True)
+    await browser.open(str(running.http._base_url))
+    (dead, good) = await table(browser, "accounts")
+    assert dead[0] == IMAGE and dead[1].startswith("✖ down: server_error\nthe API answered 503")
+    assert good[:2] == [SCRIPT, "✔ up"]
+    text = await browser.run("return document.body.innerText")
+    assert "Accounts down: 1 of 2" in text and "With JavaScript" in text
+    assert await browser.run("return [document.scripts.length, document.images.length]") == [1, 0]
+
+
+async def test_the_page_allows_its_own_script_and_nothing_else(api: Api, exporter: StartExporter) -> None:
+    running = await exporter()
+    for path in ("/", "/api/v1/status"):
+        async with running.http.get(path) as response:
+            policy = dict(part.partition(" ")[::2] for part in response.headers["Content-Security-Policy"].split("; "))
+            assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
+            assert not re.search(r"unsafe|\*|https?:", " ".join(policy.values()))
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            assert response.headers["Referrer-Policy"] == "no-referrer"
+            assert response.headers["Cache-Control"] == "no-store"
+            assert response.charset == ("utf-8" if path == "/" else None)
+
+
+async def test_the_json_tells_what_the_api_holds_of_the_accounts_asked_for(api: Api, exporter: StartExporter) -> None:
+    api.fault = refuse_dead_accounts
+    api.batches = [
+        batch("fb_3", age=10, status="Failed", destinations={}),
+        batch(
+            "fb_2", age=20, name=SCRIPT, status="In Progress", destinations={"box": (1, 2, 3), "docusign": (9, 0, 0)}
+        ),
+        batch("fb_1", age=30),
+    ]
+    running = await exporter(accounts=two_accounts(), poll={"interval": "1s"})
+    await running.wait_for(lambda s: (up(s, "good"), up(s, "dead")) == (1, 0))
+    both, one, none = [await status(running, query) for query in ("", "?account=good", "?account=absent")]
+    assert [account["account"] for account in both["accounts"]] == ["dead", "good"]
+    dead, good = both["accounts"]
+    assert (dead["up"], dead["reason"], dead["window"]) == (False, "server_error", None)
+    assert 0 <= both["timestamp_seconds"] - dead["down_since_timestamp_seconds"] < 60
+    assert dead["last_successful_poll_timestamp_seconds"] is None
+    assert (good["up"], good["reason"], good["error"], good["poll_interval_seconds"]) == (True, None, None, 1.0)
+    assert good["polling"] or 0 < good["next_poll_timestamp_seconds"] - both["timestamp_seconds"] <= 1
+    window = good["window"]
+    assert (window["batches"], window["failing_batches"], window["unfinished_batches"]) == (3, 2, 1)
+    assert (window["batches_by_status"], window["stale"]) == ({"failed": 1, "in_progress": 1, "completed": 1}, False)
+    destinations = [list(destination.values()) for destination in window["destinations"]]
+    assert destinations == [["box", 6, 1, 2, 3], ["docusign", 9, 9, 0, 0], ["inkit_storage", 1, 1, 0, 0]]
+    assert both["failing_batches"]["total"] == 2
+    assert [found["id"] for found in both["failing_batches"]["listed"]] == ["fb_3", "fb_2"]
+    (unfinished,) = both["unfinished_batches"]["listed"]
+    assert (unfinished["account"], unfinished["id"], unfinished["name"]) == ("good", "fb_2", SCRIPT)
+    assert both["timestamp_seconds"] - unfinished["created_timestamp_seconds"] == pytest.approx(20, abs=15)
+    assert [account["account"] for account in one["accounts"]] == ["good"]
+    assert (none["accounts"], none["failing_batches"]["total"]) == ([], 0)
+
+
+async def test_what_is_sent_stays_small_with_many_accounts_destinations_and_batches(
+    api: Api, exporter: StartExporter, tmp_path: Path
+) -> None:
+    api.batches = [
+        batch(f"fb_{i}", age=i, status="In Progress", destinations={f"d {i} {j}": (i, 1, j) for j in range(4)})
+        for i in range(100)
+    ]
+    names = [f"account {i}" for i in range(100)]
+    running = await exporter(
+        accounts=[{"name": name} for name in names], poll={"interval": "3s"}, limits={"timeout": "30s"}
+    )
+    await running.wait_for(lambda s: all(up(s, name) == 1 for name in names), seconds=60)
+    whole = await status(running)
+    assert len(whole["accounts"]) == 100
+    assert whole["unfinished_batches"]["total"] == 10_000 and len(whole["unfinished_batches"]["listed"]) == 50
+    assert max(len(account["window"]["destinations"]) for account in whole["accounts"]) <= 33
+    for path in ("/", "/api/v1/status"):
+        async with running.http.get(path, headers={"Accept-Encoding": "gzip"}) as response:
+            assert response.headers["Content-Encoding"] == "gzip"
+            body = await response.read()  # unfolded by the client library
+        assert len(body) < 2**20 and len(zlib.compress(body)) < 2**16

@@ -92,14 +92,16 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
             ready=lambda: all(poller.state.up is not None for poller in accounts.pollers),
             status=lambda names: make_status(accounts.pollers, names),
             reload=reload if options.web_enable_lifecycle else None,
+            max_requests=options.web_max_requests,
         )
+        listen = options.web_listen_address or [parse_address(DEFAULT_ADDRESS)]
         try:
-            runner, addresses = await web.start(app, options.web_listen_address or [parse_address(DEFAULT_ADDRESS)])
+            end_serving, addresses = await web.start(app, listen, options.web_max_connections)
         except OSError as error:
             raise ConfigError(f"--web.listen-address: {error.strerror or error}; choose another or free it") from None
         stack.push_async_callback(accounts.stop)
         stack.callback(watchdog.cancel)
-        stack.push_async_callback(runner.cleanup)
+        stack.push_async_callback(end_serving)
         accounts.start()
         # Later collections leave out all that importing made: 8 ms each time, in which no scrape would be answered.
         gc.collect()

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from inkit_exporter import __version__, logs
+from inkit_exporter import __version__, limits, logs
 from inkit_exporter.config import Shard
 
 PROGRAM: Final = "inkit-exporter"
@@ -24,6 +24,12 @@ def _shard(text: str) -> Shard:
         return Shard.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _natural(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
+    return int(text)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -50,6 +56,22 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--web.config.file", dest="web_config_file", type=Path, metavar="PATH", help="not supported yet")
     add("--web.enable-lifecycle", dest="web_enable_lifecycle", action="store_true", help="allow POST /-/reload")
+    add(
+        "--web.max-requests",
+        dest="web_max_requests",
+        type=_natural,
+        default=limits.DEFAULT_REQUESTS,
+        metavar="N",
+        help=f"answered at a time; 0 for no limit (default {limits.DEFAULT_REQUESTS})",
+    )
+    add(
+        "--web.max-connections",
+        dest="web_max_connections",
+        type=_natural,
+        default=limits.DEFAULT_CONNECTIONS,
+        metavar="N",
+        help=f"beyond, the oldest is closed; 0 for no limit (default {limits.DEFAULT_CONNECTIONS})",
+    )
     add(
         "--shard",
         type=_shard,

@@ -1,5 +1,6 @@
 """The HTTP side: metrics, health, and the status page. It knows what to serve only by the functions it is given."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final
 
@@ -7,7 +8,7 @@ from aiohttp import hdrs, web
 from msgspec import json
 from prometheus_client.exposition import gzip_accepted
 
-from inkit_exporter import page
+from inkit_exporter import limits, page
 from inkit_exporter.exposition import Exposition, negotiate
 from inkit_exporter.status import Status
 
@@ -30,6 +31,7 @@ def make_app(
     ready: Callable[[], bool],
     status: Callable[[Collection[str]], Status],
     reload: Callable[[], str | None] | None,
+    max_requests: int,
 ) -> web.Application:
     """The exporter's routes.
 
@@ -40,8 +42,10 @@ def make_app(
         ready: whether every account has been polled.
         status: of the accounts of these names, or of all; for the page at `/` and the JSON behind it.
         reload: reads the configuration again and tells what is wrong with it; None where it is not allowed.
+        max_requests: how many are answered at a time.
     """
-    app = web.Application(client_max_size=2**16)
+    app = web.Application(client_max_size=2**16, middlewares=[limits.limit_requests(max_requests)])
+    app.on_response_prepare.append(_unsigned)
     app.router.add_get("/", _page(status, telemetry_path))
     app.router.add_get(telemetry_path, _metrics(exposition))
     app.router.add_get("/api/v1/status", _json(status))
@@ -49,6 +53,11 @@ def make_app(
     app.router.add_get("/-/ready", _probe(ready, "ready", "not every account has been polled yet"))
     app.router.add_post("/-/reload", _reload(reload))
     return app
+
+
+async def _unsigned(_: web.Request, response: web.StreamResponse) -> None:
+    """Which versions of what answer is nobody's business but the build_info's."""
+    response.headers.pop(hdrs.SERVER, None)
 
 
 _Handler = Callable[[web.Request], Awaitable[web.Response]]
@@ -118,21 +127,32 @@ def _compressed(body: bytes, content_type: str) -> web.Response:
     return response
 
 
-async def start(app: web.Application, addresses: Sequence[tuple[str | None, int]]) -> tuple[web.AppRunner, list[str]]:
-    """Serve on every address; returns the runner, to be cleaned up by the caller, and the addresses in use.
+async def start(
+    app: web.Application, addresses: Sequence[tuple[str | None, int]], max_connections: int
+) -> tuple[Callable[[], Awaitable[None]], list[str]]:
+    """Serve on every address; returns what ends it, and the addresses in use.
 
     Raises:
         OSError: an address can't be listened on.
     """
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.3)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.3, keepalive_timeout=limits.IDLE_SECONDS)
     await runner.setup()
-    try:
-        for host, port in addresses:
-            await web.TCPSite(runner, host, port).start()
-    except BaseException:
+    assert runner.server is not None  # noqa: S101 - after setup there is one
+    listeners: list[asyncio.Server] = []
+
+    async def stop() -> None:
+        for listener in listeners:
+            listener.close()
         await runner.cleanup()
+
+    try:
+        make_connection = limits.limit_connections(runner.server, max_connections)
+        for host, port in addresses:
+            listeners.append(await asyncio.get_running_loop().create_server(make_connection, host, port, backlog=1024))
+    except BaseException:
+        await stop()
         raise
-    return runner, sorted({_address(name) for name in runner.addresses})
+    return stop, sorted({_address(socket.getsockname()) for listener in listeners for socket in listener.sockets})
 
 
 def _address(socket_name: tuple[Any, ...]) -> str:

@@ -143,3 +143,10 @@ async def test_series_known_in_advance_start_at_zero(api: Api, tmp_path: Path) -
     assert samples["inkit_exporter_config_last_reload_successful"] == 1
     assert samples["inkit_exporter_config_last_reload_success_timestamp_seconds"] > 1.6e9
     assert "python_info" in out and "process_cpu_seconds_total" in out
+
+
+async def test_no_answer_tells_which_versions_of_what_serve(api: Api, exporter: StartExporter) -> None:
+    running = await exporter()
+    for path in ("/", "/metrics", "/-/healthy", "/nowhere"):
+        async with running.http.get(path) as response:
+            assert "Server" not in response.headers

@@ -40,6 +40,9 @@ bench-freshness: .venv/dev  ## measure how soon Prometheus knows of a change
 	tools/debian_packages.sh prometheus=prometheus wrk=wrk
 	$(BIN)/python bench/freshness.py
 
+bench-soak: .venv/dev  ## an hour of simulated days with faults: is memory flat?
+	$(BIN)/python bench/soak.py
+
 clean:  ## remove what the other targets made
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 
@@ -55,4 +58,4 @@ clean:  ## remove what the other targets made
 	PYTHON=$(PYTHON) tools/venv.sh requirements-bench.txt
 	touch $@
 
-.PHONY: help demo test format lock bench bench-scrape bench-footprint bench-freshness clean
+.PHONY: help demo test format lock bench bench-scrape bench-footprint bench-freshness bench-soak clean

@@ -1,0 +1,148 @@
+"""The Compose file: as Compose itself reads it, hardened, and with commands that work."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, TOKEN, Api, StartExporter, batch, run_to_end, up, write_config
+from test_prometheus import free_port
+
+import inkit_exporter
+
+COMPOSE = ROOT / "deploy" / "compose" / "compose.yaml"
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+IN_IMAGE = {"/opt/venv/bin/python": sys.executable, "/opt/inkit-exporter": str(ROOT)}
+
+
+def render() -> dict[str, Any]:
+    """The file as Compose reads it; no engine is asked."""
+    program = Path(sys.executable).with_name("docker-compose")
+    command = [str(program), "--file", str(COMPOSE), "config", "--format=json"]
+    environ = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    project: dict[str, Any] = json.loads(done.stdout.replace("$$", "$"))
+    return project
+
+
+PROJECT = render()
+SERVICES: dict[str, dict[str, Any]] = PROJECT["services"]
+
+
+def here(words: list[str], **replaced: str) -> list[str]:
+    """A command of the image, with the paths and ports of this machine."""
+    for old, new in (IN_IMAGE | replaced).items():
+        words = [word.replace(old, new) for word in words]
+    return words
+
+
+def test_the_stack_is_whole() -> None:
+    assert SERVICES.keys() == {"inkit-exporter", "prometheus", "alertmanager", "grafana"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_pinned_hardened_and_for_this_machine_only(name: str) -> None:
+    service = SERVICES[name]
+    assert re.search(r":v?\d+\.\d+\.\d+$", service["image"])
+    assert re.match(r"[1-9]\d*:", service["user"])
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not service.get("privileged") and not service.get("cap_add")
+    assert {port["host_ip"] for port in service["ports"]} == {"127.0.0.1"}
+    assert "healthcheck" in service or ("build" in service and "HEALTHCHECK" in DOCKERFILE)
+    for mount in service.get("volumes", []):
+        assert mount["type"] == "volume" or mount["read_only"] is True, mount
+
+
+def test_the_image_has_the_version_of_the_code() -> None:
+    assert SERVICES["inkit-exporter"]["image"] == f"inkit-exporter:{inkit_exporter.__version__}"
+    assert Path(SERVICES["inkit-exporter"]["build"]["context"]) == ROOT
+
+
+def start_command(*flags: str) -> list[str]:
+    service = SERVICES["inkit-exporter"]
+    return here([*service["entrypoint"], *service["command"], *flags])
+
+
+async def test_without_a_key_the_simulated_api_is_exported() -> None:
+    service = SERVICES["inkit-exporter"]
+    process = await asyncio.create_subprocess_exec(
+        *start_command("--web.listen-address=127.0.0.1:0"),
+        env=service["environment"] | {"PATH": os.environ["PATH"]},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(20):
+            assert "accounts=demo" in (await process.stderr.readline()).decode()
+    finally:
+        process.terminate()
+        assert await process.wait() == 0
+
+
+async def test_with_a_key_the_accounts_api_is_polled(api: Api, tmp_path: Path) -> None:
+    api.batches = [batch("fb_1")]
+    path = write_config(tmp_path, api.base_url, api_token_file=None, api_token_env="INKIT_API_TOKEN")
+    process = await asyncio.create_subprocess_exec(
+        *start_command("--once", f"--config.file={path}"),
+        env={"INKIT_API_TOKEN": TOKEN, "PATH": os.environ["PATH"]},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    assert b'inkit_up{account="default"} 1.0' in out
+
+
+async def test_the_images_health_check_tells_a_running_exporter_from_a_stopped_one(exporter: StartExporter) -> None:
+    command = re.search(r"^HEALTHCHECK .*\\\n\s+CMD (\[.*\])$", DOCKERFILE, flags=re.MULTILINE)
+    assert command is not None
+    running = await exporter()
+    await running.wait_for(lambda samples: up(samples) is not None)
+    assert running.http._base_url is not None
+    words = here(json.loads(command[1]), **{":10465/": f":{running.http._base_url.port}/"})
+    assert await asyncio.to_thread(subprocess.call, words) == 0
+    assert await running.stop() == 0
+    assert await asyncio.to_thread(subprocess.call, words, stderr=subprocess.DEVNULL) != 0
+
+
+async def test_prometheus_starts_with_the_commands_flags_and_passes_its_health_check(tmp_path: Path) -> None:
+    service = SERVICES["prometheus"]
+    port = free_port()
+    places = {"/etc/prometheus": str(ROOT / "deploy" / "prometheus"), "path=/prometheus": f"path={tmp_path}"}
+    check = here(service["healthcheck"]["test"][1:], **{":9090/": f":{port}/"})
+    process = await asyncio.create_subprocess_exec(
+        "prometheus",
+        *here(service["command"], **places),
+        f"--web.listen-address=127.0.0.1:{port}",
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(30):
+            while await asyncio.to_thread(subprocess.call, check) != 0:
+                await asyncio.sleep(0.1)
+    finally:
+        process.terminate()
+        await process.wait()
+    assert await asyncio.to_thread(subprocess.call, check) != 0
+
+
+async def test_what_the_image_copies_is_enough_to_run(tmp_path: Path) -> None:
+    for source, target in re.findall(r"^COPY (\S+) /opt/inkit-exporter/(\S*)$", DOCKERFILE, flags=re.MULTILINE):
+        if (ROOT / source).is_dir():
+            shutil.copytree(ROOT / source, tmp_path / target)
+        else:
+            shutil.copy(ROOT / source, tmp_path / target)
+    done = await asyncio.create_subprocess_exec(
+        sys.executable, str(tmp_path / "exporter.py"), "--version", cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await done.communicate()
+    assert (done.returncode, out.decode()) == (0, (await run_to_end("--version"))[1])

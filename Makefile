@@ -24,6 +24,9 @@ format: .venv/dev  ## format the code, and mend what the linter can
 lock: .venv/dev  ## pin the dependencies of pyproject.toml anew, with hashes
 	tools/lock.sh
 
+rules:  ## make the Prometheus Operator's resource from the rules
+	tools/prometheusrule.sh >deploy/kubernetes/overlays/operator/prometheusrule.yaml
+
 bench: .venv/dev  ## measure; prints versions and ratios
 	$(BIN)/python bench/budget.py
 	$(BIN)/python bench/poll.py
@@ -58,4 +61,4 @@ clean:  ## remove what the other targets made
 	PYTHON=$(PYTHON) tools/venv.sh requirements-bench.txt
 	touch $@
 
-.PHONY: help demo test format lock bench bench-scrape bench-footprint bench-freshness bench-soak clean
+.PHONY: help demo test format lock rules bench bench-scrape bench-footprint bench-freshness bench-soak clean

@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from msgspec.structs import replace
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from inkit_exporter.model import Batch, Counts, Page, Pagination
@@ -53,9 +55,12 @@ class Listing:
         return Page([self.batch(i) for i in range(first, first - size, -1)], Pagination(number, number + 1, size))
 
 
-def new_plan(resync_interval: float = 3600.0) -> Plan:
+DEFAULTS = PlanSettings(interval=60.0, lookback=DAY, resync_interval=3600.0, max_batches=10**6)
+
+
+def new_plan(settings: PlanSettings = DEFAULTS) -> Plan:
     """A plan that has seen nothing."""
-    return Plan(PlanSettings(60.0, DAY, resync_interval, 10**6), Window(10**6, Totals()))
+    return Plan(settings, Window(settings.max_batches, Totals()))
 
 
 def poll(plan: Plan, listing: Listing, size: int) -> tuple[int, float]:
@@ -78,13 +83,14 @@ def poll(plan: Plan, listing: Listing, size: int) -> tuple[int, float]:
         requests += request is not None
 
 
-def requests_of_polls(a_day: int, size: int, share: float, polls: int, *, scattered: bool) -> Iterator[int]:
+def requests_of_polls(
+    a_day: int, size: int, share: float, polls: int, *, scattered: bool = False, settings: PlanSettings = DEFAULTS
+) -> Iterator[int]:
     """The requests of one poll after another, the first, which lists all, left out."""
-    interval = 60.0
     listing = Listing(a_day, share, scattered=scattered)
-    plan = new_plan()
+    plan = new_plan(settings)
     for i in range(polls + 1):
-        listing.now = 10 * DAY + i * interval
+        listing.now = 10 * DAY + i * settings.interval
         requests, _ = poll(plan, listing, size)
         if i:
             yield requests
@@ -94,7 +100,7 @@ def steady_cpu(a_day: int, polls: int) -> float:
     """CPU in ms of a steady poll that fetches one page of 100, in which two batches are new, without HTTP and JSON."""
     listing = Listing(a_day, 0.0, scattered=False)
     listing.now = 10 * DAY
-    plan = new_plan(resync_interval=1000 * DAY)
+    plan = new_plan(replace(DEFAULTS, resync_interval=1000 * DAY))
     poll(plan, listing, 100)
     spent = 0.0
     for _ in range(polls):
@@ -117,8 +123,17 @@ def row(a_day: int, size: int, share: float, polls: int, *, scattered: bool) -> 
     )
 
 
+def cost_of_a_key(name: str, value: str, size: int, settings: PlanSettings) -> str:
+    """A line of the table that changes one key: 10,000 batches a day, 1% of them unfinished."""
+    a_day, hours = 10_000, 12
+    requests = list(requests_of_polls(a_day, size, 0.01, int(hours * 3600 / settings.interval), settings=settings))
+    a_minute = sum(requests) / hours / 60
+    full = math.ceil(a_day * settings.lookback / DAY / size)
+    return f"| {name} | {value} | {a_minute:.1f} | {a_minute / LIMIT:.1%} | {full} |"
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--polls", type=int, default=120, help="polls to average over (default 120, two hours)")
     parser.add_argument("--full", action="store_true", help="every combination, not only the README's")
@@ -136,6 +151,18 @@ def main() -> None:
         cases += [(n, 100, 0.01, True) for n in (1000, 20_000, 100_000)]
     for a_day, size, share, scattered in cases:
         print(row(a_day, size, share, options.polls, scattered=scattered), flush=True)
+    print("\n| changed | to | requests a minute | of the 300 | first poll |\n|---|---|---|---|---|")
+    for name, value, size, settings in (
+        ("nothing", "-", 100, DEFAULTS),
+        ("poll.interval", "30s", 100, replace(DEFAULTS, interval=30.0)),
+        ("poll.interval", "5m", 100, replace(DEFAULTS, interval=300.0)),
+        ("poll.lookback", "6h", 100, replace(DEFAULTS, lookback=DAY / 4)),
+        ("poll.lookback", "7d", 100, replace(DEFAULTS, lookback=7 * DAY)),
+        ("poll.page_size", "25", 25, DEFAULTS),
+        ("poll.resync_interval", "15m", 100, replace(DEFAULTS, resync_interval=900.0)),
+        ("poll.resync_interval", "6h", 100, replace(DEFAULTS, resync_interval=6 * 3600.0)),
+    ):
+        print(cost_of_a_key(name, value, size, settings), flush=True)
     print("\n| batches in the window | CPU of a steady poll, ms | of that in the smallest window |\n|---|---|---|")
     cpu = {a_day: min(steady_cpu(a_day, 200) for _ in range(3)) for a_day in (1000, 10_000, 100_000)}
     for a_day, milliseconds in cpu.items():

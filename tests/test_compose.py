@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -21,10 +22,11 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 IN_IMAGE = {"/opt/venv/bin/python": sys.executable, "/opt/inkit-exporter": str(ROOT)}
 
 
-def render() -> dict[str, Any]:
-    """The file as Compose reads it; no engine is asked."""
+def render(*files: Path) -> dict[str, Any]:
+    """The file, and those put over it, as Compose reads them; no engine is asked."""
     program = Path(sys.executable).with_name("docker-compose")
-    command = [str(program), "--file", str(COMPOSE), "config", "--format=json"]
+    layers = [f"--file={path}" for path in (COMPOSE, *files)]
+    command = [str(program), *layers, "config", "--format=json"]
     environ = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -75,7 +77,7 @@ def start_command(*flags: str) -> list[str]:
 async def test_without_a_key_the_simulated_api_is_exported() -> None:
     service = SERVICES["inkit-exporter"]
     process = await asyncio.create_subprocess_exec(
-        *start_command("--web.listen-address=127.0.0.1:0"),
+        *here(start_command(), **{"exporter.py ": "exporter.py --web.listen-address=127.0.0.1:0 "}),
         env=service["environment"] | {"PATH": os.environ["PATH"]},
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -100,6 +102,24 @@ async def test_with_a_key_the_accounts_api_is_polled(api: Api, tmp_path: Path) -
     out, _ = await process.communicate()
     assert process.returncode == 0
     assert b'inkit_up{account="default"} 1.0' in out
+
+
+def test_the_override_that_the_documentation_shows_works(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "operating.md").read_text().split("## With Docker")[1]
+    block = re.search(r"(?:^    .*\n)+", guide, flags=re.MULTILINE)
+    assert block is not None
+    path = tmp_path / "compose.override.yaml"
+    path.write_text(dedent(block[0]))
+    service = render(path)["services"]["inkit-exporter"]
+    (flag,) = service["command"]
+    (mount,) = service["volumes"]
+    assert flag.startswith(f"--config.file={mount['target']}/")
+    assert mount["read_only"] and service["read_only"]
+    # Without a key, flags keep the simulated API away: it would refuse a configuration.
+    command = here([*service["entrypoint"], "--config.file=/nowhere"])
+    done = subprocess.run(command, env={"INKIT_API_TOKEN": ""}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "/nowhere" in done.stderr and "--demo" not in done.stderr
 
 
 async def test_the_images_health_check_tells_a_running_exporter_from_a_stopped_one(exporter: StartExporter) -> None:

@@ -2,21 +2,26 @@
 
 import os
 import re
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
+import yaml
 from conftest import ROOT
 from msgspec import inspect
 from prometheus_client import Metric
 
 from inkit_exporter import status
-from inkit_exporter.config import Shard
+from inkit_exporter.config import Settings, Shard
 from inkit_exporter.flags import make_parser
 from inkit_exporter.metrics import AccountMetrics, ProcessMetrics
 from inkit_exporter.model import Counts
 from inkit_exporter.poller import AccountState
 from inkit_exporter.window import LISTED, Snapshot
 
+OPERATING = (ROOT / "docs" / "operating.md").read_text()
 REFERENCE = (ROOT / "docs" / "metrics.md").read_text()
 README = (ROOT / "README.md").read_text()
 
@@ -46,6 +51,23 @@ def test_every_metric_is_documented_and_every_documented_one_exposed_with_its_ty
     assert {name: kind for name, (kind, _) in documented().items()} == {
         name: family.type for name, family in exposed().items()
     }
+
+
+def queries(document: str) -> list[str]:
+    """The queries of a document's indented blocks, each after a line that says what it shows."""
+    blocks = re.findall(r"(?:^    .*\n)+", document, flags=re.MULTILINE)
+    return [query.strip() for block in blocks for query in re.split(r"^    # .*\n", block, flags=re.MULTILINE)[1:]]
+
+
+def test_every_metric_has_a_query_that_prometheus_can_read(tmp_path: Path) -> None:
+    found = queries(REFERENCE)
+    for name in documented():
+        assert [query for query in found if re.search(rf"\b{name}(_bucket)?\b", query)], name
+    rules = [{"record": f"query:{i}", "expr": query} for i, query in enumerate(found)]
+    path = tmp_path / "queries.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
+    check = subprocess.run(["promtool", "check", "rules", path], capture_output=True, text=True, check=False)
+    assert check.returncode == 0, check.stdout + check.stderr
 
 
 def test_the_documented_labels_are_the_real_ones() -> None:
@@ -113,6 +135,36 @@ def _json_type(field: inspect.Type) -> str:
 
 def test_the_documented_length_of_the_lists_is_the_real_one() -> None:
     assert f"the first {LISTED} of them" in (ROOT / "docs" / "status.md").read_text()
+
+
+def keys(settings: type[msgspec.Struct], place: str = "") -> Iterator[str]:
+    """Every key of the configuration by its place as errors write it, without the sections themselves."""
+    for field in msgspec.structs.fields(settings):
+        kind, name = inspect.type_info(field.type), place + field.name
+        if isinstance(kind, inspect.VarTupleType) and isinstance(kind.item_type, inspect.StructType):
+            yield name
+            yield from keys(kind.item_type.cls, f"{name}[].")
+        elif isinstance(kind, inspect.StructType):
+            if place:
+                yield name
+            yield from keys(kind.cls, f"{name}.")
+        else:
+            yield name
+
+
+def test_the_operating_guide_says_what_each_key_costs() -> None:
+    table = OPERATING.split("| key | effect on API calls |")[1].split("\n\n")[0]
+    assert re.findall(r"^\| `([\w.\[\]]+)` \|", table, flags=re.MULTILINE) == list(keys(Settings))
+
+
+def test_prometheus_takes_the_configurations_that_the_documents_show(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(global:.*?)```", (ROOT / "docs" / "growing.md").read_text(), flags=re.DOTALL)
+    assert len(blocks) == 2
+    path = tmp_path / "prometheus.yml"
+    for block in blocks:
+        path.write_text(block)
+        check = subprocess.run(["promtool", "check", "config", path], capture_output=True, text=True, check=False)
+        assert check.returncode == 0, check.stdout + check.stderr
 
 
 def test_every_link_to_a_file_leads_to_one() -> None:

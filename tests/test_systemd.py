@@ -1,15 +1,18 @@
 """The systemd unit is valid, hardened, and starts the exporter with flags that exist."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from test_packaging import PROJECT
 
 from inkit_exporter.flags import make_parser
 
+GUIDE = (ROOT / "docs" / "operating.md").read_text().split("## With systemd")[1].split("\n## ")[0]
 UNIT = ROOT / "deploy" / "systemd" / "inkit-exporter.service"
 
 
@@ -37,3 +40,27 @@ def test_the_unit_uses_flags_that_exist() -> None:
     flags = set(re.findall(r"--[a-z.-]+(?==)", re.sub(r"(?m)^#   .*$", "", UNIT.read_text())))
     assert flags
     assert flags <= {option for action in make_parser()._actions for option in action.option_strings}
+
+
+def test_the_environment_file_has_flags_that_exist() -> None:
+    (assignment,) = re.findall(r"^[A-Z].*$", UNIT.with_suffix(".env").read_text(), flags=re.MULTILINE)
+    name, flags = shlex.split(assignment)[0].split("=", 1)
+    assert f" ${name}\n" in UNIT.read_text()
+    assert make_parser().parse_args(flags.split()).web_listen_address == [("127.0.0.1", 10465)]
+
+
+def test_the_steps_put_everything_where_the_unit_looks_for_it() -> None:
+    settings = dict(re.findall(r"^(\w+)=(.+)$", UNIT.read_text(), flags=re.MULTILINE))
+    program, config, _ = settings["ExecStart"].split()
+    credential, token = settings["LoadCredential"].split(":")
+    assert f"python3 -m venv {Path(program).parent.parent}\n" in GUIDE
+    assert {Path(program).name} == PROJECT["scripts"].keys()
+    for source, target in (
+        ("config.example.yaml", config.removeprefix("--config.file=")),
+        ("PATH_OF_THE_TOKEN", token),
+        ("deploy/systemd/inkit-exporter.env", settings["EnvironmentFile"].removeprefix("-")),
+        ("deploy/systemd/inkit-exporter.service", f"/etc/systemd/system/{UNIT.name}"),
+    ):
+        assert re.search(rf"install -D -m 6\d\d {source} {target}\n", GUIDE), target
+    assert f"api_token_file: /run/credentials/{UNIT.name}/{credential}\n" in GUIDE
+    assert f"{program} --config.check {config}\n" in GUIDE

@@ -11,7 +11,9 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import aiohttp
 import pytest
+import yaml
 from conftest import ROOT, TOKEN, Api, StartExporter, batch, run_to_end, up, write_config
 from test_prometheus import free_port
 
@@ -134,10 +136,30 @@ async def test_the_images_health_check_tells_a_running_exporter_from_a_stopped_o
     assert await asyncio.to_thread(subprocess.call, words, stderr=subprocess.DEVNULL) != 0
 
 
-async def test_prometheus_starts_with_the_commands_flags_and_passes_its_health_check(tmp_path: Path) -> None:
+def test_prometheus_scrapes_as_without_compose_and_finds_the_other_services() -> None:
+    ours, plain = (
+        yaml.safe_load(path.read_text())
+        for path in (COMPOSE.with_name("prometheus.yml"), ROOT / "deploy" / "prometheus" / "prometheus.yml")
+    )
+    (job,) = ours["scrape_configs"]
+    assert job == plain["scrape_configs"][0] | {"static_configs": job["static_configs"]}
+    assert ours["rule_files"] == plain["rule_files"]
+    assert ours["global"]["evaluation_interval"] == plain["global"]["evaluation_interval"]
+    ports = {f"{name}:{port['target']}" for name, service in SERVICES.items() for port in service["ports"]}
+    assert job["static_configs"] == [{"targets": ["inkit-exporter:10465"]}]
+    assert ours["alerting"]["alertmanagers"] == [{"static_configs": [{"targets": ["alertmanager:9093"]}]}]
+    assert {"inkit-exporter:10465", "alertmanager:9093"} <= ports
+
+
+async def test_prometheus_starts_with_what_it_is_given_and_passes_its_health_check(tmp_path: Path) -> None:
     service = SERVICES["prometheus"]
     port = free_port()
-    places = {"/etc/prometheus": str(ROOT / "deploy" / "prometheus"), "path=/prometheus": f"path={tmp_path}"}
+    for mount in service["volumes"]:
+        place = tmp_path / mount["target"].removeprefix("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if mount["type"] == "bind":
+            place.symlink_to(mount["source"])
+    places = {"/etc/": f"{tmp_path}/etc/", "path=/prometheus": f"path={tmp_path}/prometheus"}
     check = here(service["healthcheck"]["test"][1:], **{":9090/": f":{port}/"})
     process = await asyncio.create_subprocess_exec(
         "prometheus",
@@ -146,12 +168,15 @@ async def test_prometheus_starts_with_the_commands_flags_and_passes_its_health_c
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(30), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
             while await asyncio.to_thread(subprocess.call, check) != 0:
                 await asyncio.sleep(0.1)
+            async with http.get("/api/v1/rules") as response:
+                groups = (await response.json())["data"]["groups"]
     finally:
         process.terminate()
         await process.wait()
+    assert {group["name"] for group in groups} >= {"inkit_exporter", "inkit_documents", "inkit_slo"}
     assert await asyncio.to_thread(subprocess.call, check) != 0
 
 

@@ -46,6 +46,9 @@ bench-freshness: .venv/dev  ## measure how soon Prometheus knows of a change
 bench-soak: .venv/dev  ## an hour of simulated days with faults: is memory flat?
 	$(BIN)/python bench/soak.py
 
+audit: .venv/dev  ## look for known vulnerabilities of the dependencies; asks PyPI
+	$(BIN)/uvx pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt
+
 clean:  ## remove what the other targets made
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 
@@ -61,4 +64,4 @@ clean:  ## remove what the other targets made
 	PYTHON=$(PYTHON) tools/venv.sh requirements-bench.txt
 	touch $@
 
-.PHONY: help demo test format lock rules bench bench-scrape bench-footprint bench-freshness bench-soak clean
+.PHONY: help demo test format lock rules bench bench-scrape bench-footprint bench-freshness bench-soak audit clean

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ RULES: list[dict[str, Any]] = [
 ]
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
+RULE_TESTS: list[dict[str, Any]] = yaml.safe_load((PROMETHEUS / "rules_test.yml").read_text())["tests"]
 
 
 @pytest.mark.parametrize(
@@ -44,13 +46,43 @@ def test_every_runbook_is_of_an_alert() -> None:
     assert re.findall(r"^## (.+)$", RUNBOOKS, flags=re.MULTILINE) == list(ALERTS)
 
 
-def test_every_alert_is_tested_to_fire_and_not_to_fire() -> None:
-    fires: set[str] = set()
-    silent: set[str] = set()
-    for test in yaml.safe_load((PROMETHEUS / "rules_test.yml").read_text())["tests"]:
-        for check in test["alert_rule_test"]:
-            (fires if check["exp_alerts"] else silent).add(check["alertname"])
-    assert fires == silent == ALERTS.keys()
+def checks_of(alert: str) -> list[list[bool]]:
+    """For each test of an alert, whether it fires at each time looked at."""
+    return [
+        [bool(check["exp_alerts"]) for check in test["alert_rule_test"] if check["alertname"] == alert]
+        for test in RULE_TESTS
+        if any(check["alertname"] == alert for check in test["alert_rule_test"])
+    ]
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_is_tested_to_be_silent_then_to_fire_then_to_end_and_not_to_fire_elsewhere(alert: str) -> None:
+    assert any(fires[0] is False and True in fires and fires[-1] is False for fires in checks_of(alert))
+    assert any(not any(fires) for fires in checks_of(alert))
+
+
+def needed_by(rule: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rules that record what an expression reads, and what those read, in the order of the file."""
+    found = [one for one in RULES if one.get("record") in re.findall(r"inkit:[a-z_]+:[a-z0-9_]+", rule["expr"])]
+    names = {one["record"] for needed in found for one in (*needed_by(needed), needed)}
+    return [one for one in RULES if one.get("record") in names]
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_the_tests_notice_an_alert_that_fires_one_evaluation_sooner_or_later(alert: str, tmp_path: Path) -> None:
+    """Its `for` is changed by the minute that the tests evaluate at. Only what the alert needs is kept, to be fast."""
+    duration = re.fullmatch(r"(\d+)([mh])", ALERTS[alert]["for"])
+    assert duration is not None
+    minutes = int(duration[1]) * {"m": 1, "h": 60}[duration[2]]
+    tests = [test for test in RULE_TESTS if any(check["alertname"] == alert for check in test["alert_rule_test"])]
+    for name, wanted in (("as_it_is", minutes), ("sooner", minutes - 1), ("later", minutes + 1)):
+        rules = [*needed_by(ALERTS[alert]), ALERTS[alert] | {"for": f"{wanted}m"}]
+        (tmp_path / f"rules_{name}.yml").write_text(yaml.safe_dump({"groups": [{"name": "one", "rules": rules}]}))
+        content = {"rule_files": [f"rules_{name}.yml"], "evaluation_interval": "1m", "tests": tests}
+        (tmp_path / f"{name}.yml").write_text(yaml.safe_dump(content))
+    command = ["promtool", "test", "rules", "as_it_is.yml", "sooner.yml", "later.yml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert re.findall(r"SUCCESS|FAILED", done.stdout + done.stderr) == ["SUCCESS", "FAILED", "FAILED"], done.stderr
 
 
 def test_every_metric_in_rules_and_runbooks_exists() -> None:

@@ -1,0 +1,256 @@
+"""From a broken destination to a message, through Prometheus and Alertmanager with the very files of `deploy/`."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+from aiohttp import web
+from conftest import Api, Exporter, Handler, StartExporter, batch
+from monitoring import (
+    DEPLOY,
+    PACE,
+    Inbox,
+    alertmanager,
+    free_address,
+    inbox,
+    prometheus,
+    replace,
+    shorten,
+    shorten_rules,
+)
+from test_rules import ALERTS
+
+RULES = (DEPLOY / "prometheus" / "rules.yml").read_text()
+PROMETHEUS = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
+ALERTMANAGER = (DEPLOY / "alertmanager" / "alertmanager.yml").read_text()
+
+
+async def firing(prometheus: aiohttp.ClientSession) -> set[str]:
+    """Alerts that Prometheus has firing."""
+    async with prometheus.get("/api/v1/alerts") as response:
+        alerts = (await response.json())["data"]["alerts"]
+    return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
+
+
+async def value(prometheus: aiohttp.ClientSession, expression: str) -> float:
+    """An instant query's one value, 0 where there is none."""
+    async with prometheus.get("/api/v1/query", params={"query": expression}) as response:
+        found = (await response.json())["data"]["result"]
+    return float(found[0]["value"][1]) if found else 0.0
+
+
+async def until(
+    condition: Callable[[], Awaitable[bool]], seen: Callable[[], object] = str, seconds: float = 60
+) -> None:
+    """Wait for a condition; fails after so many seconds, with what was seen until then."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not await condition():
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise AssertionError(f"never came true; seen: {seen()}") from None
+
+
+@dataclass
+class World:
+    """All that runs, and what has arrived."""
+
+    api: Api
+    exporter: Exporter
+    exporter_address: str
+    prometheus: aiohttp.ClientSession
+    alertmanager: aiohttp.ClientSession
+    inbox: Inbox
+
+    async def hidden(self) -> set[str]:
+        """Alerts that Alertmanager has and inhibits."""
+        async with self.alertmanager.get("/api/v2/alerts") as response:
+            alerts = await response.json()
+        return {alert["labels"]["alertname"] for alert in alerts if alert["status"]["inhibitedBy"]}
+
+    async def arrives(self, receiver: str, alert: str, status: str = "firing") -> dict[str, Any]:
+        """Wait until a receiver is told of an alert; returns it."""
+
+        async def has_arrived() -> bool:
+            return (alert, status) in self.inbox.names(receiver)
+
+        await until(has_arrived, lambda: {name: self.inbox.names(name) for name in self.inbox.alerts})
+        return self.inbox.alerts[receiver][self.inbox.names(receiver).index((alert, status))]
+
+
+@asynccontextmanager
+async def world(api: Api, exporter: StartExporter, folder: Path, **poll: str) -> AsyncIterator[World]:
+    """Everything started, and scraped.
+
+    Alertmanager comes last: Prometheus knows no targets in its first five seconds, which at our pace are a quarter of
+    an hour and rightly an InkitExporterDown.
+    """
+    running = await exporter(poll={"interval": shorten("60s"), "stale_after": shorten("5m")} | poll)
+    assert running.http._base_url is not None
+    here, there = running.http._base_url.authority, free_address()
+    # Milliseconds are too short a timeout on a busy machine; it may be as long as the interval.
+    scraping = replace(
+        PROMETHEUS, {"localhost:10465": here, "localhost:9093": there, "scrape_timeout: 10s": "scrape_timeout: 30s"}
+    )
+    async with inbox() as received, prometheus(shorten(scraping), shorten_rules(RULES), folder) as metrics:
+        routing = shorten(replace(ALERTMANAGER, {"localhost:9095": received.address}))
+
+        async def scraped() -> bool:
+            return await value(metrics, "inkit_up") == 1 and not await firing(metrics)
+
+        await until(scraped)
+        async with alertmanager(routing, folder, there) as alerts:
+            yield World(api, running, here, metrics, alerts, received)
+
+
+@dataclass
+class Traffic:
+    """Batches that keep coming; those for Salesforce fail while it is broken. There is plenty for Box, and it works."""
+
+    api: Api
+    broken: bool = False
+
+    async def flow(self) -> None:
+        for number in range(10_000):
+            salesforce = (0, 2, 0) if self.broken else (2, 0, 0)
+            new = batch(f"fb_{number}", age=0, destinations={"salesforce": salesforce, "box": (2000, 0, 0)})
+            self.api.batches = [new, *self.api.batches]
+            await asyncio.sleep(0.2)
+
+
+def expected(alert: str, **labels: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Labels, and the annotations that are the same each time."""
+    annotations = ALERTS[alert]["annotations"]
+    severity = ALERTS[alert]["labels"]["severity"]
+    return {"alertname": alert, "severity": severity, **labels}, {
+        name: annotations[name] for name in ("description", "runbook_url")
+    }
+
+
+def told(alert: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Labels and annotations of an alert that arrived, without its summary."""
+    return alert["labels"], {name: text for name, text in alert["annotations"].items() if name != "summary"}
+
+
+async def test_a_broken_destination_is_a_ticket_then_a_page_that_ends_when_it_is_mended(
+    api: Api, exporter: StartExporter, tmp_path: Path
+) -> None:
+    async with world(api, exporter, tmp_path) as running, asyncio.TaskGroup() as tasks:
+        traffic = Traffic(api)
+        flow = tasks.create_task(traffic.flow())
+
+        async def delivering() -> bool:
+            return await value(running.prometheus, 'inkit_documents_completed_total{destination="salesforce"}') > 0
+
+        await until(delivering)
+        assert running.inbox.alerts == {}
+        traffic.broken = True
+
+        page = await running.arrives("pager", "InkitDestinationDown")
+        assert told(page) == expected("InkitDestinationDown", account="default", destination="salesforce")
+        assert re.fullmatch(
+            r"Every document for salesforce fails \(Inkit account default\): \d+ failed in 30 minutes, none arrived",
+            page["annotations"]["summary"],
+        )
+        # The symptom came first, when some documents of the last half hour had arrived still. Now it is hidden.
+        (ticket,) = running.inbox.alerts["tickets"]
+        assert told(ticket) == expected("InkitDestinationFailing", account="default", destination="salesforce")
+        assert "InkitDestinationFailing" in await running.hidden()
+
+        traffic.broken = False
+        await running.arrives("pager", "InkitDestinationDown", "resolved")
+        assert running.inbox.names("pager") == [
+            ("InkitDestinationDown", "firing"),
+            ("InkitDestinationDown", "resolved"),
+        ]
+        assert running.inbox.alerts.keys() == {"pager", "tickets"}
+        flow.cancel()
+
+
+async def test_an_api_that_is_away_is_one_page_and_what_follows_of_it_is_hidden(
+    api: Api, exporter: StartExporter, tmp_path: Path
+) -> None:
+    """A batch is to be stuck in ten minutes of our pace, with the outage before. The numbers are kept for so long."""
+    waits = batch("fb_waits", age=(6 * 3600 - 600) / PACE, status="In Progress", destinations={"box": (0, 0, 5)})
+
+    async def no_answer(request: web.Request, _: Handler) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async with world(api, exporter, tmp_path, stale_after=shorten("12h")) as running:
+        api.batches = [waits]
+
+        async def waiting() -> bool:
+            return await value(running.prometheus, "inkit_batch_documents_in_progress") == 5
+
+        await until(waiting)
+        api.fault = no_answer
+
+        page = await running.arrives("pager", "InkitApiFailing")
+        labels = {"account": "default", "job": "inkit", "instance": running.exporter_address}
+        assert told(page) == expected("InkitApiFailing", **labels)
+        assert page["annotations"]["summary"] == ALERTS["InkitApiFailing"]["annotations"]["summary"].replace(
+            "{{ $labels.account }}", "default"
+        )
+
+        async def all_symptoms_are_hidden() -> bool:
+            return await running.hidden() >= {"InkitDataStale", "InkitBatchStuck"}
+
+        await until(all_symptoms_are_hidden)
+        assert await firing(running.prometheus) >= {"InkitApiFailing", "InkitDataStale", "InkitBatchStuck"}
+        await asyncio.sleep(3 * 300 / PACE)  # three intervals in which Alertmanager could send something
+        assert {name: running.inbox.names(name) for name in running.inbox.alerts} == {
+            "pager": [("InkitApiFailing", "firing")]
+        }
+
+        api.fault = None
+        await running.arrives("pager", "InkitApiFailing", "resolved")
+        # What is still wrong when the cause is gone is told then.
+        ticket = await running.arrives("tickets", "InkitBatchStuck")
+        assert told(ticket) == expected("InkitBatchStuck", account="default")
+
+
+async def test_an_exporter_that_is_gone_is_one_page_that_ends_when_it_is_back(
+    api: Api, exporter: StartExporter, tmp_path: Path
+) -> None:
+    async with world(api, exporter, tmp_path) as running:
+        await running.exporter.stop()
+        page = await running.arrives("pager", "InkitExporterDown")
+        assert told(page) == expected("InkitExporterDown", job="inkit", instance=running.exporter_address)
+        assert page["annotations"]["summary"] == f"Inkit exporter {running.exporter_address} does not answer Prometheus"
+        await asyncio.sleep(15 * 60 / PACE)  # longer than `for` of any alert about the exporter but for two
+        assert await firing(running.prometheus) == {"InkitExporterDown"}
+        await exporter(f"--web.listen-address={running.exporter_address}")
+        await running.arrives("pager", "InkitExporterDown", "resolved")
+        assert {name: running.inbox.names(name) for name in running.inbox.alerts} == {
+            "pager": [("InkitExporterDown", "firing"), ("InkitExporterDown", "resolved")]
+        }
+
+
+@pytest.mark.parametrize(
+    ("written", "shortened"),
+    [
+        ("for: 5m", "for: 1500ms"),
+        ("increase(a[3d]) > 20", "increase(a[1296000ms]) > 20"),
+        ("inkit:documents_failed:increase30m >= 10", "inkit:documents_failed:increase30m >= 10"),
+        ("rate1h > 14.4 in 2 hours", "rate1h > 14.4 in 2 hours"),
+    ],
+)
+def test_durations_are_shortened_and_nothing_else(written: str, shortened: str) -> None:
+    assert shorten(written) == shortened
+
+
+def test_shortened_rules_say_the_same() -> None:
+    def said(text: str) -> list[Any]:
+        rules = [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+        return [(rule.get("alert"), rule.get("record"), rule.get("labels"), rule.get("annotations")) for rule in rules]
+
+    assert said(shorten_rules(RULES)) == said(RULES)

@@ -75,13 +75,17 @@ class World:
             alerts = await response.json()
         return {alert["labels"]["alertname"] for alert in alerts if alert["status"]["inhibitedBy"]}
 
+    def arrived(self) -> dict[str, list[tuple[str, str]]]:
+        """Name and status of all that has arrived, by receiver."""
+        return {receiver: self.inbox.names(receiver) for receiver in self.inbox.alerts}
+
     async def arrives(self, receiver: str, alert: str, status: str = "firing") -> dict[str, Any]:
         """Wait until a receiver is told of an alert; returns it."""
 
         async def has_arrived() -> bool:
             return (alert, status) in self.inbox.names(receiver)
 
-        await until(has_arrived, lambda: {name: self.inbox.names(name) for name in self.inbox.alerts})
+        await until(has_arrived, self.arrived)
         return self.inbox.alerts[receiver][self.inbox.names(receiver).index((alert, status))]
 
 
@@ -204,12 +208,10 @@ async def test_an_api_that_is_away_is_one_page_and_what_follows_of_it_is_hidden(
         async def all_symptoms_are_hidden() -> bool:
             return await running.hidden() >= {"InkitDataStale", "InkitBatchStuck"}
 
-        await until(all_symptoms_are_hidden)
+        await until(all_symptoms_are_hidden, running.arrived)
         assert await firing(running.prometheus) >= {"InkitApiFailing", "InkitDataStale", "InkitBatchStuck"}
         await asyncio.sleep(3 * 300 / PACE)  # three intervals in which Alertmanager could send something
-        assert {name: running.inbox.names(name) for name in running.inbox.alerts} == {
-            "pager": [("InkitApiFailing", "firing")]
-        }
+        assert running.arrived() == {"pager": [("InkitApiFailing", "firing")]}
 
         api.fault = None
         await running.arrives("pager", "InkitApiFailing", "resolved")
@@ -230,9 +232,7 @@ async def test_an_exporter_that_is_gone_is_one_page_that_ends_when_it_is_back(
         assert await firing(running.prometheus) == {"InkitExporterDown"}
         await exporter(f"--web.listen-address={running.exporter_address}")
         await running.arrives("pager", "InkitExporterDown", "resolved")
-        assert {name: running.inbox.names(name) for name in running.inbox.alerts} == {
-            "pager": [("InkitExporterDown", "firing"), ("InkitExporterDown", "resolved")]
-        }
+        assert running.arrived() == {"pager": [("InkitExporterDown", "firing"), ("InkitExporterDown", "resolved")]}
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,26 @@ def test_an_alert_says_how_bad_it_is_what_happened_and_what_to_do(alert: str) ->
     assert len(re.findall(rf"^## {alert}$", RUNBOOKS, flags=re.MULTILINE)) == 1
 
 
+@pytest.mark.parametrize("alert", ALERTS)
+def test_a_runbook_says_what_it_means_whom_it_hurts_how_to_be_sure_and_what_to_do(alert: str) -> None:
+    text = RUNBOOKS.split(f"## {alert}\n")[1].split("\n## ")[0]
+    assert re.findall(r"^\*\*(\w+)\.\*\* \S", text, flags=re.MULTILINE) == ["Meaning", "Impact", "Confirm", "Do"]
+
+
+def test_promtool_can_read_every_query_in_the_documents(tmp_path: Path) -> None:
+    runbooks = [code.replace("\n", " ") for code in re.findall(r"`([^`]+)`", RUNBOOKS)]
+    queries = [code for code in runbooks if re.search(r"inkit[_:]\w|up\{", code)]
+    queries += re.findall(
+        r"^    (?!#)((?:.+\n(?:      .+\n)*))", (ROOT / "docs" / "metrics.md").read_text(), flags=re.MULTILINE
+    )
+    assert len(queries) > 40
+    rules = [{"record": f"inkit:query:number{number}", "expr": query} for number, query in enumerate(queries)]
+    path = tmp_path / "rules.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
+    done = subprocess.run(["promtool", "check", "rules", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_every_runbook_is_of_an_alert() -> None:
     assert re.findall(r"^## (.+)$", RUNBOOKS, flags=re.MULTILINE) == list(ALERTS)
 

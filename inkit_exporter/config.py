@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 import yaml
@@ -52,6 +52,7 @@ class Bytes(int):
         return cls(size)
 
 
+T = TypeVar("T")
 _PositiveInt = Annotated[int, Meta(ge=1)]
 
 
@@ -132,16 +133,43 @@ def parse(text: str) -> Settings:
     Raises:
         ConfigError: naming the place and the remedy.
     """
-    document = _read_yaml(text)
+    document = read_yaml(text)
     if not isinstance(document, dict):
         raise ConfigError("expected a mapping with the key `accounts`; see config.example.yaml")
     _refuse_tokens(document)
-    try:
-        settings = msgspec.convert(document, Settings, dec_hook=_decode_custom)
-    except msgspec.ValidationError as error:
-        raise ConfigError(_explain(str(error))) from None
+    settings = convert(document, Settings, reference="config.example.yaml")
     _check_accounts(settings.accounts)
     return msgspec.structs.replace(settings, poll=_fit_to_interval(settings.poll, given=document.get("poll") or {}))
+
+
+def read_yaml(text: str) -> object:
+    """YAML's safe subset, without aliases and keys given twice.
+
+    Raises:
+        ConfigError: naming the line.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigError(f"{place}{error.problem or 'not valid YAML'}") from None
+    except yaml.reader.ReaderError as error:
+        raise ConfigError(f"position {error.position}: a character that YAML does not allow; remove it") from None
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError) as error:
+        raise ConfigError(f"not valid YAML ({type(error).__name__})") from None
+
+
+def convert(document: object, kind: type[T], *, reference: str) -> T:
+    """A document as settings of a kind.
+
+    Raises:
+        ConfigError: naming the place, and the reference that documents the keys.
+    """
+    try:
+        return msgspec.convert(document, kind, dec_hook=_decode_custom)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error), reference)) from None
 
 
 class Shard(Struct, frozen=True):
@@ -221,19 +249,6 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_yaml(text: str) -> object:
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError(f"{place}{error.problem or 'not valid YAML'}") from None
-    except yaml.reader.ReaderError as error:
-        raise ConfigError(f"position {error.position}: a character that YAML does not allow; remove it") from None
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError) as error:
-        raise ConfigError(f"not valid YAML ({type(error).__name__})") from None
-
-
 def _decode_custom(target: type, value: object) -> object:
     if target is Seconds:
         return Seconds.parse(value)
@@ -242,14 +257,14 @@ def _decode_custom(target: type, value: object) -> object:
     raise NotImplementedError(target)
 
 
-def _explain(message: str) -> str:
+def _explain(message: str, reference: str) -> str:
     """Put the place first: msgspec says `… - at `$.poll.interval``."""
     text, _, place = message.partition(" - at `$")
     place = place.rstrip("`").lstrip(".")
     if unknown := re.search(r"unknown field `(.*)`", text, re.DOTALL):
-        return f"{place + '.' if place else ''}{unknown[1]}: unknown key; config.example.yaml lists all keys"
+        return f"{place + '.' if place else ''}{unknown[1]}: unknown key; {reference} lists all keys"
     if missing := re.search(r"missing required field `(.*)`", text):
-        return f"{place + '.' if place else ''}{missing[1]}: missing; config.example.yaml shows it"
+        return f"{place + '.' if place else ''}{missing[1]}: missing; {reference} shows it"
     return f"{place + ': ' if place else ''}{text[:1].lower()}{text[1:]}"
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import stamina
 import structlog
 
-from inkit_exporter import __version__, config, demo, logs, web
+from inkit_exporter import __version__, config, demo, logs, web, webconfig
 from inkit_exporter.accounts import Accounts
 from inkit_exporter.client import open_session
 from inkit_exporter.config import AccountSettings, ApiSettings, ConfigError, PollSettings, Seconds, Settings, Shard
@@ -23,6 +23,7 @@ from inkit_exporter.exposition import TEXT, Exposition
 from inkit_exporter.flags import DEFAULT_ADDRESS, PROGRAM, make_parser, parse_address
 from inkit_exporter.metrics import REVISION_ENV, ProcessMetrics
 from inkit_exporter.status import make_status
+from inkit_exporter.webguard import LiveWebSettings, protect
 
 _OWN_PATHS = frozenset({"/", "/api/v1/status", "/-/healthy", "/-/ready", "/-/reload"})
 
@@ -36,9 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = make_parser().parse_args(arguments)
     try:
-        _refuse_what_is_not_there(options)
         if options.config_check:
-            return _check(options.config_file)
+            return _check(options.config_file, options.web_config_file)
         settings = _settings(options)
     except ConfigError as error:
         return _complain(error)
@@ -62,6 +62,7 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
     stop = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+    live = LiveWebSettings(options.web_config_file) if options.web_config_file else None
     async with AsyncExitStack() as stack:
         environ: Mapping[str, str] = os.environ
         if options.demo:
@@ -94,9 +95,12 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
             reload=reload if options.web_enable_lifecycle else None,
             max_requests=options.web_max_requests,
         )
+        if live:
+            protect(app, live)
         listen = options.web_listen_address or [parse_address(DEFAULT_ADDRESS)]
+        tls = live.ssl_context if live else None
         try:
-            end_serving, addresses = await web.start(app, listen, options.web_max_connections)
+            end_serving, addresses = await web.start(app, listen, options.web_max_connections, tls)
         except OSError as error:
             raise ConfigError(f"--web.listen-address: {error.strerror or error}; choose another or free it") from None
         stack.push_async_callback(accounts.stop)
@@ -113,9 +117,11 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
             accounts=_names(accounts),
             addresses=",".join(addresses),
             telemetry_path=options.web_telemetry_path,
+            **({"protected_by": ",".join(sorted(live.protections)) or "nothing"} if live else {}),
         )
         if options.demo:
-            _tell_of_demo(addresses, options.web_telemetry_path)
+            scheme = "https" if tls else "http"
+            _tell_of_demo(f"{scheme}://localhost:{addresses[0].rpartition(':')[2]}", options.web_telemetry_path)
         await stop.wait()
         log.info("stopping")
     return 0
@@ -155,13 +161,12 @@ async def _demo(seed: int) -> AsyncIterator[tuple[Settings, Mapping[str, str]]]:
         yield settings, {config.DEFAULT_TOKEN_ENV: token}
 
 
-def _tell_of_demo(addresses: Sequence[str], telemetry_path: str) -> None:
-    port = addresses[0].rpartition(":")[2]
+def _tell_of_demo(url: str, telemetry_path: str) -> None:
     print(
         f"""
 The exporter polls a simulated Inkit API, where a day's work takes ten minutes.
-  Metrics      http://localhost:{port}{telemetry_path}
-  Status page  http://localhost:{port}/
+  Metrics      {url}{telemetry_path}
+  Status page  {url}/
 Your own account:  INKIT_API_TOKEN=<key> python exporter.py        (end this with Ctrl-C)
 """,
         flush=True,
@@ -188,9 +193,14 @@ def _settings(options: argparse.Namespace) -> Settings:
     return settings
 
 
-def _check(path: Path | None) -> int:
-    if path is None:
-        raise ConfigError("--config.check: name the file to check with --config.file")
+def _check(path: Path | None, web_path: Path | None) -> int:
+    if path is None and web_path is None:
+        raise ConfigError("--config.check: name the file to check with --config.file, or --web.config.file")
+    checks = ((path, _check_settings), (web_path, _check_web_settings))
+    return max(check(path) for path, check in checks if path)
+
+
+def _check_settings(path: Path) -> int:
     try:
         settings = config.load(path)
     except ConfigError as error:
@@ -205,6 +215,16 @@ def _check(path: Path | None) -> int:
     return 0
 
 
+def _check_web_settings(path: Path) -> int:
+    try:
+        settings = webconfig.load(path)
+    except ConfigError as error:
+        _complain(error)
+        return 1
+    print(f"{path}: ok, protected by: {', '.join(sorted(settings.protections)) or 'nothing'}")
+    return 0
+
+
 def _complain(error: ConfigError) -> int:
     print(f"{PROGRAM}: {_one_line(error)}", file=sys.stderr)
     return 2
@@ -212,8 +232,3 @@ def _complain(error: ConfigError) -> int:
 
 def _one_line(error: ConfigError) -> str:
     return " ".join(str(error).split())
-
-
-def _refuse_what_is_not_there(options: argparse.Namespace) -> None:
-    if options.web_config_file:
-        raise ConfigError(f"--web.config.file: is not supported by version {__version__}; leave it out")

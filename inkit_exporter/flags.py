@@ -39,7 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config.file", dest="config_file", type=Path, metavar="PATH", help="YAML; see config.example.yaml")
-    add("--config.check", dest="config_check", action="store_true", help="check the configuration file and exit")
+    add("--config.check", dest="config_check", action="store_true", help="check the configuration files and exit")
     add("--once", action="store_true", help="poll every account once, print the metrics, and exit")
     add("--demo", action="store_true", help="export a simulated Inkit API: no key, no configuration")
     add("--demo.seed", dest="demo_seed", type=int, default=1, metavar="N", help="which simulated days (default 1)")
@@ -54,7 +54,13 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--web.telemetry-path", dest="web_telemetry_path", default="/metrics", metavar="PATH", help="(default /metrics)"
     )
-    add("--web.config.file", dest="web_config_file", type=Path, metavar="PATH", help="not supported yet")
+    add(
+        "--web.config.file",
+        dest="web_config_file",
+        type=Path,
+        metavar="PATH",
+        help="TLS and basic auth; see docs/web-configuration.md",
+    )
     add("--web.enable-lifecycle", dest="web_enable_lifecycle", action="store_true", help="allow POST /-/reload")
     add(
         "--web.max-requests",

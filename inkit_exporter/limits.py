@@ -16,6 +16,9 @@ DEFAULT_CONNECTIONS: Final = 512
 IDLE_SECONDS: Final = 130.0
 """Until a connection is closed on which no whole request came: longer than Prometheus' longest usual interval."""
 
+HANDSHAKE_SECONDS: Final = 10.0
+"""Until a connection is closed whose TLS handshake does not come to an end: as long as a whole scrape may take."""
+
 ANSWER_SECONDS: Final = 30.0
 """Until a client is cut off that does not read its answer: longer than Prometheus waits."""
 

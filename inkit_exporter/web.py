@@ -1,6 +1,7 @@
 """The HTTP side: metrics, health, and the status page. It knows what to serve only by the functions it is given."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final
 
@@ -128,9 +129,12 @@ def _compressed(body: bytes, content_type: str) -> web.Response:
 
 
 async def start(
-    app: web.Application, addresses: Sequence[tuple[str | None, int]], max_connections: int
+    app: web.Application,
+    addresses: Sequence[tuple[str | None, int]],
+    max_connections: int,
+    ssl_context: ssl.SSLContext | None,
 ) -> tuple[Callable[[], Awaitable[None]], list[str]]:
-    """Serve on every address; returns what ends it, and the addresses in use.
+    """Serve on every address, with TLS if there is a context; returns what ends it, and the addresses in use.
 
     Raises:
         OSError: an address can't be listened on.
@@ -148,7 +152,15 @@ async def start(
     try:
         make_connection = limits.limit_connections(runner.server, max_connections)
         for host, port in addresses:
-            listeners.append(await asyncio.get_running_loop().create_server(make_connection, host, port, backlog=1024))
+            listener = await asyncio.get_running_loop().create_server(
+                make_connection,
+                host,
+                port,
+                backlog=1024,
+                ssl=ssl_context,
+                ssl_handshake_timeout=limits.HANDSHAKE_SECONDS if ssl_context else None,
+            )
+            listeners.append(listener)
     except BaseException:
         await stop()
         raise

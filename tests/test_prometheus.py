@@ -3,12 +3,16 @@
 import asyncio
 import re
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import bcrypt
+import trustme
 import yaml
-from conftest import ROOT, Api, StartExporter, batch, up
+from conftest import ROOT, Api, Exporter, StartExporter, batch, up
 
 
 def readme_config() -> dict[str, Any]:
@@ -35,34 +39,68 @@ async def query(http: aiohttp.ClientSession, expression: str) -> dict[str, str]:
     return {str(dict(sorted(one["metric"].items()))): one["value"][1] for one in found}
 
 
-async def test_prometheus_scrapes_what_the_api_holds(api: Api, exporter: StartExporter, tmp_path: Path) -> None:
-    api.batches = [batch("fb_1", destinations={"salesforce": (4, 3, 0), 'Östlich "7"\n': (1, 0, 0)})]
-    running = await exporter()
-    await running.wait_for(lambda s: up(s) == 1)
+@asynccontextmanager
+async def scraping(running: Exporter, folder: Path, **job: Any) -> AsyncIterator[aiohttp.ClientSession]:
+    """Prometheus with the README's configuration, changed only in where the exporter is and how often it is asked."""
     assert running.http._base_url is not None
     config = readme_config() | {"global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"}}
     config["scrape_configs"][0] |= {
         "scrape_interval": "200ms",
         "static_configs": [{"targets": [running.http._base_url.authority]}],
-    }
-    path = tmp_path / "prometheus.yml"
+    } | job
+    path = folder / "prometheus.yml"
     path.write_text(yaml.safe_dump(config))
     port = free_port()
     process = await asyncio.create_subprocess_exec(
         "prometheus",
         f"--config.file={path}",
-        f"--storage.tsdb.path={tmp_path / 'data'}",
+        f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http, asyncio.timeout(30):
-            while not (failed := await query(http, "sum by (destination) (inkit_batch_documents_failed)")):
-                await asyncio.sleep(0.1)
-            assert failed == {"{'destination': 'salesforce'}": "3", "{'destination': 'östlich_7'}": "0"}
-            assert set((await query(http, 'up{job="inkit"}')).values()) == {"1"}
-            assert set((await query(http, "inkit_exporter_build_info")).values()) == {"1"}
+            yield http
     finally:
         process.terminate()
         await process.wait()
+
+
+async def test_prometheus_scrapes_what_the_api_holds(api: Api, exporter: StartExporter, tmp_path: Path) -> None:
+    api.batches = [batch("fb_1", destinations={"salesforce": (4, 3, 0), 'Östlich "7"\n': (1, 0, 0)})]
+    running = await exporter()
+    await running.wait_for(lambda s: up(s) == 1)
+    async with scraping(running, tmp_path) as http:
+        while not (failed := await query(http, "sum by (destination) (inkit_batch_documents_failed)")):
+            await asyncio.sleep(0.1)
+        assert failed == {"{'destination': 'salesforce'}": "3", "{'destination': 'östlich_7'}": "0"}
+        assert set((await query(http, 'up{job="inkit"}')).values()) == {"1"}
+        assert set((await query(http, "inkit_exporter_build_info")).values()) == {"1"}
+
+
+async def test_prometheus_scrapes_over_tls_with_a_client_certificate_and_a_password(
+    api: Api, exporter: StartExporter, tmp_path: Path
+) -> None:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    for name in ("server", "client"):
+        cert = ca.issue_cert("127.0.0.1")
+        cert.cert_chain_pems[0].write_to_path(str(tmp_path / f"{name}.pem"))
+        cert.private_key_pem.write_to_path(str(tmp_path / f"{name}.key"))
+    tls = {"cert_file": "server.pem", "key_file": "server.key", "client_ca_file": "ca.pem"}
+    users = {"prometheus": bcrypt.hashpw("pässword".encode(), bcrypt.gensalt(10)).decode()}
+    web_config = {
+        "tls_server_config": tls | {"client_auth_type": "RequireAndVerifyClientCert"},
+        "basic_auth_users": users,
+    }
+    (tmp_path / "web.yml").write_text(yaml.safe_dump(web_config))
+    running = await exporter(f"--web.config.file={tmp_path / 'web.yml'}")
+    job = {
+        "scheme": "https",
+        "tls_config": {"ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.key"},
+        "basic_auth": {"username": "prometheus", "password": "pässword"},
+    }
+    async with scraping(running, tmp_path, **job) as http:
+        while set((await query(http, 'up{job="inkit"}')).values()) != {"1"}:
+            await asyncio.sleep(0.1)

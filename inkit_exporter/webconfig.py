@@ -1,0 +1,188 @@
+"""TLS, basic auth, headers and rate limit, in the file format of Prometheus' exporter-toolkit.
+
+docs/web-configuration.md documents every key.
+"""
+
+import os
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from msgspec import Struct
+
+from inkit_exporter.config import ConfigError, convert, read_yaml
+from inkit_exporter.webtls import Read, TlsContext, TlsSection, choose, make_context
+
+
+class RateLimit(Struct, frozen=True):
+    """A token bucket: `burst` requests at once, and one more each interval."""
+
+    interval_ns: int
+    burst: int
+
+
+@dataclass(frozen=True)
+class WebSettings:
+    """A validated web configuration, its certificates loaded.
+
+    Attributes:
+        context: what TLS connections use; None where the configuration has no TLS.
+        users: bcrypt hashes by user name; none stands for no basic auth.
+        decoy: what the passwords of unknown users are compared to, as costly as the dearest real hash.
+        protections: the keys that keep somebody out.
+        files: every file that was read, as it was then.
+    """
+
+    context: TlsContext | None
+    users: Mapping[bytes, bytes]
+    decoy: bytes
+    headers: Mapping[str, str]
+    rate_limit: RateLimit | None
+    protections: frozenset[str]
+    files: Mapping[Path, tuple[int, ...]]
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether no file has changed since; links are followed, as Kubernetes swaps those."""
+        try:
+            return all(_signature(path.stat()) == signature for path, signature in self.files.items())
+        except OSError:
+            return False
+
+
+def load(path: Path) -> WebSettings:
+    """Read and validate a web configuration and the files it names.
+
+    Raises:
+        ConfigError: naming the file, the place in it, and the remedy.
+    """
+    files: dict[Path, tuple[int, ...]] = {}
+
+    def read(path: Path, place: str) -> bytes:
+        try:
+            with path.open("rb") as file:
+                files[path] = _signature(os.fstat(file.fileno()))  # before reading: a change meanwhile is seen later
+                return file.read()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{place}can't be read: {getattr(error, 'strerror', None) or error}") from None
+
+    try:
+        document = _without_nulls(read_yaml(read(path, "").decode()))
+        config = convert({} if document is None else document, _WebConfig, reference="docs/web-configuration.md")
+        context = _context(config.tls_server_config, path.parent, read)
+        users = {user.encode(): _check_hash(user, text) for user, text in config.basic_auth_users.items()}
+        in_force = {
+            "tls_server_config": context is not None,
+            "client_auth_type": context is not None and context.verify_mode is ssl.CERT_REQUIRED,
+            "client_allowed_sans": context is not None and bool(context.allowed_sans),
+            "basic_auth_users": bool(users),
+        }
+        return WebSettings(
+            context=context,
+            users=users,
+            decoy=b"$2b$%02d$" % max((int(text[4:6]) for text in users.values()), default=10) + b"." * 53,
+            headers=_check_headers(config.http_server_config.headers),
+            rate_limit=_check_rate_limit(config.rate_limit),
+            protections=frozenset(key for key, on in in_force.items() if on),
+            files=files,
+        )
+    except UnicodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class _HttpSection(_Section, frozen=True):
+    http2: bool = True
+    headers: dict[str, str | int] = {}  # YAML makes a number of `X-XSS-Protection: 0`
+
+
+class _RateSection(_Section, frozen=True):
+    interval: str | int = 0
+    burst: int = 0
+
+
+class _WebConfig(_Section, frozen=True):
+    tls_server_config: TlsSection = TlsSection()
+    http_server_config: _HttpSection = _HttpSection()
+    rate_limit: _RateSection = _RateSection()
+    basic_auth_users: dict[str, str | None] = {}
+
+
+_HEADERS: Mapping[str, tuple[str, ...]] = {
+    "Strict-Transport-Security": (),
+    "X-Content-Type-Options": ("nosniff",),
+    "X-Frame-Options": ("deny", "sameorigin"),
+    "X-XSS-Protection": (),
+    "Content-Security-Policy": (),
+}
+_HASH = re.compile(r"(?a)\$2[aby]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
+_DURATION_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ns|us|µs|ms|s|m|h)")
+
+
+def _context(section: TlsSection, folder: Path, read: Read) -> TlsContext | None:
+    if section == TlsSection():
+        return None
+    try:
+        return make_context(section, folder, read)
+    except ConfigError as error:
+        raise ConfigError(f"tls_server_config.{error}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"tls_server_config: OpenSSL refuses it ({error})") from None
+
+
+def _check_hash(user: str, text: str | None) -> bytes:
+    if ":" in user:
+        raise ConfigError("basic_auth_users: a user's name can't hold a colon; rename it")
+    if not _HASH.fullmatch(text or ""):
+        raise ConfigError(f'basic_auth_users.{user}: is not a bcrypt hash; make one with htpasswd -nBC 10 ""')
+    return (text or "").encode()
+
+
+def _check_headers(headers: Mapping[str, str | int]) -> Mapping[str, str]:
+    checked = {}
+    for name, value in headers.items():
+        place, text = f"http_server_config.headers.{name}", str(value)
+        accepted = choose(name, _HEADERS, place)
+        if text and accepted and text not in accepted:
+            raise ConfigError(f"{place}: must be {' or '.join(accepted)}")
+        if not text.isprintable():
+            raise ConfigError(f"{place}: must be one line of text")
+        if text:
+            checked[name] = text
+    return checked
+
+
+def _check_rate_limit(rate: _RateSection) -> RateLimit | None:
+    text = str(rate.interval)
+    if text == "0":
+        return None
+    if not re.fullmatch(f"(?a)({_DURATION.pattern})+", text):
+        raise ConfigError("rate_limit.interval: is not a duration; write it like 100ms, 1s or 1m30s, or 0 for no limit")
+    if rate.burst < 1:
+        raise ConfigError("rate_limit.burst: must be 1 or more, or every request would be refused")
+    interval = sum(int(Decimal(number) * _DURATION_NS[unit]) for number, unit in _DURATION.findall(text))
+    return RateLimit(interval, rate.burst) if interval else None
+
+
+def _without_nulls(document: object) -> object:
+    """A key without a value is as good as absent, as in Go's YAML; but a user without a hash is no user less."""
+    if not isinstance(document, dict):
+        return document
+    return {
+        key: value if key == "basic_auth_users" else _without_nulls(value)
+        for key, value in document.items()
+        if value is not None
+    }
+
+
+def _signature(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

@@ -1,0 +1,212 @@
+"""The TLS section of a web configuration, made into what connections use."""
+
+import os
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from msgspec import Struct
+
+from inkit_exporter.config import ConfigError
+
+T = TypeVar("T")
+Read = Callable[[Path, str], bytes]
+
+
+class TlsSection(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`tls_server_config`, as it is written."""
+
+    cert: str = ""
+    key: str = ""
+    client_ca: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    client_ca_file: str = ""
+    client_auth_type: str = ""
+    client_allowed_sans: tuple[str, ...] | None = None
+    min_version: str = "TLS12"
+    max_version: str = "TLS13"
+    cipher_suites: tuple[str, ...] = ()
+    prefer_server_cipher_suites: bool = True
+    curve_preferences: tuple[str, ...] = ()
+
+
+class _CheckedObject(ssl.SSLObject):
+    """A connection whose client certificate must have one of the allowed names, where there are any."""
+
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        allowed = getattr(self.context, "allowed_sans", None)
+        if allowed and allowed.isdisjoint(_sans(self.getpeercert() or {})):
+            raise ssl.SSLCertVerificationError("the client certificate has none of client_allowed_sans")
+
+
+class TlsContext(ssl.SSLContext):
+    """A context that can ask for names in the clients' certificates."""
+
+    sslobject_class = _CheckedObject
+    allowed_sans: frozenset[str] = frozenset()
+
+
+def make_context(section: TlsSection, folder: Path, read: Read) -> TlsContext:
+    """The context that a section describes.
+
+    Args:
+        section: the section.
+        folder: to which its file names are relative.
+        read: reads a file, or raises ConfigError, which begins with the text it is given.
+
+    Raises:
+        ConfigError: naming the place within the section, and the remedy.
+    """
+    cert, key, client_ca = (_read_pem(section, name, folder, read) for name in ("cert", "key", "client_ca"))
+    for name, pem in (("cert_file", cert), ("key_file", key)):
+        if not pem.text:
+            raise ConfigError(f"{name}: missing or empty; TLS needs a certificate and its key")
+    _check_certificates(cert.text, "cert_file")
+    context = TlsContext(ssl.PROTOCOL_TLS_SERVER)
+    _load_pair(context, cert, key)
+    _set_client_policy(context, section, client_ca.text)
+    _set_algorithms(context, section)
+    return context
+
+
+def choose(name: str, choices: Mapping[str, T], place: str) -> T:
+    """What a name stands for. Raises ConfigError, with the place and the names there are."""
+    if name not in choices:
+        raise ConfigError(f"{place}: `{name}` is unknown; known are {', '.join(choices)}")
+    return choices[name]
+
+
+_VERIFY_MODES = {
+    "NoClientCert": ssl.CERT_NONE,
+    "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
+    "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
+}
+_UNVERIFIED = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
+# OpenSSL 3 refuses 1.0 and 1.1 at its default security level, so that as a minimum they come to the same as 1.2.
+_VERSIONS = dict.fromkeys(("TLS10", "TLS11", "TLS12"), ssl.TLSVersion.TLSv1_2) | {"TLS13": ssl.TLSVersion.TLSv1_3}
+# OpenSSL's name by Go's; those of TLS 1.3 can't be chosen, neither in Go nor in Python.
+_SUITES = {
+    f"TLS_ECDHE_{key}_WITH_{name}": f"ECDHE-{key}-{openssl_name}"
+    for key in ("RSA", "ECDSA")
+    for name, openssl_name in {
+        "AES_128_CBC_SHA": "AES128-SHA",
+        "AES_256_CBC_SHA": "AES256-SHA",
+        "AES_128_GCM_SHA256": "AES128-GCM-SHA256",
+        "AES_256_GCM_SHA384": "AES256-GCM-SHA384",
+        "CHACHA20_POLY1305_SHA256": "CHACHA20-POLY1305",
+    }.items()
+} | dict.fromkeys(("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"), "")
+_CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
+
+
+class _Pem(NamedTuple):
+    text: str
+    path: Path | None
+
+
+def _read_pem(section: TlsSection, key: str, folder: Path, read: Read) -> _Pem:
+    inline, name = getattr(section, key), getattr(section, f"{key}_file")
+    if not name:
+        return _Pem(inline.encode("ascii", "replace").decode(), None)
+    if inline:
+        raise ConfigError(f"{key}: excludes {key}_file; keep one of them")
+    path = folder / name
+    return _Pem(read(path, f"{key}_file: {path} ").decode("ascii", "replace"), path)
+
+
+def _load_pair(context: ssl.SSLContext, cert: _Pem, key: _Pem) -> None:
+    try:
+        with _as_path(cert) as cert_path, _as_path(key) as key_path:
+            context.load_cert_chain(cert_path, key_path, password=lambda: "")  # or OpenSSL would ask the terminal
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ConfigError("key_file: is not the key of the certificate in cert_file") from None
+        reason = error.reason or "unreadable"
+        raise ConfigError(f"key_file: is not a PEM key without a password, or not one for TLS ({reason})") from None
+    except OSError as error:
+        raise ConfigError(f"cert_file: can't be read: {error.strerror or error}") from None
+
+
+def _check_certificates(text: str, place: str) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=text)
+    except (ssl.SSLError, ValueError):
+        raise ConfigError(f"{place}: holds no valid certificate in PEM form") from None
+
+
+@contextmanager
+def _as_path(pem: _Pem) -> Iterator[Path | str]:
+    """OpenSSL takes certificates and keys from files only; inline ones become a file in memory, never on a disk."""
+    if pem.path:
+        yield pem.path
+        return
+    if not hasattr(os, "memfd_create"):
+        raise ConfigError("cert, key: in the file itself need Linux; write cert_file and key_file")
+    with os.fdopen(os.memfd_create("pem"), "wb") as file:
+        file.write(pem.text.encode())
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"
+
+
+def _set_client_policy(context: TlsContext, section: TlsSection, client_ca: str) -> None:
+    kind = section.client_auth_type or "NoClientCert"
+    if kind in _UNVERIFIED:
+        raise ConfigError(
+            f"client_auth_type: Python can't take certificates that no CA vouches for, as {kind} does; "
+            "write RequireAndVerifyClientCert, or NoClientCert to let any client in"
+        )
+    context.verify_mode = mode = choose(kind, _VERIFY_MODES, "client_auth_type")
+    if mode is ssl.CERT_NONE and (section.client_ca or section.client_ca_file):
+        raise ConfigError("client_auth_type: missing; client_ca_file is for RequireAndVerifyClientCert")
+    if mode is not ssl.CERT_NONE:
+        if not client_ca:
+            raise ConfigError(f"client_ca_file: missing or empty; {kind} needs the CA of the clients")
+        _check_certificates(client_ca, "client_ca_file")
+        context.load_verify_locations(cadata=client_ca)
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as Go: an intermediate CA may be the one trusted
+    if section.client_allowed_sans is not None:
+        if mode is not ssl.CERT_REQUIRED:
+            raise ConfigError("client_allowed_sans: needs client_auth_type: RequireAndVerifyClientCert")
+        if not section.client_allowed_sans:
+            raise ConfigError("client_allowed_sans: is empty, so nobody could connect; list names")
+        context.allowed_sans = frozenset(section.client_allowed_sans)
+
+
+def _set_algorithms(context: ssl.SSLContext, section: TlsSection) -> None:
+    if section.max_version in ("TLS10", "TLS11"):
+        raise ConfigError(f"max_version: OpenSSL no longer speaks {section.max_version}; write TLS12 or TLS13")
+    least = choose(section.min_version, _VERSIONS, "min_version")
+    most = choose(section.max_version, _VERSIONS, "max_version")
+    suites = [choose(name, _SUITES, "cipher_suites") for name in section.cipher_suites]
+    if any(suites):
+        context.set_ciphers(":".join(filter(None, suites)))
+    elif suites:
+        least = ssl.TLSVersion.TLSv1_3  # no suite is left for the version before
+    if least > most:
+        raise ConfigError("max_version: leaves no version with what min_version and cipher_suites ask for; raise it")
+    context.minimum_version, context.maximum_version = least, most
+    if not section.prefer_server_cipher_suites:
+        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    curves = [choose(name, _CURVES, "curve_preferences") for name in section.curve_preferences]
+    if len(curves) > 1:
+        raise ConfigError("curve_preferences: Python takes one curve only; keep one, or leave it out")
+    for curve in curves:
+        context.set_ecdh_curve(curve)
+
+
+def _sans(certificate: Mapping[str, Any]) -> set[str]:
+    """The subject alternative names of a peer's certificate, IP addresses as Go writes them."""
+    names = set()
+    for kind, value in certificate.get("subjectAltName", ()):
+        if kind in ("DNS", "email", "URI"):
+            names.add(value)
+        elif kind == "IP Address":
+            with suppress(ValueError):
+                address = ip_address(value.strip())
+                names.add(str((isinstance(address, IPv6Address) and address.ipv4_mapped) or address))
+    return names

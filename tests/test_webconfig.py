@@ -1,0 +1,574 @@
+"""TLS, basic auth, headers and rate limit by `--web.config.file`, as clients of the exporter see them."""
+
+import asyncio
+import re
+import ssl
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import bcrypt
+import pytest
+import trustme
+import yaml
+from aiohttp.web import Application
+from conftest import ROOT, Api, Exporter, StartExporter, run_to_end, write_config
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from inkit_exporter import limits, web
+from inkit_exporter.config import ConfigError
+from inkit_exporter.webconfig import load
+from inkit_exporter.webguard import LiveWebSettings
+from inkit_exporter.webtls import TlsSection
+
+REFERENCE = (ROOT / "docs" / "web-configuration.md").read_text()
+SERVER = {"cert_file": "server.pem", "key_file": "server.key"}
+CLIENTS = SERVER | {"client_ca_file": "clients.pem"}
+VERIFIED = CLIENTS | {"client_auth_type": "RequireAndVerifyClientCert"}
+HASH = bcrypt.hashpw(b"right", bcrypt.gensalt(4)).decode()
+
+
+@dataclass
+class World:
+    """A folder with a web configuration and the certificates it names."""
+
+    folder: Path
+    ca: trustme.CA
+    clients_ca: trustme.CA
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "web.yml"
+
+    def write(self, tls: dict[str, Any] | None = None, **sections: Any) -> Path:
+        """Write the configuration, as an editor does: in place of the old file."""
+        return self.write_text(yaml.safe_dump(({"tls_server_config": tls} if tls else {}) | sections))
+
+    def write_text(self, text: str) -> Path:
+        new = self.path.with_suffix(".new")
+        new.write_text(text)
+        return new.rename(self.path)
+
+    def issue(self) -> trustme.LeafCert:
+        """A new certificate for the server, put where the old one was."""
+        cert = self.ca.issue_cert("127.0.0.1", "localhost")
+        (self.folder / "server.pem").write_bytes(b"".join(blob.bytes() for blob in cert.cert_chain_pems))
+        (self.folder / "server.key").write_bytes(cert.private_key_pem.bytes())
+        return cert
+
+    def client(self, cert: trustme.LeafCert | None = None) -> ssl.SSLContext:
+        """A client that trusts the server's CA, and maybe has a certificate of its own."""
+        context = ssl.create_default_context()
+        self.ca.configure_trust(context)
+        if cert:
+            cert.configure_cert(context)
+        return context
+
+
+@pytest.fixture(scope="session")
+def authorities() -> tuple[trustme.CA, trustme.CA]:
+    return trustme.CA(), trustme.CA()
+
+
+@pytest.fixture
+def world(tmp_path: Path, authorities: tuple[trustme.CA, trustme.CA]) -> World:
+    folder = tmp_path / "web"
+    folder.mkdir()
+    world = World(folder, *authorities)
+    world.issue()
+    world.clients_ca.cert_pem.write_to_path(str(folder / "clients.pem"))
+    return world
+
+
+@dataclass
+class Server:
+    """An exporter that may speak TLS."""
+
+    exporter: Exporter
+
+    @property
+    def address(self) -> tuple[str, int]:
+        url = self.exporter.http._base_url
+        assert url is not None and url.host is not None and url.port is not None
+        return url.host, url.port
+
+    async def get(
+        self, path: str = "/metrics", tls: ssl.SSLContext | None = None, auth: tuple[str, str] | None = None, **kw: Any
+    ) -> tuple[int, Any]:
+        """Status and headers over a connection of its own."""
+        url = f"{'https' if tls else 'http'}://{':'.join(map(str, self.address))}{path}"
+        headers = ({"Authorization": aiohttp.encode_basic_auth(*auth)} if auth else {}) | kw.pop("headers", {})
+        async with (
+            aiohttp.ClientSession() as http,
+            http.request(kw.pop("method", "GET"), url, ssl=tls or True, headers=headers, **kw) as response,
+        ):
+            await response.read()
+            return response.status, response.headers
+
+    async def admits(self, tls: ssl.SSLContext | None) -> bool:
+        """Whether a client gets an answer, be it over a connection of its own or not at all."""
+        try:
+            return (await self.get(tls=tls))[0] == 200
+        except (aiohttp.ClientError, ConnectionError):
+            return False
+
+    async def connect(self, tls: ssl.SSLContext) -> ssl.SSLObject:
+        """The TLS connection, once its handshake is done and it has brought an answer."""
+        reader, writer = await asyncio.open_connection(*self.address, ssl=tls)
+        writer.write(b"GET /-/healthy HTTP/1.0\r\n\r\n")
+        assert b" 200 OK" in await reader.readline()
+        connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
+        writer.close()
+        return connection
+
+    async def logs(self, text: str) -> None:
+        """Wait for a line in the log."""
+        async with asyncio.timeout(10):
+            while not any(text in line for line in self.exporter.log):
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def serve(api: Api, exporter: StartExporter, world: World) -> Callable[..., Any]:
+    async def serve(*flags: str) -> Server:
+        return Server(await exporter(f"--web.config.file={world.path}", *flags))
+
+    return serve
+
+
+async def test_tls_is_served_and_plain_http_is_not(world: World, serve: Any) -> None:
+    world.write(SERVER)
+    server = await serve()
+    assert (await server.get(tls=world.client()))[0] == 200
+    assert not await server.admits(None)
+    assert not await server.admits(ssl.create_default_context())  # which knows nothing of the CA
+    assert any("protected_by=tls_server_config" in line for line in server.exporter.log)
+
+
+async def test_a_client_that_never_ends_its_handshake_is_cut_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "HANDSHAKE_SECONDS", 0.1)
+    live = LiveWebSettings(world.write(SERVER))
+    stop, (address,) = await web.start(Application(), [("127.0.0.1", 0)], 0, live.ssl_context)
+    reader, writer = await asyncio.open_connection(*address.split(":"))
+    async with asyncio.timeout(10):
+        assert await reader.read() == b""
+    writer.close()
+    await stop()
+
+
+async def test_a_renewed_certificate_is_served_without_a_restart(world: World, serve: Any) -> None:
+    world.write(SERVER)
+    server = await serve()
+    before = (await server.connect(world.client())).getpeercert()
+    world.issue()
+    after = (await server.connect(world.client())).getpeercert()
+    assert before["serialNumber"] != after["serialNumber"]
+
+
+async def test_a_broken_edit_fails_closed_says_so_once_and_is_mended_by_the_next(world: World, serve: Any) -> None:
+    world.write(SERVER, basic_auth_users={"alice": HASH})
+    server = await serve()
+    client, alice = world.client(), ("alice", "right")
+    url = f"https://127.0.0.1:{server.address[1]}/metrics"
+    async with aiohttp.ClientSession(headers={"Authorization": aiohttp.encode_basic_auth(*alice)}) as http:
+        async with http.get(url, ssl=client) as response:
+            assert response.status == 200
+        world.write(SERVER | {"key_file": "clients.pem"}, basic_auth_users={"alice": HASH})
+        async with http.get(url, ssl=client) as response:  # on the connection from before
+            assert response.status == 500
+    for _ in range(3):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await server.connect(client)  # not even for the health endpoint
+    complaints = [line for line in server.exporter.log if "web configuration is broken" in line]
+    assert len(complaints) == 1
+    assert f"{world.path}: tls_server_config.key_file: " in complaints[0]
+    world.write(SERVER, basic_auth_users={"alice": HASH})
+    assert (await server.get(tls=client, auth=alice))[0] == 200
+    world.path.unlink()
+    assert not await server.admits(client)
+    world.write(SERVER, basic_auth_users={"alice": HASH})
+    assert (await server.get(tls=client, auth=alice))[0] == 200
+
+
+async def test_a_file_cut_short_while_running_opens_no_door(world: World, serve: Any) -> None:
+    whole = {"tls_server_config": SERVER, "basic_auth_users": {"alice": HASH}}
+    world.write(**whole)
+    server = await serve()
+    for missing in ([*whole], ["tls_server_config"], ["basic_auth_users"]):
+        world.write(**{key: section for key, section in whole.items() if key not in missing})
+        assert not await server.admits(world.client())
+        assert not await server.admits(None)
+        await server.logs(f"{', '.join(sorted(missing))}: can't be switched off while running")
+    world.write(**whole)
+    assert (await server.get(tls=world.client(), auth=("alice", "right")))[0] == 200
+
+
+async def test_tls_that_appears_while_running_needs_a_restart(world: World, serve: Any) -> None:
+    world.write(basic_auth_users={"alice": HASH})
+    server = await serve()
+    world.write(SERVER, basic_auth_users={"alice": HASH})
+    assert (await server.get(auth=("alice", "right")))[0] == 500
+    await server.logs("can't be switched on while running")
+
+
+async def test_each_client_auth_type_admits_whom_it_should(world: World, serve: Any) -> None:
+    good = world.client(world.clients_ca.issue_cert("client.example"))
+    stranger = world.client(trustme.CA().issue_cert("client.example"))
+    nobody = world.client()
+
+    async def admitted() -> list[bool]:
+        return [await server.admits(client) for client in (nobody, stranger, good)]
+
+    world.write(SERVER | {"client_auth_type": "NoClientCert"})
+    server = await serve()
+    assert await admitted() == [True, True, True]
+    world.write(CLIENTS | {"client_auth_type": "VerifyClientCertIfGiven"})
+    assert await admitted() == [True, False, True]
+    world.write(VERIFIED)
+    assert await admitted() == [False, False, True]
+    world.write(SERVER)  # from here on it can't be switched off
+    assert await admitted() == [False, False, False]
+
+
+async def test_a_client_is_known_by_any_of_its_alternative_names_exactly(world: World, serve: Any) -> None:
+    names = ["client.example", "10.1.2.3", "2001:db8::1", "ops@client.example"]
+    world.write(VERIFIED | {"client_allowed_sans": names})
+    server = await serve()
+    for name in names:
+        assert await server.admits(world.client(world.clients_ca.issue_cert("other.example", name))), name
+    for name in ("x.client.example", "client.example.org", "10.1.2.4", "::1", "dev@client.example"):
+        stranger = world.clients_ca.issue_cert(name, common_name="client.example")
+        assert not await server.admits(world.client(stranger)), name
+
+
+async def test_an_intermediate_authority_may_be_the_one_trusted(world: World, serve: Any) -> None:
+    intermediate = world.clients_ca.create_child_ca()
+    intermediate.cert_pem.write_to_path(str(world.folder / "clients.pem"))
+    world.write(VERIFIED)
+    server = await serve()
+    assert await server.admits(world.client(intermediate.issue_cert("client.example")))
+    assert not await server.admits(world.client(world.clients_ca.issue_cert("client.example")))
+
+
+async def test_versions_suites_and_curves_are_those_configured(world: World, serve: Any) -> None:
+    def client(**attributes: Any) -> ssl.SSLContext:
+        context = world.client()
+        for name, value in attributes.items():
+            setattr(context, name, value)
+        return context
+
+    old, new = ({"maximum_version": ssl.TLSVersion.TLSv1_2}, {"minimum_version": ssl.TLSVersion.TLSv1_3})
+    world.write(SERVER)
+    server = await serve()
+    assert (await server.connect(client(**old))).version() == "TLSv1.2"
+    assert (await server.connect(client())).version() == "TLSv1.3"
+
+    world.write(SERVER | {"min_version": "TLS13"})
+    assert [await server.admits(client(**old)), await server.admits(client())] == [False, True]
+    world.write(SERVER | {"max_version": "TLS12"})
+    assert [await server.admits(client(**new)), await server.admits(client())] == [False, True]
+    world.write(SERVER | {"cipher_suites": ["TLS_AES_128_GCM_SHA256"]})  # which leaves none for TLS 1.2
+    assert [await server.admits(client(**old)), await server.admits(client())] == [False, True]
+
+    suites = ["TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"]
+    world.write(SERVER | {"cipher_suites": suites})
+    chosen = (await server.connect(client(**old))).cipher()
+    assert chosen is not None and chosen[0] == "ECDHE-ECDSA-AES256-GCM-SHA384"
+    weak = client(**old)
+    weak.set_ciphers("ECDHE-ECDSA-AES128-SHA")
+    assert not await server.admits(weak)
+
+    world.write(SERVER | {"curve_preferences": ["CurveP384"]})
+    for curve, admitted in {"secp384r1": True, "prime256v1": False}.items():
+        only = client()
+        only.set_ecdh_curve(curve)
+        assert await server.admits(only) is admitted
+
+
+async def test_every_suite_and_curve_of_the_original_is_known(world: World) -> None:
+    ecdhe = [
+        f"TLS_ECDHE_{key}_WITH_{name}"
+        for key in ("RSA", "ECDSA")
+        for name in (
+            "AES_128_CBC_SHA",
+            "AES_256_CBC_SHA",
+            "AES_128_GCM_SHA256",
+            "AES_256_GCM_SHA384",
+            "CHACHA20_POLY1305_SHA256",
+        )
+    ]
+    for suite in ecdhe:
+        context = load(world.write(SERVER | {"cipher_suites": [suite]})).context
+        assert context is not None
+        (name,) = [one["name"] for one in context.get_ciphers() if one["protocol"] != "TLSv1.3"]
+        assert name.startswith("ECDHE-" + suite.split("_")[2] + "-")
+    for curve in ("CurveP256", "CurveP384", "CurveP521", "X25519"):
+        load(world.write(SERVER | {"curve_preferences": [curve]}))
+
+
+async def test_certificate_key_and_client_ca_may_stand_in_the_file_itself(world: World, serve: Any) -> None:
+    texts = {
+        key: (world.folder / name).read_text() for key, name in {"cert": "server.pem", "key": "server.key"}.items()
+    }
+    client_ca = {"client_ca": (world.folder / "clients.pem").read_text()}
+    world.write(texts | client_ca | {"client_auth_type": "RequireAndVerifyClientCert"})
+    server = await serve()
+    assert await server.admits(world.client(world.clients_ca.issue_cert("client.example")))
+    assert not await server.admits(world.client())
+
+
+async def test_everything_but_health_and_readiness_is_behind_the_password(world: World, serve: Any) -> None:
+    world.write(basic_auth_users={"alice": HASH, "bob": bcrypt.hashpw(b"", bcrypt.gensalt(4)).decode()})
+    server = await serve("--web.enable-lifecycle")
+    for path in ("/metrics", "/", "/api/v1/status", "/no/such/page", "/-/healthy/", "//-/healthy", "/-/reload"):
+        status, headers = await server.get(path)
+        assert (status, headers.get("WWW-Authenticate")) == (401, 'Basic realm="exporter"'), path
+    assert (await server.get("/-/reload", method="POST"))[0] == 401
+    assert (await server.get("/-/healthy", method="POST"))[0] == 401
+    assert (await server.get("/-/healthy"))[0] == 200
+    async with asyncio.timeout(10):
+        while (await server.get("/-/ready"))[0] != 200:
+            await asyncio.sleep(0.05)
+    for path, method in {"/metrics": "GET", "/": "GET", "/api/v1/status": "GET", "/-/reload": "POST"}.items():
+        assert (await server.get(path, auth=("alice", "right"), method=method))[0] == 200
+    assert (await server.get("/no/such/page", auth=("alice", "right")))[0] == 404
+    assert (await server.get(auth=("bob", "")))[0] == 200
+    for user, password in {"alice": "wrong", "carol": "right", "": "right", "ålice": "ß" * 40, "bob": "right"}.items():
+        assert (await server.get(auth=(user, password)))[0] == 401, user
+    for header in ("Basic", "Basic !", "Basic YWxpY2U=", "Bearer YWxpY2U6cmlnaHQ=", "Basic YWxpY2U6cmlnaHQ= x", "\xff"):
+        assert (await server.get(headers={"Authorization": header}))[0] == 401, header
+    assert (await server.get(headers={"Authorization": "bAsIc YWxpY2U6cmlnaHQ="}))[0] == 200
+
+
+async def test_a_password_changed_in_the_file_counts_from_the_next_request(world: World, serve: Any) -> None:
+    world.write(basic_auth_users={"alice": HASH})
+    server = await serve()
+    assert (await server.get(auth=("alice", "right")))[0] == 200
+    world.write(basic_auth_users={"alice": bcrypt.hashpw(b"new", bcrypt.gensalt(4)).decode()})
+    assert (await server.get(auth=("alice", "right")))[0] == 401
+    assert (await server.get(auth=("alice", "new")))[0] == 200
+
+
+async def test_a_password_beyond_what_bcrypt_looks_at_is_not_taken(world: World, serve: Any) -> None:
+    world.write(basic_auth_users={"alice": bcrypt.hashpw(b"x" * 72, bcrypt.gensalt(4)).decode()})
+    server = await serve()
+    assert (await server.get(auth=("alice", "x" * 72)))[0] == 200
+    assert (await server.get(auth=("alice", "x" * 73)))[0] == 401
+
+
+async def test_slow_passwords_hold_up_nobody_else_and_are_paid_once(world: World, serve: Any) -> None:
+    world.write(basic_auth_users={"alice": bcrypt.hashpw(b"right", bcrypt.gensalt(13)).decode()})
+    server = await serve()
+    first = asyncio.create_task(server.get(auth=("alice", "right")))
+    answered = 0
+    while not first.done():
+        assert (await server.get("/-/healthy"))[0] == 200
+        answered += 1
+    assert answered > 5, "the loop stood still until the password was checked"
+    assert (await first)[0] == 200
+    for user, password in {"alice": "wrong", "nobody": "right"}.items():  # both take the time of a check
+        slow = asyncio.create_task(server.get(auth=(user, password)))
+        assert (await server.get(auth=("alice", "right")))[0] == 200
+        assert (await server.get(auth=("alice", "right")))[0] == 200
+        assert not slow.done(), f"{user}'s password was not checked, or the known one was checked again"
+        assert (await slow)[0] == 401
+
+
+async def test_a_flood_of_wrong_passwords_is_bounded_and_leaves_known_users_alone(world: World, serve: Any) -> None:
+    world.write(basic_auth_users={"alice": bcrypt.hashpw(b"right", bcrypt.gensalt(10)).decode()})
+    server = await serve()
+    assert (await server.get(auth=("alice", "right")))[0] == 200
+    flood = [asyncio.create_task(server.get(auth=("alice", f"wrong {i}"))) for i in range(40)]
+    assert (await server.get(auth=("alice", "right")))[0] == 200
+    outcomes = {status for status, _ in await asyncio.gather(*flood)}
+    assert outcomes == {401, 503}
+
+
+async def test_the_rate_limit_is_a_bucket_for_all_but_health_and_readiness(world: World, serve: Any) -> None:
+    world.write(rate_limit={"interval": "1h", "burst": 3})
+    server = await serve()
+    assert [(await server.get())[0] for _ in range(5)] == [200, 200, 200, 429, 429]
+    assert (await server.get("/-/healthy"))[0] == 200
+    world.write(rate_limit={"interval": "50ms", "burst": 1})
+    async with asyncio.timeout(10):
+        assert (await server.get())[0] == 200
+        while (await server.get())[0] != 429:
+            pass
+        while (await server.get())[0] != 200:
+            await asyncio.sleep(0.05)
+    world.write(rate_limit={"interval": 0, "burst": 0})
+    assert {(await server.get())[0] for _ in range(5)} == {200}
+
+
+async def test_configured_headers_are_on_every_answer(world: World, serve: Any) -> None:
+    headers = {
+        "Strict-Transport-Security": "max-age=31536000",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "deny",
+        "X-XSS-Protection": 0,
+        "Content-Security-Policy": "default-src 'none'",
+    }
+    world.write(http_server_config={"headers": headers, "http2": False}, basic_auth_users={"alice": HASH})
+    server = await serve()
+    alice = ("alice", "right")
+    for path, auth, expected in (
+        ("/", None, 401),
+        ("/", alice, 200),
+        ("/nowhere", alice, 404),
+        ("/-/healthy", None, 200),
+    ):
+        status, answered = await server.get(path, auth=auth)
+        assert status == expected
+        assert all(str(value) in answered.getall(name) for name, value in headers.items())
+        own = 1 if (path, status) == ("/", 200) else 0  # the page's own policy stays: browsers obey both
+        assert len(answered.getall("Content-Security-Policy")) == 1 + own
+
+
+BAD: dict[str, tuple[str, str]] = {
+    "unknown section": ("tls_config: {}", "tls_config: unknown key"),
+    "unknown key": ("tls_server_config: {cert_fil: x}", "tls_server_config.cert_fil: unknown key"),
+    "a list": ("[]", "expected `object`"),
+    "no YAML": ("a: [", "line 1"),
+    "key given twice": ("basic_auth_users: {}\nbasic_auth_users: {}", "given twice"),
+    "certificate without key": ("tls_server_config: {cert_file: server.pem}", "tls_server_config.key_file: missing"),
+    "key without certificate": ("tls_server_config: {key_file: server.key}", "tls_server_config.cert_file: missing"),
+    "only a version": ("tls_server_config: {min_version: TLS13}", "tls_server_config.cert_file: missing"),
+    "only a policy": ("tls_server_config: {client_auth_type: NoClientCert}", "tls_server_config.cert_file: missing"),
+    "no such file": ("tls_server_config: {cert_file: no.pem, key_file: server.key}", "no.pem can't be read"),
+    "no certificate": ("tls_server_config: {cert_file: server.key, key_file: server.key}", "cert_file: holds no"),
+    "no key": ("tls_server_config: {cert_file: server.pem, key_file: server.pem}", "key_file: is not a PEM key"),
+    "another's key": ("tls_server_config: {cert_file: clients.pem, key_file: server.key}", "key_file: is not the key"),
+    "both forms": ("tls_server_config: {cert: x, cert_file: server.pem, key_file: server.key}", "excludes cert_file"),
+    "hash": ("basic_auth_users: {alice: secret}", "basic_auth_users.alice: is not a bcrypt hash"),
+    "cost": (f"basic_auth_users: {{alice: {HASH.replace('$04', '$03')}}}", "basic_auth_users.alice: is not a bcrypt"),
+    "hash cut short": (f"basic_auth_users: {{alice: {HASH[:-1]}}}", "basic_auth_users.alice: is not a bcrypt hash"),
+    "user without a hash": ("basic_auth_users: {alice: }", "basic_auth_users.alice: is not a bcrypt hash"),
+    "user with a colon": (f"basic_auth_users: {{'a:b': {HASH}}}", "colon"),
+    "header": ("http_server_config: {headers: {Server: x}}", "headers.Server: `Server` is unknown"),
+    "header's value": ("http_server_config: {headers: {X-Frame-Options: allow}}", "must be deny or sameorigin"),
+    "header of two lines": ('http_server_config: {headers: {X-XSS-Protection: "0\\r\\nA: b"}}', "one line"),
+    "no duration": ("rate_limit: {interval: soon, burst: 1}", "rate_limit.interval: is not a duration"),
+    "unit forgotten": ("rate_limit: {interval: 5, burst: 1}", "rate_limit.interval: is not a duration"),
+    "no burst": ("rate_limit: {interval: 1s}", "rate_limit.burst: must be 1 or more"),
+}
+BAD_TLS: dict[str, tuple[dict[str, Any], str]] = {
+    "CA without a policy": (CLIENTS, "client_auth_type: missing"),
+    "CA with no policy": (CLIENTS | {"client_auth_type": "NoClientCert"}, "client_auth_type: missing"),
+    "policy without a CA": (SERVER | {"client_auth_type": "RequireAndVerifyClientCert"}, "client_ca_file: missing"),
+    "CA without certificates": (VERIFIED | {"client_ca_file": "server.key"}, "client_ca_file: holds no valid"),
+    "unknown policy": (CLIENTS | {"client_auth_type": "Sometimes"}, "client_auth_type: `Sometimes` is unknown"),
+    "any certificate": (CLIENTS | {"client_auth_type": "RequireAnyClientCert"}, "client_auth_type: Python can't"),
+    "any certificate, as once": (SERVER | {"client_auth_type": "RequireClientCert"}, "client_auth_type: Python can't"),
+    "asking only": (SERVER | {"client_auth_type": "RequestClientCert"}, "client_auth_type: Python can't"),
+    "names for nobody": (SERVER | {"client_allowed_sans": ["a"]}, "client_allowed_sans: needs"),
+    "names, but certificates are optional": (
+        CLIENTS | {"client_auth_type": "VerifyClientCertIfGiven", "client_allowed_sans": ["a"]},
+        "client_allowed_sans: needs",
+    ),
+    "no names": (VERIFIED | {"client_allowed_sans": []}, "client_allowed_sans: is empty"),
+    "unknown version": (SERVER | {"min_version": "TLS14"}, "min_version: `TLS14` is unknown"),
+    "SSL": (SERVER | {"max_version": "TLS10"}, "max_version: OpenSSL no longer speaks TLS10"),
+    "no version": (SERVER | {"min_version": "TLS13", "max_version": "TLS12"}, "max_version: leaves no version"),
+    "no suite": (SERVER | {"max_version": "TLS12", "cipher_suites": ["TLS_AES_128_GCM_SHA256"]}, "max_version: leaves"),
+    "insecure suite": (SERVER | {"cipher_suites": ["TLS_RSA_WITH_RC4_128_SHA"]}, "cipher_suites: `TLS_RSA_WITH_RC4"),
+    "unknown curve": (SERVER | {"curve_preferences": ["CurveP1"]}, "curve_preferences: `CurveP1` is unknown"),
+    "several curves": (SERVER | {"curve_preferences": ["CurveP256", "X25519"]}, "Python takes one curve only"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_file_is_refused_with_the_place(world: World, case: str) -> None:
+    text, complaint = BAD[case]
+    with pytest.raises(ConfigError, match=rf"^{re.escape(str(world.path))}: .*{re.escape(complaint)}"):
+        load(world.write_text(text))
+
+
+@pytest.mark.parametrize("case", BAD_TLS)
+def test_what_python_cannot_do_or_nobody_can_is_refused_with_the_place(world: World, case: str) -> None:
+    tls, complaint = BAD_TLS[case]
+    with pytest.raises(ConfigError, match=rf"^{re.escape(str(world.path))}: tls_server_config\.[a-z_]+: .*") as refused:
+        load(world.write(tls))
+    assert complaint in str(refused.value)
+
+
+def test_a_key_with_a_password_is_refused_without_asking_for_it(world: World) -> None:
+    key = load_pem_private_key((world.folder / "server.key").read_bytes(), password=None)
+    encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    (world.folder / "server.key").write_bytes(encrypted)
+    with pytest.raises(ConfigError, match="key_file: is not a PEM key without a password"):
+        load(world.write(SERVER))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "basic_auth_users:\ntls_server_config:\nhttp_server_config:\n",
+        "tls_server_config: {cert_file: server.pem, key_file: server.key, client_ca_file: , min_version: TLS10}",
+        "tls_server_config: {cert_file: server.pem, key_file: server.key, curve_preferences: [X25519]}",
+        "tls_server_config: {cert_file: server.pem, key_file: server.key, cipher_suites: [TLS_AES_128_GCM_SHA256]}",
+        "tls_server_config: {cert_file: server.pem, key_file: server.key, prefer_server_cipher_suites: false}",
+        "http_server_config: {headers: {X-Frame-Options: sameorigin, X-XSS-Protection: 0}, http2: true}",
+        "http_server_config: {headers: {Content-Security-Policy: }}",
+        f"basic_auth_users: {{alice: {HASH}, 'bob@example': {HASH.replace('$2b', '$2y')}}}",
+    ],
+)
+def test_what_the_original_takes_is_taken(world: World, text: str) -> None:
+    world.write_text(text)
+    subprocess.run(["promtool", "check", "web-config", str(world.path)], check=True, capture_output=True)
+    load(world.path)
+
+
+def test_durations_are_written_as_in_go(world: World) -> None:
+    for interval, nanoseconds in {"1h1m1.5s": 3_661_500_000_000, "100ms": 10**8, "2us3ns": 2003}.items():
+        limit = load(world.write(rate_limit={"interval": interval, "burst": 2})).rate_limit
+        assert limit is not None and (limit.interval_ns, limit.burst) == (nanoseconds, 2)
+
+
+async def test_config_check_finds_errors_in_either_file(world: World) -> None:
+    config = write_config(world.folder, "http://127.0.0.1:1/v1")
+    flags = "--config.check", f"--config.file={config}", f"--web.config.file={world.path}"
+    world.write(SERVER, basic_auth_users={"alice": HASH})
+    told = f"{config}: ok, accounts: default\n{world.path}: ok, protected by: basic_auth_users, tls_server_config\n"
+    assert await run_to_end(*flags) == (0, told, "")
+    world.write(SERVER | {"key_file": "clients.pem"})
+    status, _, err = await run_to_end(*flags)
+    assert (status, len(err.splitlines())) == (1, 1)
+    assert err.startswith(f"inkit-exporter: {world.path}: tls_server_config.key_file: ")
+
+
+async def test_a_bad_file_at_start_ends_with_status_2(world: World) -> None:
+    world.write(basic_auth_users={"alice": "secret"})
+    status, _, err = await run_to_end("--demo", f"--web.config.file={world.path}")
+    assert status == 2
+    assert err.splitlines()[-1].startswith(f"inkit-exporter: {world.path}: basic_auth_users.alice: ")
+    assert "secret" not in err
+
+
+def keys_of_the_sections() -> set[str]:
+    sections = {
+        "http_server_config": ("http2", "headers"),
+        "rate_limit": ("interval", "burst"),
+        "tls_server_config": TlsSection.__struct_fields__,
+    }
+    return {f"{section}.{key}" for section, keys in sections.items() for key in keys} | {"basic_auth_users"}
+
+
+def test_every_key_is_documented() -> None:
+    rows = re.findall(r"^\| (`[^|]*`) \|", REFERENCE, flags=re.MULTILINE)
+    assert {key for row in rows for key in re.findall(r"`([a-z_0-9.]+)`", row)} == keys_of_the_sections()
+
+
+def test_the_documented_example_is_a_good_one(world: World) -> None:
+    block = re.search(r"```yaml\n(tls_server_config:.*?)```", REFERENCE, flags=re.DOTALL)
+    assert block is not None
+    settings = load(world.write_text(block[1]))
+    assert settings.protections == {"tls_server_config", "basic_auth_users"}

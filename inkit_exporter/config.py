@@ -12,6 +12,8 @@ import yaml
 from msgspec import Meta, Struct
 from yarl import URL
 
+from inkit_exporter.yamlsubset import NOT_OF_ITS_TYPE, Loader
+
 DEFAULT_BASE_URL: Final = "https://api.inkit.com/v1"
 DEFAULT_TOKEN_ENV: Final = "INKIT_API_TOKEN"  # noqa: S105 - a name
 
@@ -53,7 +55,8 @@ class Bytes(int):
 
 
 T = TypeVar("T")
-_PositiveInt = Annotated[int, Meta(ge=1)]
+# The bound is beyond all use, and keeps what is computed of it within what a float or a C integer can hold.
+_PositiveInt = Annotated[int, Meta(ge=1, le=10**9)]
 
 
 class _Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -149,14 +152,14 @@ def read_yaml(text: str) -> object:
         ConfigError: naming the line.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+        return yaml.load(text, Loader=Loader)  # noqa: S506 - a subclass of SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ConfigError(f"{place}{error.problem or 'not valid YAML'}") from None
     except yaml.reader.ReaderError as error:
         raise ConfigError(f"position {error.position}: a character that YAML does not allow; remove it") from None
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError) as error:
+    except (yaml.YAMLError, RecursionError, *NOT_OF_ITS_TYPE) as error:
         raise ConfigError(f"not valid YAML ({type(error).__name__})") from None
 
 
@@ -222,31 +225,12 @@ def read_token(account: AccountSettings, environ: Mapping[str, str]) -> str:
     return token
 
 
-_DURATION = re.compile(r"(?a)(?:(\d+)y)?(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?(?:(\d+)ms)?")
+_DURATION = re.compile("(?a)" + "".join(rf"(?:(\d{{1,15}}){unit})?" for unit in ("y", "w", "d", "h", "m", "s", "ms")))
 _DURATION_UNITS = (365 * 86_400_000, 7 * 86_400_000, 86_400_000, 3_600_000, 60_000, 1000, 1)
 _MAX_SECONDS = 100 * 365 * 86_400
 _SIZE = re.compile(r"(?ai)(\d{1,15})\s*(|B|KB|KiB|MB|MiB|GB|GiB)")
 _SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "kib": 2**10, "mb": 10**6, "mib": 2**20, "gb": 10**9, "gib": 2**30}
 _TOKEN_KEYS = frozenset({"token", "api_token", "api_key", "key", "apitoken", "inkit_api_token"})
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe subset, less what surprises: a key given twice, and aliases that could unfold without end."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen and isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem=f"key `{key.value}` is given twice", problem_mark=key.start_mark)
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def _decode_custom(target: type, value: object) -> object:

@@ -80,8 +80,8 @@ class Plan:
         self._listed = False
         self._page_size = 1
         self._cursor = INFINITY
-        self._owed = 0.0
-        self._polled_at = 0.0
+        self._owed = self._polled_at = 0.0
+        self._horizon = -INFINITY
         self._seen: set[str] = set()
 
     def poll(self, now: float) -> Conversation:
@@ -91,6 +91,10 @@ class Plan:
             Unreliable: the pages contradict one another.
         """
         horizon = now - self._settings.lookback
+        if horizon < self._horizon:  # the clock was set back: what had been let go is to be listed, and no news
+            self._listed = False
+            self.window.totals.pause()
+        self._horizon = horizon
         self._seen = set()
         self.window.trim(horizon)
         if self._listed and self.ordered:

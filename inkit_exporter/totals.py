@@ -55,6 +55,10 @@ class Totals:
         """From now on, count."""
         self._counting = True
 
+    def pause(self) -> None:
+        """Until `begin`, what is not known yet is the baseline again."""
+        self._counting = False
+
     def take(self) -> Changes:
         """What happened since this was last asked."""
         changes, self._changes = self._changes, Changes()

@@ -342,6 +342,31 @@ def test_what_a_poll_does_not_see_is_right_after_the_resync_interval(seed: int, 
     assert essence(plan.window.snapshot(None)) == essence(oracle(recent(world.batches, world.now)))
 
 
+@given(seeds, st.integers(2, 12), st.lists(st.sampled_from((-5000, -700, -30, 5, 30, 700, 5000)), max_size=6))
+@settings(max_examples=200)
+def test_whenever_the_clock_is_set_the_sums_are_those_of_a_full_listing_by_it(
+    seed: int, size: int, jumps: list[int]
+) -> None:
+    """Ahead, batches leave the window; back again, they return to it at once, and are no news."""
+    world = World(Random(seed), ties=False)
+    for _ in range(30):
+        world.happen("create")
+        world.now += world.chance.uniform(0, 60)
+    plan = new_plan()
+    poll(plan, pages(world.batches, size), world.now)
+    plan.window.totals.begin()
+    there, counted, skew = len(world.batches), 0, 0
+    for jump in (*jumps, -sum(jumps)):
+        for _ in range(world.chance.randint(0, 6)):
+            world.happen(world.chance.choice(("create", "progress", "finish")))
+        world.now += 10
+        skew += jump
+        poll(plan, pages(world.batches, size), world.now + skew)
+        assert essence(plan.window.snapshot(None)) == essence(oracle(recent(world.batches, world.now + skew)))
+        counted += plan.window.totals.take().created.amount
+    assert counted <= len(world.batches) - there
+
+
 @given(seeds, st.integers(2, 8), st.integers(5, 40))
 @settings(max_examples=100)
 def test_a_cut_window_is_the_newest_batches_after_two_resync_intervals(seed: int, size: int, most: int) -> None:

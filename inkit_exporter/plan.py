@@ -250,6 +250,7 @@ class Plan:
         self.window.listed_whole()
         self._cursor = INFINITY
         self._owed = 0.0
+        self.by_id = self._settings.by_id  # what refused it may have passed
 
 
 class _Found:

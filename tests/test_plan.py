@@ -448,6 +448,24 @@ def test_where_single_batches_are_refused_pages_are_read() -> None:
     assert poll(plan, serve, NOW + 0.2) == 1
 
 
+def test_what_was_refused_is_tried_again_once_in_a_resync_interval() -> None:
+    plan = Plan(PlanSettings(10.0, 10 * LOOKBACK, 600.0, 10**6), Window(10**6, Totals()))
+    listing = big_world(300, unfinished=lambda i: i == 250)
+    refusals = 0
+
+    def refuse(request: int | str) -> Answer:
+        nonlocal refusals
+        refusals += isinstance(request, str)
+        return Refusal.REFUSED if isinstance(request, str) else page_of(listing, request, 100)
+
+    for i in range(240):
+        poll(plan, refuse, NOW + 10.0 * i)
+    assert 3 <= refusals <= 8, "240 polls of 10 s are four resync intervals of 600 s, a sweep may be faster"
+    for i in range(240, 300):
+        poll(plan, pages(listing, 100), NOW + 10.0 * i)
+    assert plan.by_id
+
+
 def test_a_list_whose_last_page_leads_on_for_ever_is_read_as_far_as_it_goes() -> None:
     plan = new_plan()
     listing = [Batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(4)]

@@ -12,7 +12,15 @@ from msgspec import Struct
 
 from inkit_exporter.client import Budget, Client, RequestMeter
 from inkit_exporter.config import AccountSettings, Filters, PollSettings
-from inkit_exporter.errors import ApiError, BadResponse, Forbidden, RequestTimeout
+from inkit_exporter.errors import (
+    ApiError,
+    AuthError,
+    BadResponse,
+    Forbidden,
+    RateLimited,
+    RequestTimeout,
+    TransientError,
+)
 from inkit_exporter.plan import Answer, Conversation, Plan, PlanSettings, Refusal, Request, Unreliable
 from inkit_exporter.totals import Changes, Totals
 from inkit_exporter.window import Snapshot, Window
@@ -163,7 +171,9 @@ class Poller:
             case str():
                 try:
                     return await self._client.batch(request)
-                except (Forbidden, BadResponse) as error:
+                except ApiError as error:
+                    if not _pages_may_do(error):
+                        raise
                     self._say_once("the API does not give single batches, reading pages instead", error=str(error))
                     return Refusal.REFUSED
         await asyncio.sleep(0)
@@ -240,3 +250,10 @@ class Poller:
         if message not in self._said:
             self._said.add(message)
             self._log.warning(message, **details)
+
+
+def _pages_may_do(error: ApiError) -> bool:
+    """Whether the list may be had although one batch can't: not without a token, nor while the API asks to wait."""
+    if isinstance(error, TransientError):
+        return not (isinstance(error, RateLimited) or error.retry_after)
+    return isinstance(error, Forbidden) or not isinstance(error, AuthError)

@@ -92,10 +92,10 @@ class Batch(Struct, frozen=True, gc=False):
 class Pagination(Struct, frozen=True):
     """`metadata.pagination` of a page; `next_page` is None on the last one."""
 
-    current_page: int
-    next_page: int | None
-    page_size: Annotated[int, Meta(ge=1)]
-    total_count: int | None = None
+    current_page: _Natural
+    next_page: _Natural | None
+    page_size: Annotated[int, Meta(ge=1, le=2**53)]
+    total_count: _Natural | None = None
 
 
 class Page(Struct, frozen=True):

@@ -137,6 +137,7 @@ class Client:
         self._patience = patience
         self._read_token = token
         self._token: str | None = None
+        self._sent_at: float | None = None
         self._session = session
         self._meter = meter
         self._url = URL(account.base_url.rstrip("/")) / "invoke" / "batch"
@@ -204,6 +205,8 @@ class Client:
                 self._log.debug("skipped a malformed batch", page=number, record=i, error=str(error))
             if i % _DECODE_AT_ONCE == 0:
                 await asyncio.sleep(0)
+        if len(records) > 1 and not batches:  # more likely another API than so many slips
+            raise BadResponse(f"page {number} has {len(records)} records and none can be read as a batch")
         return Page(batches, pagination, invalid=len(records) - len(batches))
 
     async def _get(self, url: URL, query: Mapping[str, str]) -> bytes:
@@ -244,9 +247,7 @@ class Client:
 
     async def _attempt(self, url: URL, query: Mapping[str, str]) -> bytes:
         await self._wait_for_budget()
-        self.budget.spend()
-        self.requests += 1
-        started = time.monotonic()
+        self._sent_at = None
         code = "cancelled"
         try:
             async with self._session.get(
@@ -255,6 +256,7 @@ class Client:
                 headers={"X-Inkit-API-Token": self._token or ""},
                 timeout=aiohttp.ClientTimeout(total=self._api.timeout),
                 allow_redirects=False,
+                middlewares=(self._send,),
             ) as response:
                 code = str(response.status)
                 check_status(response.status, response.headers.get("Retry-After"), time.time())
@@ -269,9 +271,23 @@ class Client:
             code = BadResponse.reason
             raise BadResponse(f"the answer is not HTTP as it should be ({type(error).__name__})") from None
         finally:
-            seconds = time.monotonic() - started
-            self._meter.request(code, seconds)
-            self._log.debug("request", path=url.path, page=query.get("page"), code=code, seconds=round(seconds, 3))
+            if self._sent_at is not None:
+                seconds = time.monotonic() - self._sent_at
+                self._meter.request(code, seconds)
+                self._log.debug("request", path=url.path, page=query.get("page"), code=code, seconds=round(seconds, 3))
+
+    async def _send(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        """Count each sending, as aiohttp sends again by itself where a kept connection turns out to be closed."""
+        now = time.monotonic()
+        if self._sent_at is not None:
+            self._meter.request(ConnectionFailed.reason, now - self._sent_at)
+            self._sent_at = None
+            if self.budget.delay() > 0:
+                raise aiohttp.ServerDisconnectedError
+        self._sent_at = now
+        self.budget.spend()
+        self.requests += 1
+        return await handler(request)
 
     async def _wait_for_budget(self) -> None:
         started = time.monotonic()
@@ -309,5 +325,5 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
 
 
 def _describe(error: Exception) -> str:
-    """The cause in words; aiohttp's texts name hosts and system errors, never headers."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    """The cause in words, if they are the system's or TLS's; aiohttp's may quote the server, which may quote us."""
+    return f"{type(error).__name__}: {error}" if isinstance(error, OSError) and str(error) else type(error).__name__

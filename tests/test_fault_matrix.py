@@ -1,0 +1,181 @@
+"""Every fault on every request of a poll, all at once, each on an account of its own; and the same invariants for all.
+
+`/metrics` answers as usual, `inkit_up` tells the truth, what is published is whole, tokens go nowhere else, and when
+the faults are over, every account is back within an interval, with nothing left behind.
+"""
+
+import asyncio
+import re
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from statistics import median
+
+from conftest import Exporter, StartExporter, batch
+from faulty import FAULTS, PAGE_FAULTS, PAGE_SIZE, Account, Server, listening
+
+from inkit_exporter.demo import JsonBatch
+
+INTERVAL = 3.0
+TIMEOUT = 1.5
+USUAL = 0.5
+
+# A single batch that can't be had is looked for in the list, unless no request is welcome.
+TOLD_OF_SINGLE = {"401": "auth", "429": "rate_limited", "429-seconds": "rate_limited", "429-nonsense": "rate_limited"}
+TOLD_OF_SINGLE |= {"503-seconds": "server_error"}
+
+Published = Mapping[str, Mapping[tuple[str, str], float]]
+
+
+def before() -> list[JsonBatch]:
+    """Three pages. Each poll reads the first, the second for its two unfinished, and one of the third by its id."""
+    return [
+        batch(f"fb_{i}", age=60 + i, status="In Progress", destinations={"box": (0, 0, 5)})
+        if i in (12, 14, 25)
+        else batch(f"fb_{i}", age=60 + i)
+        for i in range(3 * PAGE_SIZE)
+    ]
+
+
+def after(batches: list[JsonBatch]) -> list[JsonBatch]:
+    """A new batch, and progress on each of the pages."""
+    progress = {
+        "fb_12": batch("fb_12", status="In Progress", destinations={"box": (3, 0, 2)}),
+        "fb_14": batch("fb_14", status="Completed", destinations={"box": (4, 1, 0)}),
+        "fb_25": batch("fb_25", status="In Progress", destinations={"box": (1, 0, 4)}),
+    }
+    moved = [progress.get(old["id"], old) | {"created_at": old["created_at"]} for old in batches]
+    return [batch("fb_new", age=0, destinations={"sepire": (7, 1, 0)}), *moved]
+
+
+def oracle(batches: list[JsonBatch]) -> dict[str, dict[tuple[str, str], float]]:
+    """What is to be published of these, zeros left out."""
+    sums: dict[str, dict[tuple[str, str], float]] = defaultdict(lambda: defaultdict(float))
+    for one in batches:
+        for destination, counts in one["destinations"].items():
+            labels = destination, one["status"].lower().replace(" ", "_")
+            for metric, name in (("", "count"), ("_completed", "completed"), ("_failed", "failed")):
+                sums[metric][labels] += counts[name]
+            sums["_in_progress"][labels] += counts["in_progress"]
+    return {name: there for name, of in sums.items() if (there := {labels: n for labels, n in of.items() if n})}
+
+
+_DOCUMENTS = re.compile(
+    r'^inkit_batch_documents(\w*)\{account="(.*?)",batch_status="(.*?)",destination="(.*?)"\} (\S+)$'
+)
+_OF_ACCOUNT = re.compile(r'^(inkit_\w+)\{account="([^"]*)"(?:,(\w+)="([^"]*)")?\} (\S+)$')
+
+
+class Scrape:
+    """What one scrape says of each account."""
+
+    def __init__(self, text: str, seconds: float) -> None:
+        self.text = text
+        self.seconds = seconds
+        self.documents: dict[str, dict[str, dict[tuple[str, str], float]]] = defaultdict(lambda: defaultdict(dict))
+        self.up: dict[str, float] = {}
+        self.failures: dict[str, dict[str, float]] = defaultdict(dict)
+        self.requests: dict[str, float] = defaultdict(float)
+        for line in text.splitlines():
+            if match := _DOCUMENTS.match(line):
+                if float(match[5]):
+                    self.documents[match[2]][match[1]][match[4], match[3]] = float(match[5])
+            elif match := _OF_ACCOUNT.match(line):
+                name, account, _, label, value = match.groups()
+                if name == "inkit_up":
+                    self.up[account] = float(value)
+                elif name == "inkit_poll_failures_total" and float(value):
+                    self.failures[account][label] = float(value)
+                elif name == "inkit_api_requests_total":
+                    self.requests[account] += float(value)
+
+
+async def scrape(running: Exporter) -> Scrape:
+    started = time.monotonic()
+    status, text = await running.get("/metrics")
+    seconds = time.monotonic() - started
+    assert status == 200
+    assert seconds < TIMEOUT, "it waits for a fault"
+    return Scrape(text, seconds)
+
+
+def matrix() -> Iterator[tuple[Account, str | None]]:
+    """Each account with its fault, and what it is told as; None where the poll succeeds all the same."""
+    for place in ("first", "later", "single"):
+        for name, (reason, fault) in (FAULTS if place == "single" else {**FAULTS, **PAGE_FAULTS}).items():
+            told = TOLD_OF_SINGLE.get(name) if place == "single" else reason
+            yield Account(f"{place}-{name}", place, fault), told
+
+
+def sockets(running: Exporter) -> int:
+    """How many the exporter has open."""
+    return sum(str(fd.readlink()).startswith("socket:") for fd in Path(f"/proc/{running.process.pid}/fd").iterdir())
+
+
+async def test_every_fault_on_every_request_of_a_poll(exporter: StartExporter, tmp_path: Path) -> None:
+    told = {account.name: (account, reason) for account, reason in matrix()}
+    accounts = {name: account for name, (account, _) in told.items()}
+    for name, account in accounts.items():
+        account.batches = before()
+        (tmp_path / name).write_text(account.token)
+    strangers: list[bytes] = []
+
+    async def meet(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        strangers.append(await reader.read(1000))
+
+    async with (
+        listening(meet) as foreign,
+        listening((server := Server(accounts, f"http://127.0.0.1:{foreign}/")).converse) as port,
+    ):
+        running = await exporter(
+            poll={"interval": f"{INTERVAL * 1000:.0f}ms", "page_size": PAGE_SIZE, "stale_after": "1m"},
+            limits={"timeout": f"{TIMEOUT * 1000:.0f}ms", "max_response_size": "100kB"},
+            accounts=[
+                {"name": name, "api_token_file": str(tmp_path / name), "base_url": f"http://127.0.0.1:{port}/{name}/v1"}
+                for name in accounts
+            ],
+        )
+        old = oracle(before())
+        new = oracle(after(before()))
+        async with asyncio.timeout(30):
+            while set((healthy := await scrape(running)).up.values()) != {1.0} or len(healthy.up) < len(accounts):
+                await asyncio.sleep(0.1)
+        assert all(healthy.documents[name] == old for name in accounts)
+
+        for account in accounts.values():
+            account.worsen(after(account.batches))
+        until = time.monotonic() + 2 * INTERVAL + 2 * TIMEOUT
+        seconds = []
+        while time.monotonic() < until:
+            broken = await scrape(running)
+            seconds.append(broken.seconds)
+            for name, (_, reason) in told.items():
+                assert broken.documents[name] in ((old,) if reason else (old, new)), name
+            await asyncio.sleep(0.1)
+        wrong = {
+            name: (reason, broken.up[name], broken.failures[name])
+            for name, (_, reason) in told.items()
+            if (broken.up[name], set(broken.failures[name])) != ((0.0, {reason}) if reason else (1.0, set()))
+            or (not reason and broken.documents[name] != new)
+        }
+        assert not wrong
+        assert median(seconds) < USUAL
+        pages = [(await running.get(path))[1] for path in ("/", "/api/v1/status")]
+        assert (await running.get("/-/healthy"))[0] == 200
+
+        for account in accounts.values():
+            account.broken = False
+        mended, recovered, asked = time.monotonic(), broken, dict.fromkeys(accounts, 0)
+        # A poll that is under way may yet meet a fault, for as long as a request may take.
+        while late := [name for name in accounts if (recovered.documents[name], recovered.up[name]) != (new, 1.0)]:
+            assert time.monotonic() - mended < INTERVAL + 2 * TIMEOUT, late
+            await asyncio.sleep(0.1)
+            asked = {name: account.requests for name, account in accounts.items()}
+            recovered = await scrape(running)
+        assert not strangers and not server.strange
+        for name, account in accounts.items():
+            assert asked[name] <= recovered.requests[name] + 1, "one may be under way"
+            for text in (*pages, recovered.text, *running.log):
+                assert account.token not in text, name
+        assert sockets(running) <= len(accounts) + 10

@@ -1,0 +1,233 @@
+"""Reloading the configuration: what is good takes effect at once, what is not changes nothing and says why."""
+
+import asyncio
+import re
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from conftest import (
+    TOKEN,
+    Api,
+    Exporter,
+    Handler,
+    Samples,
+    StartExporter,
+    batch,
+    documents,
+    sample_key,
+    up,
+    write_config,
+)
+
+SUCCESSFUL = "inkit_exporter_config_last_reload_successful"
+SUCCESS_TIME = "inkit_exporter_config_last_reload_success_timestamp_seconds"
+
+Reload = Callable[[Exporter], Awaitable[None]]
+
+
+def account(name: str, **changes: Any) -> dict[str, Any]:
+    """An account whose requests tell its name."""
+    return {"name": name, "filters": {"search": name}} | changes
+
+
+def asked(api: Api, name: str) -> int:
+    return sum(request.query.get("search") == name for request in api.requests)
+
+
+def polls(samples: Samples, name: str) -> float | None:
+    return samples.get(sample_key("inkit_polls_total", account=name))
+
+
+async def post(running: Exporter, path: str = "/-/reload") -> tuple[int, str]:
+    async with running.http.post(path) as response:
+        return response.status, await response.text()
+
+
+async def by_post(running: Exporter) -> None:
+    assert await post(running) == (200, "reloaded\n")
+
+
+async def by_signal(running: Exporter) -> None:
+    lines = len(running.log)
+    running.process.send_signal(signal.SIGHUP)
+    async with asyncio.timeout(10):
+        while not any('msg="configuration reloaded"' in line for line in running.log[lines:]):
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("reload", [by_signal, by_post])
+async def test_what_is_new_starts_what_is_gone_ends_and_the_rest_goes_on_as_it_was(
+    api: Api, exporter: StartExporter, tmp_path: Path, reload: Reload
+) -> None:
+    api.batches = [batch("fb_stays"), batch("fb_goes"), batch("fb_comes")]
+    hour = {"interval": "1h"}
+    running = await exporter("--web.enable-lifecycle", poll=hour, accounts=[account("stays"), account("goes")])
+    before = await running.wait_for(lambda s: up(s, "stays") == up(s, "goes") == 1)
+    assert before[SUCCESSFUL] == 1
+
+    write_config(tmp_path, api.base_url, poll=hour, accounts=[account("comes"), account("stays")])
+    await reload(running)
+    after = await running.wait_for(lambda s: up(s, "comes") == 1)
+    assert not any('account="goes"' in key for key in after)
+    kept = {key: value for key, value in before.items() if 'account="stays"' in key}
+    assert kept == {key: value for key, value in after.items() if 'account="stays"' in key}
+    assert documents(after, account="comes") == {("inkit_storage", "completed"): 1}
+    assert (asked(api, "stays"), asked(api, "goes"), asked(api, "comes")) == (1, 1, 1)
+    assert after[SUCCESSFUL] == 1
+    assert after[SUCCESS_TIME] > before[SUCCESS_TIME]
+    assert (await running.get("/-/ready"))[0] == 200
+    assert "goes" not in (await running.get("/"))[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("accounts: [", r"line 1, column 12: "),
+        ("accounts: []", r"accounts: expected `array` of length >= 1"),
+        ("accounts: [{name: a, api_token_env: NOT_SET}]", r"accounts\[0\].api_token_env: .*NOT_SET is not set"),
+        ("accounts: [{name: a, api_token: s3cret}]", r"accounts\[0\].api_token: a token does not belong"),
+        ("accounts: [{name: a, api_token_file: t}]\npoll: {interval: !!int ''}", r"line 2, column 18: "),
+        (None, r"cannot be read: No such file"),
+    ],
+)
+async def test_what_is_invalid_is_told_and_the_configuration_in_use_stays(
+    api: Api, exporter: StartExporter, tmp_path: Path, text: str | None, reason: str
+) -> None:
+    api.batches = [batch("fb_1")]
+    running = await exporter("--web.enable-lifecycle")
+    before = await running.wait_for(lambda s: up(s) == 1)
+    path = tmp_path / "config.yaml"
+    good = path.read_text()
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+    status, answer = await post(running)
+    assert status == 500
+    assert re.match(rf"not reloaded: .*{reason}", answer) and answer.count("\n") == 1
+    assert "s3cret" not in answer
+    seen = polls(await running.samples(), "default") or 0
+    refused = await running.wait_for(lambda s: (polls(s, "default") or 0) >= seen + 2)
+    assert (refused[SUCCESSFUL], refused[SUCCESS_TIME]) == (0, before[SUCCESS_TIME])
+    assert documents(refused) == {("inkit_storage", "completed"): 1}
+    assert sum("configuration not reloaded" in line for line in running.log) == 1
+
+    running.process.send_signal(signal.SIGHUP)
+    async with asyncio.timeout(10):
+        while sum("configuration not reloaded" in line for line in running.log) < 2:
+            await asyncio.sleep(0.01)
+    path.write_text(good)
+    await by_signal(running)
+    mended = await running.samples()
+    assert mended[SUCCESSFUL] == 1
+    assert mended[SUCCESS_TIME] > before[SUCCESS_TIME]
+    assert (polls(mended, "default") or 0) >= seen + 2, "its totals are those from before"
+
+
+async def test_reloading_over_http_is_off_unless_it_is_allowed(exporter: StartExporter) -> None:
+    running = await exporter()
+    before = await running.wait_for(lambda s: up(s) == 1)
+    status, answer = await post(running)
+    assert status == 403
+    assert "--web.enable-lifecycle" in answer
+    assert (await running.get("/-/reload"))[0] == 405
+    after = await running.samples()
+    assert after[SUCCESS_TIME] == before[SUCCESS_TIME]
+    assert not any("reloaded" in line for line in running.log)
+
+
+async def test_new_limits_keep_snapshot_and_totals_and_apply_at_once(
+    api: Api, exporter: StartExporter, tmp_path: Path
+) -> None:
+    failed = sample_key("inkit_documents_failed_total", account="default", destination="box")
+    created = sample_key("inkit_batches_created_total", account="default")
+    api.batches = [batch("fb_1", status="In Progress", destinations={"box": (0, 0, 3)})]
+    running = await exporter()
+    await running.wait_for(lambda s: up(s) == 1)
+    api.batches = [batch("fb_1", status="In Progress", destinations={"box": (0, 2, 1)})]
+    before = await running.wait_for(lambda s: s[failed] == 2)
+
+    write_config(tmp_path, api.base_url, poll={"interval": "300ms", "page_size": 7, "stale_after": "1h"})
+    await by_signal(running)
+    at_once = await running.samples()
+    assert at_once[sample_key("inkit_poll_interval_seconds", account="default")] == 0.3
+    assert documents(at_once, "failed") == documents(before, "failed") == {("box", "in_progress"): 2}
+    seen = polls(at_once, "default") or 0
+    api.batches = [batch("fb_2", age=1), batch("fb_1", destinations={"box": (1, 2, 0)})]
+    after = await running.wait_for(
+        lambda s: documents(s).get(("box", "completed")) == 3 and (polls(s, "default") or 0) > seen + 1
+    )
+    assert after[failed] == 2
+    assert after[created] <= 1
+    assert api.requests[-1].query["page_size"] == "7"
+    assert up(after) == 1
+
+
+async def test_an_account_with_another_address_begins_from_nothing(
+    api: Api, exporter: StartExporter, tmp_path: Path
+) -> None:
+    api.batches = [batch("fb_1")]
+    running = await exporter(poll={"interval": "1h"})
+    await running.wait_for(lambda s: up(s) == 1)
+    write_config(tmp_path, "http://127.0.0.1:1/v1", poll={"interval": "1h"})
+    await by_signal(running)
+    samples = await running.wait_for(lambda s: up(s) == 0)
+    assert documents(samples) == {}
+    assert polls(samples, "default") == 1
+
+
+async def test_a_poll_that_hangs_neither_holds_up_a_reload_nor_outlives_its_account(
+    api: Api, exporter: StartExporter, tmp_path: Path
+) -> None:
+    async def hang(_request: web.Request, _handler: Handler) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def hanging() -> set[str]:
+        return {request.query["search"] for request in api.requests if request.transport is not None}
+
+    api.fault = hang
+    limits = {"timeout": "1h"}
+    both = [account("stays"), account("goes")]
+    running = await exporter(poll={"interval": "1h"}, limits=limits, accounts=both)
+    await running.wait_for(lambda _: hanging() == {"stays", "goes"})
+    write_config(tmp_path, api.base_url, poll={"interval": "1h"}, limits=limits, accounts=both[:1])
+    await by_signal(running)
+    async with asyncio.timeout(10):
+        while "goes" in hanging():
+            await asyncio.sleep(0.01)
+    assert hanging() == {"stays"}
+    assert len(api.requests) == 2
+
+
+async def test_a_storm_of_reloads_leaves_one_loop_for_each_account(
+    api: Api, exporter: StartExporter, tmp_path: Path
+) -> None:
+    running = await exporter("--web.enable-lifecycle", poll={"interval": "1h"})
+    await running.wait_for(lambda s: up(s) == 1)
+    for i in range(20):
+        write_config(tmp_path, api.base_url, poll={"interval": "1s", "max_batches": 100 + i})
+        await by_post(running)
+    before = len(api.requests)
+    await asyncio.sleep(3)  # three intervals
+    assert 2 <= len(api.requests) - before <= 5
+
+
+async def test_a_token_file_that_is_swapped_as_kubernetes_does_is_used_at_the_next_poll(
+    api: Api, exporter: StartExporter, tmp_path: Path
+) -> None:
+    """A mounted secret is a link into a folder, itself a link, which is replaced as a whole."""
+    for version, token in (("v1", "revoked"), ("v2", TOKEN)):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "token").write_text(token)
+    (tmp_path / "..data").symlink_to("v1")
+    (tmp_path / "mounted").symlink_to("..data/token")
+    running = await exporter(api_token_file=str(tmp_path / "mounted"))
+    await running.wait_for(lambda s: up(s) == 0)
+    (tmp_path / "..data_tmp").symlink_to("v2")
+    (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+    await running.wait_for(lambda s: up(s) == 1)

@@ -178,10 +178,14 @@ async def exporter(tmp_path: Path, api: Api) -> AsyncIterator[StartExporter]:
     started: list[tuple[Exporter, asyncio.Task[None]]] = []
 
     async def start(
-        *flags: str, poll: dict[str, Any] | None = None, limits: dict[str, Any] | None = None, **account: Any
+        *flags: str,
+        poll: dict[str, Any] | None = None,
+        limits: dict[str, Any] | None = None,
+        env: dict[str, str] | None = None,
+        **account: Any,
     ) -> Exporter:
         path = write_config(tmp_path, account.pop("base_url", api.base_url), poll=poll, limits=limits, **account)
-        running = await start_process(f"--config.file={path}", *flags)
+        running = await start_process(f"--config.file={path}", *flags, env=env)
         started.append((running, asyncio.create_task(_collect_log(running))))
         await _wait_until_serving(running)
         return running

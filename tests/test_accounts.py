@@ -1,0 +1,202 @@
+"""The watchdog: a poll loop that ends or hangs is noticed, told, begun anew, and only if that fails, unhealthy."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, MutableMapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from conftest import ROOT, TOKEN, Api, Handler, StartExporter, batch, documents, up
+from structlog.testing import capture_logs
+
+from inkit_exporter.accounts import Accounts
+from inkit_exporter.client import open_session
+from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, Settings
+from inkit_exporter.poller import AccountState, Poller
+
+NAMES = ("fails", "works")
+
+
+@asynccontextmanager
+async def watched(api: Api) -> AsyncIterator[Accounts]:
+    """Two accounts that poll fast, watched closely; a poll hangs when it shows no life for 0.3 s."""
+    settings = Settings(
+        accounts=tuple(AccountSettings(name=name, api_token_env="T", base_url=api.base_url) for name in NAMES),
+        poll=PollSettings(interval=Seconds(0.05), stale_after=Seconds(0.2), max_batches=10),
+        api=ApiSettings(requests_per_minute=10_000),
+    )
+    async with open_session() as session:
+        accounts = Accounts(session, {"T": TOKEN}, grace=0.1)
+        accounts.apply(settings, NAMES)
+        accounts.start()
+        watchdog = asyncio.create_task(accounts.watch(every=0.02))
+        try:
+            yield accounts
+            assert not watchdog.done()
+        finally:
+            watchdog.cancel()
+            await accounts.stop()
+
+
+def state(accounts: Accounts, name: str = "fails") -> AccountState:
+    return next(poller.state for poller in accounts.pollers if poller.state.account == name)
+
+
+def loops(name: str = "fails") -> list[asyncio.Task[object]]:
+    return [task for task in asyncio.all_tasks() if task.get_name() == name]
+
+
+def told(logs: Iterable[MutableMapping[str, Any]]) -> list[tuple[str, ...]]:
+    """What the watchdog told."""
+    return [(line["event"], line["account"], line["log_level"]) for line in logs if "poll loop" in line["event"]]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def polled_again(accounts: Accounts, name: str = "fails") -> None:
+    before = state(accounts, name).polled_at
+    await until(lambda: state(accounts, name).polled_at != before)
+
+
+async def test_a_loop_that_ends_is_begun_anew_with_all_that_was_known(api: Api) -> None:
+    api.batches = [batch("fb_1")]
+    async with watched(api) as accounts:
+        await until(lambda: state(accounts).up)
+        snapshot = state(accounts).snapshot
+        with capture_logs() as logs:
+            (loop,) = loops()
+            loop.cancel()
+            await until(lambda: loops() and loops() != [loop])
+        assert told(logs) == [("the poll loop has ended, beginning it anew", "fails", "error")]
+        assert state(accounts).snapshot is snapshot
+        await polled_again(accounts)
+        assert accounts.healthy
+        assert len(loops()) == 1
+
+
+async def test_a_loop_that_ends_again_and_again_is_unhealthy_until_it_polls(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Poller.run
+
+    async def end(self: Poller, first_after: float) -> None:
+        if self.state.account == "fails":
+            raise ZeroDivisionError
+        await run(self, first_after)
+
+    async with watched(api) as accounts:
+        await until(lambda: state(accounts).up)
+        monkeypatch.setattr(Poller, "run", end)
+        with capture_logs() as logs:
+            loops()[0].cancel()
+            await until(lambda: not accounts.healthy)
+            await polled_again(accounts, "works")
+            await until(lambda: any("ZeroDivisionError()" in str(line.get("error")) for line in logs))
+        monkeypatch.undo()
+        await until(lambda: accounts.healthy)
+        await polled_again(accounts)
+        assert len(loops()) == len(loops("works")) == 1
+
+
+async def test_a_loop_that_hangs_is_ended_and_begun_anew(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    poll = Poller.poll
+    hanging: list[Poller] = []
+    ended: list[Poller] = []
+
+    async def hang(self: Poller) -> bool:
+        if self.state.account == "works" or len(hanging) == 1:
+            return await poll(self)
+        hanging.append(self)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(self)
+        raise AssertionError
+
+    async with watched(api) as accounts:
+        await until(lambda: state(accounts).up)
+        monkeypatch.setattr(Poller, "poll", hang)
+        with capture_logs() as logs:
+            await until(lambda: hanging)
+            await until(lambda: ended)
+        assert told(logs) == [("the poll loop hangs, beginning it anew", "fails", "error")]
+        await polled_again(accounts)
+        assert accounts.healthy
+        assert len(loops()) == 1
+        assert hanging[0] not in accounts.pollers
+
+
+async def test_a_loop_that_hangs_again_is_unhealthy(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang(self: Poller) -> bool:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with watched(api) as accounts:
+        await until(lambda: state(accounts).up)
+        monkeypatch.setattr(Poller, "poll", hang)
+        await until(lambda: not accounts.healthy)
+        assert len(loops()) == 1
+        monkeypatch.undo()
+        await until(lambda: accounts.healthy)
+        await polled_again(accounts)
+
+
+@pytest.mark.parametrize("fault", ["hangs", "asks to wait for an hour"])
+async def test_whatever_the_api_does_no_loop_is_taken_for_hung(api: Api, fault: str) -> None:
+    async def answer(_request: web.Request, _handler: Handler) -> web.StreamResponse:
+        if fault == "hangs":
+            await asyncio.Event().wait()
+        return web.Response(status=429, headers={"Retry-After": "3600"})
+
+    api.fault = answer
+    with capture_logs() as logs:
+        async with watched(api) as accounts:
+            await until(lambda: state(accounts).up is False)
+            before = loops()
+            await asyncio.sleep(0.8)  # more than twice what would be taken for hung
+            assert loops() == before
+            assert accounts.healthy
+    assert told(logs) == []
+
+
+async def test_stopping_leaves_no_task_behind(api: Api) -> None:
+    before = asyncio.all_tasks()
+    async with watched(api) as accounts:
+        await until(lambda: all(state(accounts, name).up for name in NAMES))
+    await until(lambda: asyncio.all_tasks() <= before)
+
+
+BREAKS_EVERY_LOOP = """
+from inkit_exporter.accounts import Accounts
+from inkit_exporter.poller import Poller
+
+async def run(self, first_after):
+    if self.state.up is None:
+        await self.poll()
+    raise ZeroDivisionError
+
+Poller.run = run
+Accounts.watch.__defaults__ = (0.1,)
+"""
+
+
+async def test_a_loop_that_can_not_be_begun_anew_turns_healthy_red_and_leaves_the_metrics(
+    api: Api, exporter: StartExporter, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BREAKS_EVERY_LOOP)
+    api.batches = [batch("fb_1")]
+    running = await exporter(env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
+    await running.wait_for(lambda s: up(s) == 1)
+    async with asyncio.timeout(10):
+        while (health := await running.get("/-/healthy"))[0] == 200:
+            await asyncio.sleep(0.05)
+    assert health == (503, "not healthy: a poll loop has ended\n")
+    assert documents(await running.samples()) == {("inkit_storage", "completed"): 1}
+    assert any("beginning it anew" in line and "ZeroDivisionError" in line for line in running.log)

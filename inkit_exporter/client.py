@@ -300,6 +300,8 @@ class Client:
 def open_session() -> aiohttp.ClientSession:
     """A session without cookies, and without compression, as the size of what it unfolds to could not be bounded."""
     return aiohttp.ClientSession(
+        # An account has one connection in use, at most; a common limit would let some hold up the others.
+        connector=aiohttp.TCPConnector(limit=0),
         headers={
             "User-Agent": f"inkit-exporter/{__version__}",
             "Accept": "application/json",

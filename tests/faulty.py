@@ -145,6 +145,11 @@ class Account:
     broken: bool = False
     at_next_poll: Callable[[], None] | None = None
     requests: int = 0
+    token: str = ""
+
+    def __post_init__(self) -> None:
+        """Its token is of this account and no other."""
+        self.token = f"secret-{self.name}-token"
 
     def worsen(self, batches: list[JsonBatch]) -> None:
         """From the next poll on there are other batches, and the fault."""
@@ -153,11 +158,6 @@ class Account:
             self.batches, self.broken = batches, True
 
         self.at_next_poll = worsened
-
-    @property
-    def token(self) -> str:
-        """Of this account and no other."""
-        return f"secret-{self.name}-token"
 
 
 _REQUEST = re.compile(r"GET /([\w-]+)/v1/invoke/batch(?:/([\w-]+))?(?:\?(\S*))? HTTP/1\.1\r\n")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
 
-from conftest import Exporter, StartExporter, batch
+from conftest import TOKEN, Exporter, StartExporter, batch, up
 from faulty import FAULTS, PAGE_FAULTS, PAGE_SIZE, Account, Server, listening
 
 from inkit_exporter.demo import JsonBatch
@@ -179,3 +179,20 @@ async def test_every_fault_on_every_request_of_a_poll(exporter: StartExporter, t
             for text in (*pages, recovered.text, *running.log):
                 assert account.token not in text, name
         assert sockets(running) <= len(accounts) + 10
+
+
+async def test_accounts_that_hang_do_not_hold_up_another_however_many(exporter: StartExporter) -> None:
+    hanging = [f"hangs-{i}" for i in range(120)]
+    accounts = {name: Account(name, "any", FAULTS["hang-before-headers"][1], broken=True) for name in hanging}
+    accounts["works"] = Account("works", "", None, before())
+    for account in accounts.values():
+        account.token = TOKEN
+    async with listening((server := Server(accounts)).converse) as port:
+        running = await exporter(
+            poll={"interval": "1s", "stale_after": "1h"},
+            limits={"timeout": "1h"},
+            accounts=[{"name": name, "base_url": f"http://127.0.0.1:{port}/{name}/v1"} for name in accounts],
+        )
+        samples = await running.wait_for(lambda s: up(s, "works") == 1)
+        assert not any(up(samples, name) for name in hanging)
+        assert server.connections == len(accounts)

@@ -211,7 +211,7 @@ def read_token(account: AccountSettings, environ: Mapping[str, str]) -> str:
     else:
         place = f"api_token_file {account.api_token_file}"
         try:
-            text = Path(account.api_token_file or "").read_text(encoding="utf-8")
+            text = _read_small_file(Path(account.api_token_file or ""))
         except (OSError, UnicodeDecodeError, ValueError) as error:
             raise ConfigError(
                 f"{place} cannot be read ({getattr(error, 'strerror', None) or type(error).__name__}); "
@@ -225,6 +225,17 @@ def read_token(account: AccountSettings, environ: Mapping[str, str]) -> str:
     return token
 
 
+def _read_small_file(path: Path) -> str:
+    """The text of a regular file; a pipe would hold up all else until somebody writes to it."""
+    if path.exists() and not path.is_file():
+        raise OSError(0, "not a regular file")
+    with path.open(encoding="utf-8") as file:
+        if len(text := file.read(_MAX_TOKEN_FILE + 1)) > _MAX_TOKEN_FILE:
+            raise OSError(0, "too large for a token")
+    return text
+
+
+_MAX_TOKEN_FILE = 2**16
 _DURATION = re.compile("(?a)" + "".join(rf"(?:(\d{{1,15}}){unit})?" for unit in ("y", "w", "d", "h", "m", "s", "ms")))
 _DURATION_UNITS = (365 * 86_400_000, 7 * 86_400_000, 86_400_000, 3_600_000, 60_000, 1000, 1)
 _MAX_SECONDS = 100 * 365 * 86_400

@@ -1,5 +1,6 @@
 """The configuration: what is accepted, what is refused and how, and that the example documents all of it."""
 
+import os
 import re
 import typing
 from collections.abc import Iterator
@@ -194,6 +195,15 @@ def test_a_token_that_no_header_could_carry_is_refused_without_being_shown(conte
     with pytest.raises(ConfigError) as raised:
         config.read_token(account, {})
     assert not content.strip() or content.decode(errors="replace") not in str(raised.value)
+
+
+def test_a_token_file_that_is_none_is_refused_and_holds_up_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_text("a" * 2**20)
+    for place, reason in (("pipe", "not a regular file"), ("large", "too large"), ("..", "not a regular file")):
+        account = AccountSettings(name="a", api_token_file=str(tmp_path / place))
+        with pytest.raises(ConfigError, match=reason):
+            config.read_token(account, {})
 
 
 accounts = st.lists(st.text(min_size=1), unique=True, max_size=50)

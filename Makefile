@@ -1,7 +1,7 @@
 # `make demo` tries the exporter, `make test` checks everything. Both set up what they need.
 PYTHON ?= python3
 # Each with a program of it, by which it is known to be there.
-DEBIAN_PACKAGES = chromium=chromium chromium-driver=chromedriver prometheus=promtool \
+DEBIAN_PACKAGES = chromium=chromium chromium-driver=chromedriver faketime=faketime prometheus=promtool \
     prometheus-alertmanager=amtool systemd=systemd-analyze wget=wget
 BIN = .venv/bin
 

@@ -190,7 +190,10 @@ class Server:
         _, batch_id, query = match.groups()
         account.requests += 1
         if f"X-Inkit-API-Token: {account.token}\r\n" not in head:
-            self.strange.append(head)
+            if "X-Inkit-API-Token: another-one\r\n" not in head:
+                self.strange.append(head)
+            await Exchange(writer, "", b"", "").send(http(b"", 401))
+            return True
         number = int(dict(part.split("=") for part in (query or "page=1").split("&"))["page"])
         place = "single" if batch_id else "first" if number == 1 else "later"
         if place == "first" and account.at_next_poll:

@@ -1,12 +1,15 @@
 """Anything at all, to whatever reads it: the documented error, or all of what is good, and nothing else."""
 
 import asyncio
+import json
+import math
 from typing import Any
 
 import msgspec
 import pytest
 import yaml
 from conftest import TOKEN
+from faulty import listening
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,9 +17,24 @@ from inkit_exporter import config
 from inkit_exporter.accounts import Accounts
 from inkit_exporter.client import open_session
 from inkit_exporter.config import ConfigError, Settings
+from inkit_exporter.model import (
+    AccountLabels,
+    Batch,
+    Counts,
+    MalformedBatch,
+    MalformedPage,
+    Page,
+    Pagination,
+    decode_batch,
+    decode_envelope,
+)
+from inkit_exporter.plan import Answer, Plan, PlanSettings, Refusal, Unreliable
+from inkit_exporter.totals import Totals
+from inkit_exporter.window import Window
 
+GOOD_ACCOUNT = {"name": "a", "api_token_env": "T", "base_url": "https://x.example/v1", "filters": {"search": "s"}}
 GOOD = {
-    "accounts": [{"name": "a", "api_token_env": "T", "base_url": "https://x.example/v1", "filters": {"search": "s"}}],
+    "accounts": [GOOD_ACCOUNT],
     "poll": {"interval": "30s", "lookback": "1h", "page_size": 10, "max_batches": 100, "stale_after": "5m"},
     "api": {"timeout": "5s", "requests_per_minute": 30, "max_attempts": 2, "max_response_size": "1MiB"},
 }
@@ -134,3 +152,153 @@ def test_what_is_good_is_kept_as_it_was_written(names: list[str], poll: dict[str
     written = {key: int(value[:-1]) if isinstance(value, str) else value for key, value in poll.items()}
     kept = msgspec.structs.asdict(loaded.poll)
     assert {key: kept[key] for key in poll} == written
+
+
+RECORD = {
+    "id": "fb_1",
+    "name": "n",
+    "created_at": "2023-11-07T03:05:52.298042Z",
+    "status": "Completed",
+    "total": 1,
+    "destinations": {"box": {"count": 3, "completed": 1, "failed": 1, "in_progress": 1, "status": "completed"}},
+}
+PAGINATION = {"current_page": 1, "next_page": None, "page_count": 1, "page_size": 25, "prev_page": None}
+
+times = st.sampled_from(
+    ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59.999999-12:00", "2023-11-07", "2016-12-31T23:59:60Z", "now", ""]
+) | st.datetimes(timezones=st.none() | st.timezones()).map(lambda time: time.isoformat())
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.integers(-(10**400), 10**400) | st.floats() | st.text() | times,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.sampled_from([*RECORD]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+odd_records = json_values | st.builds(
+    lambda key, value: RECORD | {key: value}, st.sampled_from([*RECORD]), json_values | times
+)
+
+
+@given(st.lists(st.just(None) | odd_records, max_size=12))
+@settings(max_examples=200)
+def test_on_a_page_of_anything_each_good_record_is_kept_and_each_other_refused(records: list[Any]) -> None:
+    listed = [RECORD | {"id": f"fb_{i}"} if record is None else record for i, record in enumerate(records)]
+    body = json.dumps({"items": listed, "metadata": {"pagination": PAGINATION}}).encode()
+    try:
+        raw, _ = decode_envelope(body)
+    except MalformedPage as error:
+        assert str(error)
+        assert "NaN" in body.decode() or "Infinity" in body.decode()
+        return
+    labels = AccountLabels()
+    for i, record in enumerate(raw):
+        try:
+            batch = decode_batch(record, labels)
+        except MalformedBatch as error:
+            assert str(error)
+            assert records[i] is not None
+        else:
+            assert math.isfinite(batch.created_at)
+            if records[i] is None:
+                expected = {"box": Counts(3, 1, 1, 1)}
+                assert batch == Batch(f"fb_{i}", "n", 1699326352.298042, "completed", expected)
+
+
+@given(st.data())
+@settings(max_examples=200)
+def test_bytes_that_are_changed_on_the_way_are_refused_or_a_page(data: st.DataObject) -> None:
+    good = json.dumps({"items": [RECORD], "metadata": {"pagination": PAGINATION}}).encode()
+    start = data.draw(st.integers(0, len(good) - 1))
+    body = good[:start] + data.draw(st.binary(max_size=4)) + good[data.draw(st.integers(start, len(good))) :]
+    try:
+        records, _ = decode_envelope(body)
+        for record in records:
+            decode_batch(record, AccountLabels())
+    except (MalformedPage, MalformedBatch) as error:
+        assert str(error)
+
+
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nSet-Cookie: a=b\r\n"
+    b"Content-Encoding: identity\r\nLocation: /\r\nConnection: keep-alive\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+)
+ODD_BYTES = (
+    b"\r\n|\n|\0|-1|999999999999999999999999|gzip|br|deflate|100|101|204|304|401|429|503|Content-Length: 5\r\n|"
+    b"Upgrade: websocket\r\n|HTTP/0.9|HTTP/9.9|http://[|: |\xff"
+)
+odd_bytes = st.binary(max_size=8) | st.sampled_from(ODD_BYTES.split(b"|"))
+
+
+@given(st.lists(st.tuples(st.integers(0, len(ANSWER)), st.integers(0, 30), odd_bytes), min_size=20, max_size=40))
+@settings(max_examples=40)
+def test_any_bytes_for_an_answer_fail_the_poll_by_a_kind_of_their_own(changes: list[tuple[int, int, bytes]]) -> None:
+    async def poll_all() -> None:
+        answers = [ANSWER[:start] + put + ANSWER[start + cut :] for start, cut, put in changes]
+        left = iter(answers)
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(next(left, b""))
+            await writer.drain()
+
+        async with listening(answer) as port, open_session() as session:
+            account = GOOD_ACCOUNT | {"base_url": f"http://127.0.0.1:{port}/v1"}
+            limits = {"timeout": "500ms", "max_attempts": 1, "requests_per_minute": 1000}
+            accounts = Accounts(session, {"T": TOKEN})
+            accounts.apply(config.parse(flow({"accounts": [account], "api": limits})), ["a"])
+            (poller,) = accounts.pollers
+            for sent in answers:
+                assert not await poller.poll(), sent
+                assert "unexpected" not in (poller.state.error or ""), sent
+                assert TOKEN not in (poller.state.error or ""), sent
+
+    asyncio.run(poll_all())
+
+
+NOW = 10_000.0
+some_batches = st.builds(
+    lambda number, age, status, n: Batch(f"fb_{number}", "", NOW - age, status, {"box": Counts(n, n, 0, 0)}),
+    st.integers(0, 20),
+    st.integers(-200, 1200),
+    st.sampled_from(["completed", "in_progress"]),
+    st.integers(0, 3),
+)
+few = st.integers(0, 4)
+any_pages = st.builds(
+    Page,
+    st.lists(some_batches, max_size=5),
+    st.builds(Pagination, few, st.none() | few | st.just(2**53), st.integers(1, 4), st.none() | st.integers(0, 40)),
+    st.integers(0, 1),
+)
+
+
+@given(st.lists(st.tuples(any_pages, st.none() | some_batches | st.just(Refusal.REFUSED)), min_size=1, max_size=30))
+@settings(max_examples=300)
+def test_whatever_pages_say_a_poll_ends_or_goes_on_and_its_sums_are_those_of_its_batches(
+    answers: list[tuple[Page, Batch | Refusal | None]],
+) -> None:
+    window = Window(8, Totals())
+    plan = Plan(PlanSettings(10.0, 1000.0, 600.0, 8), window)
+    left = iter(answers)
+    for i in range(6):
+        conversation = plan.poll(NOW + 10.0 * i)
+        answer: Answer = None
+        try:
+            while True:
+                request = conversation.send(answer)
+                if request is None:
+                    answer = None
+                    continue
+                page, one = next(left)
+                answer = page if isinstance(request, int) else one
+        except (Unreliable, StopIteration):
+            pass
+        conversation.close()
+        snapshot = window.snapshot(None)
+        batches = list(window.batches)
+        assert len({batch.id for batch in batches}) == len(batches)
+        assert sum(snapshot.batches.values()) == len(batches)
+        assert sum(counts.count for counts in snapshot.documents.values()) == sum(
+            counts.count for batch in batches for counts in batch.destinations.values()
+        )
+        assert window.unfinished == {batch.id for batch in batches if not batch.finished}

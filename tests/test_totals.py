@@ -143,7 +143,7 @@ async def test_totals_start_at_zero_and_have_exemplars_that_name_a_batch(api: Ap
 
 async def test_a_steady_poll_costs_one_request_and_says_so(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch(f"fb_{i}", age=100 + i) for i in range(950)]
-    running = await exporter(poll={"resync_interval": "1h"})
+    running = await exporter(poll={"interval": "1s", "resync_interval": "1h"})
     requests = sample_key("inkit_poll_requests", account="default")
     await running.wait_for(lambda s: s.get(requests) == 10)
     await running.wait_for(lambda s: s.get(requests) == 1)

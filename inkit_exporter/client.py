@@ -46,6 +46,8 @@ _MINUTE = 60.0
 _READ_BYTES = 2**16
 # Records decoded in one go, about 0.1 ms: in between, scrapes are answered.
 _DECODE_AT_ONCE = 25
+# So many records, none of which can be read, are more likely those of another API than slips.
+_ANOTHER_API = 10
 
 log = structlog.get_logger()
 
@@ -138,6 +140,7 @@ class Client:
         self._read_token = token
         self._token: str | None = None
         self._sent_at: float | None = None
+        self._told_of_malformed = False
         self._session = session
         self._meter = meter
         self._url = URL(account.base_url.rstrip("/")) / "invoke" / "batch"
@@ -202,10 +205,12 @@ class Client:
             try:
                 batches.append(decode_batch(record, self.labels))
             except MalformedBatch as error:
-                self._log.debug("skipped a malformed batch", page=number, record=i, error=str(error))
+                tell = self._log.debug if self._told_of_malformed else self._log.warning
+                tell("skipped a malformed batch; later ones are told at debug", page=number, record=i, error=str(error))
+                self._told_of_malformed = True
             if i % _DECODE_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        if len(records) > 1 and not batches:  # more likely another API than so many slips
+        if len(records) >= _ANOTHER_API and not batches:
             raise BadResponse(f"page {number} has {len(records)} records and none can be read as a batch")
         return Page(batches, pagination, invalid=len(records) - len(batches))
 

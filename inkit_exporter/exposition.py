@@ -10,6 +10,7 @@ import asyncio
 import re
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -19,6 +20,8 @@ from prometheus_client.registry import Collector
 
 _HEADER = re.compile(rb"(?:# .*\n)*")
 _GZIP = 16 + zlib.MAX_WBITS
+# Not asyncio's own threads: look-ups of names that hang may take them all.
+_COMPRESSORS = ThreadPoolExecutor(1, "compress")
 
 
 class Format(NamedTuple):
@@ -132,12 +135,12 @@ class _Stable:
         self.versions: dict[Source, Hashable] = {}
         self.renderings: dict[Source, _Rendering] = {}
         self.text = b""
-        self._compressing: asyncio.Task[tuple[bytes, Any]] | None = None
+        self._compressing: asyncio.Future[tuple[bytes, Any]] | None = None
 
     async def compressed(self) -> tuple[bytes, Any]:
         """The beginning of a gzip stream, and the compressor that goes on after it, to be copied."""
         if self._compressing is None:
-            self._compressing = asyncio.create_task(asyncio.to_thread(_compress, self.text))
+            self._compressing = asyncio.get_running_loop().run_in_executor(_COMPRESSORS, _compress, self.text)
         # Others wait for it too, whatever becomes of this request.
         return await asyncio.shield(self._compressing)
 

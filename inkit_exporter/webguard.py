@@ -7,6 +7,7 @@ import ssl
 import time
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,7 @@ class _Passwords:
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
         self._known: dict[bool, dict[bytes, None]] = {True: {}, False: {}}
+        self._thread = ThreadPoolExecutor(1, "password")  # asyncio's own may wait for look-ups of names that hang
         self._turn = asyncio.Lock()
         self._waiting = 0
 
@@ -159,7 +161,8 @@ class _Passwords:
         try:
             async with self._turn:
                 if key not in self._known[True] and key not in self._known[False]:
-                    right = await asyncio.to_thread(bcrypt.checkpw, password, hashed)
+                    loop = asyncio.get_running_loop()
+                    right = await loop.run_in_executor(self._thread, bcrypt.checkpw, password, hashed)
                     self._remember(key, outcome=right and user in settings.users)
         finally:
             self._waiting -= 1

@@ -310,6 +310,19 @@ async def test_a_malformed_batch_is_skipped_and_counted(api: Api, tmp_path: Path
     assert 'inkit_invalid_batches_total{account="default"} 1.0' in out
 
 
+@pytest.mark.parametrize(("records", "readable"), [(1, True), (9, True), (10, False), (25, False)])
+async def test_a_page_without_one_good_record_is_another_api_unless_it_is_short(
+    api: Api, tmp_path: Path, records: int, readable: bool
+) -> None:
+    api.batches = [batch(f"fb_{i}", age=i, status=None) for i in range(records)]
+    status, out, log = await run_to_end("--once", f"--config.file={write_config(tmp_path, api.base_url)}")
+    assert (status == 0) is readable
+    assert f'inkit_up{{account="default"}} {float(readable)}' in out
+    assert f'inkit_invalid_batches_total{{account="default"}} {float(records if readable else 0)}' in out
+    assert log.count("skipped a malformed batch") == 1, "the first is told"
+    assert "expected" in log.casefold()
+
+
 async def test_a_batch_from_the_future_is_counted_like_any_other(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch("fb_1", age=-86400 * 365), batch("fb_2", created_at="9999-12-31T23:59:59.999999Z")][::-1]
     running = await exporter()

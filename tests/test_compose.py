@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 import yaml
 from conftest import ROOT, TOKEN, Api, StartExporter, batch, run_to_end, up, write_config
-from test_prometheus import free_port
+from monitoring import free_address
 
 import inkit_exporter
 
@@ -153,7 +153,7 @@ def test_prometheus_scrapes_as_without_compose_and_finds_the_other_services() ->
 
 async def test_prometheus_starts_with_what_it_is_given_and_passes_its_health_check(tmp_path: Path) -> None:
     service = SERVICES["prometheus"]
-    port = free_port()
+    port = free_address().rpartition(":")[2]
     for mount in service["volumes"]:
         place = tmp_path / mount["target"].removeprefix("/")
         place.parent.mkdir(parents=True, exist_ok=True)

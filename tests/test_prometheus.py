@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import bcrypt
 import trustme
 import yaml
 from conftest import ROOT, Api, Exporter, StartExporter, batch, up
+from prometheus import query, running_prometheus
 
 
 def readme_config() -> dict[str, Any]:
@@ -23,19 +23,9 @@ def readme_config() -> dict[str, Any]:
     return config
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-    return port
-
-
-async def query(http: aiohttp.ClientSession, expression: str) -> dict[str, str]:
-    """Values of an instant query by their labels' text; empty while Prometheus is not up."""
-    try:
-        async with http.get("/api/v1/query", params={"query": expression}) as response:
-            found = (await response.json())["data"]["result"]
-    except (aiohttp.ClientError, KeyError):
-        return {}
+async def values(http: aiohttp.ClientSession, expression: str) -> dict[str, str]:
+    """Values of an instant query by their labels' text."""
+    found = (await query(http, "query", query=expression))["result"]
     return {str(dict(sorted(one["metric"].items()))): one["value"][1] for one in found}
 
 
@@ -48,23 +38,8 @@ async def scraping(running: Exporter, folder: Path, **job: Any) -> AsyncIterator
         "scrape_interval": "200ms",
         "static_configs": [{"targets": [running.http._base_url.authority]}],
     } | job
-    path = folder / "prometheus.yml"
-    path.write_text(yaml.safe_dump(config))
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        "prometheus",
-        f"--config.file={path}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http, asyncio.timeout(30):
-            yield http
-    finally:
-        process.terminate()
-        await process.wait()
+    async with running_prometheus(folder, config) as http, asyncio.timeout(30):
+        yield http
 
 
 async def test_prometheus_scrapes_what_the_api_holds(api: Api, exporter: StartExporter, tmp_path: Path) -> None:
@@ -72,11 +47,11 @@ async def test_prometheus_scrapes_what_the_api_holds(api: Api, exporter: StartEx
     running = await exporter()
     await running.wait_for(lambda s: up(s) == 1)
     async with scraping(running, tmp_path) as http:
-        while not (failed := await query(http, "sum by (destination) (inkit_batch_documents_failed)")):
+        while not (failed := await values(http, "sum by (destination) (inkit_batch_documents_failed)")):
             await asyncio.sleep(0.1)
         assert failed == {"{'destination': 'salesforce'}": "3", "{'destination': 'östlich_7'}": "0"}
-        assert set((await query(http, 'up{job="inkit"}')).values()) == {"1"}
-        assert set((await query(http, "inkit_exporter_build_info")).values()) == {"1"}
+        assert set((await values(http, 'up{job="inkit"}')).values()) == {"1"}
+        assert set((await values(http, "inkit_exporter_build_info")).values()) == {"1"}
 
 
 async def test_prometheus_scrapes_over_tls_with_a_client_certificate_and_a_password(
@@ -102,5 +77,5 @@ async def test_prometheus_scrapes_over_tls_with_a_client_certificate_and_a_passw
         "basic_auth": {"username": "prometheus", "password": "pässword"},
     }
     async with scraping(running, tmp_path, **job) as http:
-        while set((await query(http, 'up{job="inkit"}')).values()) != {"1"}:
+        while set((await values(http, 'up{job="inkit"}')).values()) != {"1"}:
             await asyncio.sleep(0.1)

@@ -28,6 +28,9 @@ lock: .venv/dev  ## pin the dependencies of pyproject.toml anew, with hashes
 rules:  ## make the Prometheus Operator's resource from the rules
 	tools/prometheusrule.sh >deploy/kubernetes/overlays/operator/prometheusrule.yaml
 
+dashboard: .venv/dev  ## write the Grafana dashboard anew from its source
+	$(BIN)/python deploy/grafana/dashboard.py
+
 bench: .venv/dev  ## measure; prints versions and ratios
 	$(BIN)/python bench/budget.py
 	$(BIN)/python bench/poll.py
@@ -65,4 +68,4 @@ clean:  ## remove what the other targets made
 	PYTHON=$(PYTHON) tools/venv.sh requirements-bench.txt
 	touch $@
 
-.PHONY: help demo test format lock rules bench bench-scrape bench-footprint bench-freshness bench-soak audit clean
+.PHONY: help demo test format lock rules dashboard bench bench-scrape bench-footprint bench-freshness bench-soak audit clean

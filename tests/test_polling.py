@@ -314,7 +314,7 @@ async def test_a_malformed_batch_is_skipped_and_counted(api: Api, tmp_path: Path
 async def test_a_page_without_one_good_record_is_another_api_unless_it_is_short(
     api: Api, tmp_path: Path, records: int, readable: bool
 ) -> None:
-    api.batches = [batch(f"fb_{i}", age=i, status=None) for i in range(records)]
+    api.batches = [batch(f"fb_{i}", age=i) | {"status": None} for i in range(records)]
     status, out, log = await run_to_end("--once", f"--config.file={write_config(tmp_path, api.base_url)}")
     assert (status == 0) is readable
     assert f'inkit_up{{account="default"}} {float(readable)}' in out

@@ -2,8 +2,8 @@
 
 Five accounts are polled every second, over an API that plays a day a minute and, one request in five, fails: with 5xx,
 429, garbage, a cut or a hang. Prometheus' part is played by a scrape every second, in turns plain, compressed and in
-OpenMetrics; clients vanish in the middle of an answer, and every two minutes the configuration is reloaded. The first
-tenth is left out of the trend, as the windows fill.
+OpenMetrics; clients vanish in the middle of an answer, and every two minutes the configuration is reloaded. Windows
+reach back 100 seconds, so that batches come and go. The first tenth is left out of the trend, as the windows fill.
 
     make bench-soak        takes an hour; python bench/soak.py --minutes 10 is shorter
 """
@@ -99,7 +99,7 @@ async def soak(minutes: float) -> None:
         config = folder / "config.yaml"
         names = "".join(f"  - {{name: a{i}, api_token_env: T, base_url: '{base_url}'}}\n" for i in range(ACCOUNTS))
         limits = "{timeout: 2s, max_attempts: 2, requests_per_minute: 6000}"
-        config.write_text(f"poll: {{interval: 1s}}\napi: {limits}\naccounts:\n{names}")
+        config.write_text(f"poll: {{interval: 1s, lookback: 100s}}\napi: {limits}\naccounts:\n{names}")
         address = f"127.0.0.1:{free_port()}"
         url = f"http://{address}/metrics"
         command = [sys.executable, str(ROOT / "exporter.py"), f"--config.file={config}"]

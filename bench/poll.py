@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 from processes import cpu_seconds, resident_mib
 
 from inkit_exporter.demo import DESTINATIONS, JsonBatch, make_api, serve_api
-from inkit_exporter.model import AccountLabels, decode_batch, decode_envelope
+from inkit_exporter.model import AccountLabels, make_batch, split_page
 
 TOKEN = "bench"
 
@@ -107,8 +107,8 @@ def floors(bodies: list[bytes], batches: int) -> dict[str, float]:
     labels = AccountLabels()
 
     def ours(body: bytes) -> None:
-        for record in decode_envelope(body)[0]:
-            decode_batch(record, labels)
+        for record in split_page(body)[0]:
+            make_batch(record, labels)
 
     ways = {"msgspec, a page at once": typed.decode, "our model, each record apart": ours, "json.loads": json.loads}
     result = {}

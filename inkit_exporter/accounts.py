@@ -12,7 +12,8 @@ import structlog
 from msgspec import Struct
 
 from inkit_exporter import config
-from inkit_exporter.client import Budget, Client
+from inkit_exporter.budget import Budget
+from inkit_exporter.client import Client
 from inkit_exporter.config import AccountSettings, ApiSettings, ConfigError, PollSettings, Settings
 from inkit_exporter.metrics import AccountMetrics
 from inkit_exporter.model import AccountLabels

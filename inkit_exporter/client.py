@@ -1,10 +1,9 @@
 """One account's requests to the API: a page of the list, or one batch; with budget, retries and kinds of error."""
 
 import asyncio
-import bisect
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 from urllib.parse import quote
 
@@ -12,9 +11,11 @@ import aiohttp
 import msgspec
 import stamina
 import structlog
+from msgspec import Raw
 from yarl import URL
 
 from inkit_exporter import __version__
+from inkit_exporter.budget import Budget
 from inkit_exporter.config import AccountSettings, ApiSettings, ConfigError
 from inkit_exporter.errors import (
     AuthError,
@@ -27,25 +28,29 @@ from inkit_exporter.errors import (
     check_status,
 )
 from inkit_exporter.model import (
+    AT_ONCE_BYTES,
     AccountLabels,
     Batch,
+    Body,
     MalformedBatch,
     MalformedPage,
     Page,
-    decode_batch,
-    decode_envelope,
+    Pagination,
+    Record,
+    decode_page,
+    make_batch,
+    split_page,
 )
 
 DEFAULT_PAGE_SIZE: Final = 25
 """The API's documented page size, for when it refuses the configured one."""
 
-MAX_PAUSE_SECONDS: Final = 3600.0
-"""The longest `Retry-After` that is obeyed; a longer one is taken for a mistake."""
-
-_MINUTE = 60.0
 _READ_BYTES = 2**16
-# Records decoded in one go, about 0.1 ms: in between, scrapes are answered.
-_DECODE_AT_ONCE = 25
+# Records made batches in one go, about 0.1 ms, or 0.5 where each is decoded apart: in between, scrapes are answered.
+_RECORDS_AT_ONCE = 200
+# The API writes 14 bytes or more for each value. Millions of tiny ones would unfold to thirty times their bytes.
+_LEAST_BYTES_A_VALUE = 10
+_COUNT_AT_ONCE = 2**20
 # So many records, none of which can be read, are more likely those of another API than slips.
 _ANOTHER_API = 10
 
@@ -60,46 +65,6 @@ class RequestMeter(Protocol):
 
     def throttled(self, seconds: float) -> None:
         """A request waited for the account's budget, or for the time that the API named."""
-
-
-class Budget:
-    """At most `requests_per_minute` requests in any 60 seconds, and none while the API asked for a pause.
-
-    Args:
-        requests_per_minute: of one account, for all that is asked in its name.
-        clock: monotonic seconds.
-    """
-
-    def __init__(self, requests_per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._sent: deque[float] = deque(maxlen=requests_per_minute)
-        self._clock = clock
-        self.resume_at = 0.0
-
-    def allow(self, requests_per_minute: int) -> None:
-        """Another allowance from now on, into which what was sent before counts too."""
-        self._sent = deque(self._sent, maxlen=requests_per_minute)
-
-    @property
-    def requests_per_minute(self) -> int:
-        """The allowance."""
-        return self._sent.maxlen or 0
-
-    def spent(self) -> int:
-        """Requests sent in the last 60 seconds."""
-        return len(self._sent) - bisect.bisect_right(self._sent, self._clock() - _MINUTE)
-
-    def pause(self, seconds: float) -> None:
-        """Let nothing pass for so long, `MAX_PAUSE_SECONDS` at most."""
-        self.resume_at = max(self.resume_at, self._clock() + min(seconds, MAX_PAUSE_SECONDS))
-
-    def delay(self) -> float:
-        """Seconds until the next request may go."""
-        full = len(self._sent) == self._sent.maxlen
-        return max(self.resume_at, self._sent[0] + _MINUTE if full else 0.0) - self._clock()
-
-    def spend(self) -> None:
-        """Count a request that goes now."""
-        self._sent.append(self._clock())
 
 
 class Client:
@@ -187,7 +152,7 @@ class Client:
         """
         try:
             body = await self._get(self._url.joinpath(quote(batch_id, safe=""), encoded=True), {})
-            return decode_batch(body, self.labels)
+            return make_batch(body, self.labels)
         except NotFound:
             return None
         except MalformedBatch as error:
@@ -197,24 +162,24 @@ class Client:
         query = {"page": str(number), "page_size": str(page_size), "sort": "-created_at", **self._query}
         body = await self._get(self._url, query)
         try:
-            records, pagination = decode_envelope(body)
+            records, pagination = await _decode(body)
         except MalformedPage as error:
             raise BadResponse(f"page {number} is not a list of batches: {error}") from None
-        batches = []
+        batches: list[Batch] = []
         for i, record in enumerate(records, start=1):
             try:
-                batches.append(decode_batch(record, self.labels))
+                batches.append(make_batch(record, self.labels))
             except MalformedBatch as error:
                 tell = self._log.debug if self._told_of_malformed else self._log.warning
                 tell("skipped a malformed batch; later ones are told at debug", page=number, record=i, error=str(error))
                 self._told_of_malformed = True
-            if i % _DECODE_AT_ONCE == 0:
+            if i % _RECORDS_AT_ONCE == 0:
                 await asyncio.sleep(0)
         if len(records) >= _ANOTHER_API and not batches:
             raise BadResponse(f"page {number} has {len(records)} records and none can be read as a batch")
         return Page(batches, pagination, invalid=len(records) - len(batches))
 
-    async def _get(self, url: URL, query: Mapping[str, str]) -> bytes:
+    async def _get(self, url: URL, query: Mapping[str, str]) -> Body:
         retries = stamina.retry_context(
             on=self._backoff,
             attempts=self._api.max_attempts,
@@ -238,7 +203,7 @@ class Client:
         # The budget keeps the pause, for this attempt and for all that the account asks.
         return 0.0 if error.retry_after <= self._patience else False
 
-    async def _authorised(self, url: URL, query: Mapping[str, str]) -> bytes:
+    async def _authorised(self, url: URL, query: Mapping[str, str]) -> Body:
         if self._token is None:
             self.refresh_token()
         sent = self._token
@@ -250,7 +215,7 @@ class Client:
                 raise
         return await self._attempt(url, query)
 
-    async def _attempt(self, url: URL, query: Mapping[str, str]) -> bytes:
+    async def _attempt(self, url: URL, query: Mapping[str, str]) -> Body:
         await self._wait_for_budget()
         self._sent_at = None
         code = "cancelled"
@@ -317,7 +282,25 @@ def open_session() -> aiohttp.ClientSession:
     )
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+async def _decode(body: Body) -> tuple[Sequence[Record | Raw], Pagination]:
+    """A page's records and its pagination; each record still undecoded if one is malformed, or if they are many.
+
+    Raises:
+        MalformedPage: it is not JSON of the documented shape.
+    """
+    if len(body) <= AT_ONCE_BYTES:
+        with suppress(MalformedPage):
+            return decode_page(body)
+    values = 0
+    for start in range(0, len(body), _COUNT_AT_ONCE):
+        values += body.count(b",", start, start + _COUNT_AT_ONCE)
+        await asyncio.sleep(0)
+    if values > max(_COUNT_AT_ONCE, len(body)) / _LEAST_BYTES_A_VALUE:
+        raise MalformedPage("its values are too many and too small to be batches")
+    return split_page(body)
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> Body:
     too_large = BadResponse(f"the answer is larger than max_response_size ({limit} bytes)")
     if (response.content_length or 0) > limit:
         response.close()
@@ -328,7 +311,7 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
         if len(body) > limit:
             response.close()
             raise too_large
-    return bytes(body)
+    return body
 
 
 def _describe(error: Exception) -> str:

@@ -10,7 +10,8 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from inkit_exporter.client import Budget, Client, RequestMeter
+from inkit_exporter.budget import Budget
+from inkit_exporter.client import Client, RequestMeter
 from inkit_exporter.config import AccountSettings, Filters, PollSettings
 from inkit_exporter.errors import (
     ApiError,

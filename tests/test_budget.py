@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inkit_exporter.client import MAX_PAUSE_SECONDS, Budget
+from inkit_exporter.budget import MAX_PAUSE_SECONDS, Budget
 from inkit_exporter.errors import parse_retry_after
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from inkit_exporter import model
 from inkit_exporter.demo import DAY_SECONDS, DESTINATIONS, JsonBatch, day, make_api, serve_api
-from inkit_exporter.model import AccountLabels, decode_batch, decode_envelope
+from inkit_exporter.model import AccountLabels, make_batch, split_page
 
 seeds = st.integers(0, 10**6)
 START = 1_700_000_000.0
@@ -241,7 +241,7 @@ async def test_the_exporter_reads_all_of_a_day() -> None:
     async with serve_api(app) as base_url, aiohttp.ClientSession() as http:
         url = f"{base_url}/invoke/batch?page_size=10000"
         async with http.get(url, headers={"X-Inkit-API-Token": TOKEN}) as response:
-            records, pagination = decode_envelope(await response.read())
+            records, pagination = split_page(await response.read())
     labels = AccountLabels()
-    assert len({decode_batch(record, labels).id for record in records}) == pagination.total_count
+    assert len({make_batch(record, labels).id for record in records}) == pagination.total_count
     assert math.isclose(pagination.total_count or 0, 400, rel_tol=0.5)

@@ -25,8 +25,9 @@ from inkit_exporter.model import (
     MalformedPage,
     Page,
     Pagination,
-    decode_batch,
-    decode_envelope,
+    decode_page,
+    make_batch,
+    split_page,
 )
 from inkit_exporter.plan import Answer, Plan, PlanSettings, Refusal, Unreliable
 from inkit_exporter.totals import Totals
@@ -185,7 +186,7 @@ def test_on_a_page_of_anything_each_good_record_is_kept_and_each_other_refused(r
     listed = [RECORD | {"id": f"fb_{i}"} if record is None else record for i, record in enumerate(records)]
     body = json.dumps({"items": listed, "metadata": {"pagination": PAGINATION}}).encode()
     try:
-        raw, _ = decode_envelope(body)
+        raw, _ = split_page(body)
     except MalformedPage as error:
         assert str(error)
         assert "NaN" in body.decode() or "Infinity" in body.decode()
@@ -193,7 +194,7 @@ def test_on_a_page_of_anything_each_good_record_is_kept_and_each_other_refused(r
     labels = AccountLabels()
     for i, record in enumerate(raw):
         try:
-            batch = decode_batch(record, labels)
+            batch = make_batch(record, labels)
         except MalformedBatch as error:
             assert str(error)
             assert records[i] is not None
@@ -204,6 +205,24 @@ def test_on_a_page_of_anything_each_good_record_is_kept_and_each_other_refused(r
                 assert batch == Batch(f"fb_{i}", "n", 1699326352.298042, "completed", expected)
 
 
+@given(st.lists(st.just(None) | odd_records, max_size=4))
+@settings(max_examples=200)
+def test_a_page_decoded_at_once_is_the_same_as_record_by_record_or_refused(records: list[Any]) -> None:
+    listed = [RECORD | {"id": f"fb_{i}"} if record is None else record for i, record in enumerate(records)]
+    body = json.dumps({"items": listed, "metadata": {"pagination": PAGINATION}}).encode()
+    labels = AccountLabels()
+    try:
+        apart, pagination = split_page(body)
+        expected = [make_batch(record, labels) for record in apart]
+    except (MalformedPage, MalformedBatch):
+        with pytest.raises((MalformedPage, MalformedBatch)):
+            for record in decode_page(body)[0]:
+                make_batch(record, labels)
+    else:
+        at_once, same = decode_page(body)
+        assert ([make_batch(record, labels) for record in at_once], same) == (expected, pagination)
+
+
 @given(st.data())
 @settings(max_examples=200)
 def test_bytes_that_are_changed_on_the_way_are_refused_or_a_page(data: st.DataObject) -> None:
@@ -211,9 +230,9 @@ def test_bytes_that_are_changed_on_the_way_are_refused_or_a_page(data: st.DataOb
     start = data.draw(st.integers(0, len(good) - 1))
     body = good[:start] + data.draw(st.binary(max_size=4)) + good[data.draw(st.integers(start, len(good))) :]
     try:
-        records, _ = decode_envelope(body)
+        records, _ = split_page(body)
         for record in records:
-            decode_batch(record, AccountLabels())
+            make_batch(record, AccountLabels())
     except (MalformedPage, MalformedBatch) as error:
         assert str(error)
 

@@ -17,9 +17,9 @@ from inkit_exporter.model import (
     Labels,
     MalformedBatch,
     MalformedPage,
-    decode_batch,
-    decode_envelope,
+    make_batch,
     snake_case,
+    split_page,
 )
 
 EXAMPLE = json.loads((Path(__file__).parent / "samples" / "documented_example.json").read_text())
@@ -32,14 +32,14 @@ json_values = st.recursive(
 
 
 def test_the_documented_example() -> None:
-    records, pagination = decode_envelope(json.dumps(EXAMPLE).encode())
+    records, pagination = split_page(json.dumps(EXAMPLE).encode())
     assert (pagination.current_page, pagination.next_page, pagination.page_size, pagination.total_count) == (
         1,
         None,
         25,
         2,
     )
-    first = decode_batch(records[0], AccountLabels())
+    first = make_batch(records[0], AccountLabels())
     assert first == Batch(
         EXAMPLE["items"][0]["id"],
         "Quarterly statements",
@@ -48,7 +48,7 @@ def test_the_documented_example() -> None:
         {"inkit_storage": Counts(1, 1, 0, 0)},
     )
     assert not first.finished
-    assert decode_batch(records[1], AccountLabels()).finished
+    assert make_batch(records[1], AccountLabels()).finished
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_page_with_anything_anywhere_is_decoded_or_refused(key: str, value: An
     place: Any = page if key in page else page["metadata"] if key == "pagination" else page["metadata"]["pagination"]  # type: ignore[index]
     place[key] = value
     try:
-        decode_envelope(json.dumps(page).encode())
+        split_page(json.dumps(page).encode())
     except MalformedPage as error:
         assert str(error)
 
@@ -110,7 +110,7 @@ def test_a_page_with_anything_anywhere_is_decoded_or_refused(key: str, value: An
 def test_a_batch_with_anything_anywhere_is_decoded_or_refused(key: str, value: Any) -> None:
     record = EXAMPLE["items"][0] | ({"destinations": {"box": value}} if key == "box" else {key: value})
     try:
-        batch = decode_batch(json.dumps(record).encode(), AccountLabels())
+        batch = make_batch(json.dumps(record).encode(), AccountLabels())
     except MalformedBatch as error:
         assert str(error)
     else:
@@ -122,15 +122,15 @@ def test_a_batch_with_anything_anywhere_is_decoded_or_refused(key: str, value: A
 @given(st.binary())
 def test_any_bytes_are_refused_or_decoded(body: bytes) -> None:
     with pytest.raises(MalformedPage):
-        decode_envelope(body)
+        split_page(body)
     with pytest.raises(MalformedBatch):
-        decode_batch(body, AccountLabels())
+        make_batch(body, AccountLabels())
 
 
 @pytest.mark.parametrize("body", [b'{"id": "\xff"}', rb'{"id": "\ud800"}', b'{"id": ' + b"[" * 10**6])
 def test_text_that_is_no_text_is_refused(body: bytes) -> None:
     with pytest.raises(MalformedBatch):
-        decode_batch(body, AccountLabels())
+        make_batch(body, AccountLabels())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from conftest import (
     StartExporter,
     batch,
     documents,
+    failures,
     run_to_end,
     sample_key,
     serving,
@@ -308,6 +310,44 @@ async def test_a_malformed_batch_is_skipped_and_counted(api: Api, tmp_path: Path
     assert status == 0
     assert 'inkit_batch_documents{account="default",batch_status="completed",destination="inkit_storage"} 2.0' in out
     assert 'inkit_invalid_batches_total{account="default"} 1.0' in out
+
+
+async def test_a_record_beyond_all_measure_is_skipped_like_a_malformed_one(api: Api, exporter: StartExporter) -> None:
+    crowd = {f"place {i}": (1, 0, 0) for i in range(2000)}
+    api.batches = [batch("fb_1"), batch("fb_2", destinations=crowd), batch("fb_3", remark="x" * 2**21)]
+    running = await exporter(poll={"interval": "1h"})
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    assert documents(samples) == {("inkit_storage", "completed"): 1}
+    assert samples[sample_key("inkit_invalid_batches_total", account="default")] == 2
+
+
+async def test_a_page_of_many_megabytes_is_read_like_any_other(api: Api, exporter: StartExporter) -> None:
+    api.batches = [batch(f"fb_{i}", age=i / 10, remark="x" * 1000) for i in range(4000)]
+    api.batches[3210]["total"] = "many"
+    api.max_page_size = None
+    async with serving(api):
+        running = await exporter(poll={"interval": "1h", "page_size": 4000})
+        samples = await running.wait_for(lambda s: up(s) == 1)
+    assert documents(samples) == {("inkit_storage", "completed"): 3999}
+    assert samples[sample_key("inkit_invalid_batches_total", account="default")] == 1
+
+
+@pytest.mark.parametrize("value", ["0", "{}"])
+async def test_millions_of_tiny_values_fail_the_poll_and_fill_no_memory(
+    api: Api, exporter: StartExporter, value: str
+) -> None:
+    flood = ",".join([value] * (30 * 2**20 // (len(value) + 1)))
+    pagination = json.dumps(EXAMPLE["metadata"])
+
+    async def crowded(_request: web.Request, _handler: Handler) -> web.Response:
+        return web.Response(text=f'{{"items": [{flood}], "metadata": {pagination}}}', content_type="application/json")
+
+    api.fault = crowded
+    running = await exporter(poll={"interval": "1h"})
+    samples = await running.wait_for(lambda s: up(s) == 0)
+    assert failures(samples, "bad_response") == 1
+    highest = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{running.process.pid}/status").read_text())
+    assert highest and int(highest[1]) < 200 * 1024
 
 
 @pytest.mark.parametrize(("records", "readable"), [(1, True), (9, True), (10, False), (25, False)])

@@ -8,7 +8,6 @@ proportional set size of the process and its children, so that what they share c
 """
 
 import argparse
-import multiprocessing
 import os
 import platform
 import re
@@ -18,13 +17,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from poll import TOKEN, serve
+from poll import TOKEN, serving
 from processes import free_port, get, running
 
 RIVALS = {"prometheus-pve-exporter": "3.10.2", "celery-prometheus-exporter": "1.7.0"}
@@ -91,21 +90,13 @@ def write_config(folder: Path, base_url: str) -> Path:
 
 def window_mib(python: Path, batches: int) -> float:
     """The exporter, with so many batches in its window."""
-    ours, theirs = multiprocessing.Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(batches, 100, theirs), daemon=True)
-    server.start()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            config = write_config(Path(folder), ours.recv())
-            url = f"http://127.0.0.1:{(port := free_port())}/metrics"
-            with running(command_of_ours(python, config, port), url, {"T": TOKEN}) as process:
-                while b'\ninkit_up{account="bench"} 1.0' not in get(url):
-                    time.sleep(0.2)
-                return memory_mib(process.pid)
-    finally:
-        with suppress(OSError):
-            ours.send(None)
-        server.join()
+    with serving(batches) as base_url, tempfile.TemporaryDirectory() as folder:
+        config = write_config(Path(folder), base_url)
+        url = f"http://127.0.0.1:{(port := free_port())}/metrics"
+        with running(command_of_ours(python, config, port), url, {"T": TOKEN}) as process:
+            while b'\ninkit_up{account="bench"} 1.0' not in get(url):
+                time.sleep(0.2)
+            return memory_mib(process.pid)
 
 
 def command_of_ours(python: Path, config: Path, port: int) -> list[str]:

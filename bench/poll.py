@@ -1,14 +1,17 @@
 """What one poll of 100,000 batches costs, against just decoding the same bytes; and scrapes while it runs.
 
-The simulated API serves from a process of its own; the exporter runs as users run it. Every number comes from this one
-run; the ratios are what to compare between machines.
+The simulated API serves from a process of its own; the exporter runs as users run it, a new one each round. How long
+the event loop is held is measured within: the CPU time of its longest step, whatever else the machine does. Every
+number comes from this one run; the ratios are what to compare between machines.
 
-    python bench/poll.py [--batches 100000] [--page-size 100]
+    python bench/poll.py [--batches 100000] [--page-size 100] [--rounds 5]
 """
 
 import argparse
 import asyncio
+import gc
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -17,7 +20,8 @@ import statistics
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -31,10 +35,14 @@ sys.path.insert(0, str(ROOT))
 
 from processes import cpu_seconds, resident_mib
 
+from inkit_exporter import logs
+from inkit_exporter.accounts import Accounts
+from inkit_exporter.client import open_session
+from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, Settings
 from inkit_exporter.demo import DESTINATIONS, JsonBatch, make_api, serve_api
-from inkit_exporter.model import AccountLabels, make_batch, split_page
 
 TOKEN = "bench"
+SCRAPE_EVERY = 0.05  # seconds; so that one in twenty, as the p99 shows, is the first after a second, and rendered anew
 
 
 def make_batches(count: int) -> list[JsonBatch]:
@@ -56,17 +64,31 @@ def make_batches(count: int) -> list[JsonBatch]:
     ]
 
 
-def serve(batches: int, page_size: int, started: Connection) -> None:
+def serve(batches: int, started: Connection) -> None:
     """The simulated API as a process of its own; it sends its URL, and ends with the pipe."""
 
     async def run() -> None:
         listing = make_batches(batches)
-        async with serve_api(make_api(lambda: listing, token=TOKEN, max_page_size=page_size)) as base_url:
+        async with serve_api(make_api(lambda: listing, token=TOKEN, max_page_size=None)) as base_url:
             started.send(base_url)
             await asyncio.to_thread(started.recv)
 
     with suppress(EOFError):
         asyncio.run(run())
+
+
+@contextmanager
+def serving(batches: int) -> Iterator[str]:
+    """The simulated API with so many batches, by its URL."""
+    ours, theirs = multiprocessing.Pipe()
+    server = multiprocessing.get_context("spawn").Process(target=serve, args=(batches, theirs), daemon=True)
+    server.start()
+    try:
+        yield ours.recv()
+    finally:
+        with suppress(OSError):
+            ours.send(None)
+        server.join()
 
 
 def page_bodies(batches: list[JsonBatch], page_size: int) -> list[bytes]:
@@ -82,7 +104,7 @@ def page_bodies(batches: list[JsonBatch], page_size: int) -> list[bytes]:
     ]
 
 
-class _Destination(msgspec.Struct, gc=False):
+class _Counts(msgspec.Struct, gc=False):
     count: int
     completed: int
     failed: int
@@ -94,33 +116,77 @@ class _Batch(msgspec.Struct, gc=False):
     created_at: datetime
     status: str
     total: int
-    destinations: dict[str, _Destination]
+    destinations: dict[str, _Counts]
 
 
-class _TypedPage(msgspec.Struct):
+class _Page(msgspec.Struct):
     items: list[_Batch]
 
 
+class _PageOfRaw(msgspec.Struct):
+    items: list[msgspec.Raw]
+
+
 def floors(bodies: list[bytes], batches: int) -> dict[str, float]:
-    """CPU in µs a batch for decoding the bytes and dropping the result; the best of three rounds each."""
-    typed = msgspec.json.Decoder(_TypedPage)
-    labels = AccountLabels()
+    """CPU in µs a batch for decoding the bytes and dropping the result; the best of five rounds each."""
+    page, raw = msgspec.json.Decoder(_Page).decode, msgspec.json.Decoder(_PageOfRaw).decode
+    record = msgspec.json.Decoder(_Batch).decode
 
-    def ours(body: bytes) -> None:
-        for record in split_page(body)[0]:
-            make_batch(record, labels)
+    def apart(body: bytes) -> None:
+        for part in raw(body).items:
+            record(part)
 
-    ways = {"msgspec, a page at once": typed.decode, "our model, each record apart": ours, "json.loads": json.loads}
+    ways: dict[str, Callable[[bytes], object]] = {
+        "msgspec, a page at once": page,
+        "msgspec, each record apart": apart,
+        "json.loads": json.loads,
+    }
     result = {}
     for name, decode in ways.items():
         rounds = []
-        for _ in range(3):
+        for _ in range(5):
             started = time.process_time()
             for body in bodies:
                 decode(body)
             rounds.append((time.process_time() - started) / batches * 1e6)
         result[name] = min(rounds)
     return result
+
+
+async def fetch(base_url: str, batches: int, page_size: int) -> float:
+    """CPU in µs a batch for asking aiohttp for the same pages, and dropping their bytes."""
+    async with aiohttp.ClientSession(headers={"X-Inkit-API-Token": TOKEN}) as http:
+        started = time.process_time()
+        for number in range(1, math.ceil(batches / page_size) + 1):
+            query = {"page": str(number), "page_size": str(page_size), "sort": "-created_at"}
+            async with http.get(f"{base_url}/invoke/batch", params=query) as response:
+                await response.read()
+        return (time.process_time() - started) / batches * 1e6
+
+
+async def longest_hold(base_url: str, batches: int, page_size: int) -> float:
+    """The longest step of the event loop while it polls, in ms of CPU; of two polls, the one that lists everything."""
+    settings = Settings(
+        accounts=(AccountSettings(name="bench", api_token_env="T", base_url=base_url),),
+        poll=PollSettings(interval=Seconds(3600), page_size=page_size, max_batches=batches),
+        api=ApiSettings(requests_per_minute=10**6),
+    )
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            begun = time.thread_time()
+            await asyncio.sleep(0)
+            longest = max(longest, time.thread_time() - begun)
+
+    async with open_session() as session:
+        accounts = Accounts(session, {"T": TOKEN})
+        accounts.apply(settings, ["bench"])
+        watcher = asyncio.create_task(watch())
+        assert await accounts.pollers[0].poll()
+        watcher.cancel()
+    return longest * 1e3
 
 
 async def scrape_until(http: aiohttp.ClientSession, done: str) -> list[float]:
@@ -133,7 +199,7 @@ async def scrape_until(http: aiohttp.ClientSession, done: str) -> list[float]:
         latencies.append((time.perf_counter() - started) * 1e3)
         if f"\n{done}" in text:
             return latencies
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(SCRAPE_EVERY)
 
 
 def percentile(values: list[float], share: int) -> float:
@@ -186,38 +252,54 @@ async def measure(batches: int, page_size: int, base_url: str) -> dict[str, floa
     }
 
 
+def spread(values: list[float]) -> str:
+    """Lowest and highest."""
+    return f"{min(values):.1f} to {max(values):.1f}"
+
+
 def main() -> None:
     """Measure, and print versions, numbers and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, default=100_000)
     parser.add_argument("--page-size", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    batches, page_size = options.batches, options.page_size
+    logs.configure("error", "logfmt")
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores", end="")
     print("".join(f", {name} {version(name)}" for name in ("aiohttp", "msgspec", "prometheus-client")))
-    print(f"{options.batches} batches of {len(DESTINATIONS)} destinations, page size {options.page_size}\n")
+    print(f"{batches} batches of {len(DESTINATIONS)} destinations, page size {page_size}, {options.rounds} rounds\n")
 
-    ours, theirs = multiprocessing.Pipe()
-    context = multiprocessing.get_context("spawn")
-    server = context.Process(target=serve, args=(options.batches, options.page_size, theirs), daemon=True)
-    server.start()
-    result = asyncio.run(measure(options.batches, options.page_size, ours.recv()))
-    ours.send(None)
-    server.join()
-    floor = floors(page_bodies(make_batches(options.batches), options.page_size), options.batches)
+    with serving(batches) as base_url:
+        rounds = [asyncio.run(measure(batches, page_size, base_url)) for _ in range(options.rounds)]
+        fetches = [asyncio.run(fetch(base_url, batches, page_size)) for _ in range(options.rounds)]
+        sizes = [size for size in (100, 1000, 10_000, 30_000) if size <= batches]
+        gc.collect()
+        gc.freeze()
+        holds = {size: [asyncio.run(longest_hold(base_url, batches, size)) for _ in range(3)] for size in sizes}
+    floor = floors(page_bodies(make_batches(batches), page_size), batches)
+    result = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
 
-    poll = result["CPU of the poll, µs a batch"]
-    print("| CPU, µs a batch | | the poll is |\n|---|---|---|")
-    print(f"| one poll, HTTP and all | {poll:.1f} | 1 |")
+    poll, fetched = result["CPU of the poll, µs a batch"], statistics.median(fetches)
+    print("| CPU, µs a batch | median | lowest to highest | the poll is | the poll less the fetching is |")
+    print("|---|---:|---:|---:|---:|")
+    polls = spread([one["CPU of the poll, µs a batch"] for one in rounds])
+    print(f"| one poll, HTTP and all | {poll:.1f} | {polls} | | |")
+    print(f"| only fetching: aiohttp | {fetched:.1f} | {spread(fetches)} | {poll / fetched:.1f} times | |")
     for name, microseconds in floor.items():
-        print(f"| only decoding: {name} | {microseconds:.1f} | {poll / microseconds:.1f} times |")
+        ratios = f"{poll / microseconds:.1f} times | {(poll - fetched) / microseconds:.1f} times"
+        print(f"| only decoding: {name} | {microseconds:.1f} | | {ratios} |")
     start, end = result["memory at start, MiB"], result["memory with the window, MiB"]
     print(f"\nResident memory: {start:.0f} MiB at start, {end:.0f} MiB with the window", end="")
-    print(f", {(end - start) * 2**20 / options.batches:.0f} bytes a batch.\n")
-    print("| a scrape of /metrics, ms | p50 | p99 |\n|---|---|---|")
+    print(f", {(end - start) * 2**20 / batches:.0f} bytes a batch.\n")
+    print("| a scrape of /metrics, ms | p50 | p99 |\n|---|---:|---:|")
     for name in ("idle", "polling"):
         print(f"| {name} | {result[f'{name} p50']:.1f} | {result[f'{name} p99']:.1f} |")
     p50, p99 = (result[f"polling {p}"] / result[f"idle {p}"] for p in ("p50", "p99"))
-    print(f"| ratio ({result['scrapes while polling']:.0f} scrapes while polling) | {p50:.1f} | {p99:.1f} |")
+    print(f"| ratio ({result['scrapes while polling']:.0f} scrapes while polling) | {p50:.1f} | {p99:.1f} |\n")
+    print("| page size | longest hold of the event loop, ms of CPU | lowest to highest |\n|---:|---:|---:|")
+    for size, milliseconds in holds.items():
+        print(f"| {size:,} | {statistics.median(milliseconds):.1f} | {spread(milliseconds)} |")
 
 
 if __name__ == "__main__":

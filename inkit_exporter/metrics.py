@@ -113,6 +113,12 @@ def _window_families(states: Sequence[AccountState], now: float) -> Iterator[Met
         f"The API's created_at of the oldest unfinished batch in the window, in seconds since the epoch. {_LAST_POLL}",
         "account",
     )
+    unmoved = _gauge(
+        "inkit_unfinished_batches_oldest_change_timestamp_seconds",
+        "When that unfinished batch was last seen to change which has not changed for longest, in seconds since the "
+        f"epoch. {_LAST_POLL}",
+        "account",
+    )
     truncated = _gauge(
         "inkit_window_truncated",
         f"Whether max_batches cut older batches off the window (1) or not (0). {_LAST_POLL}",
@@ -132,7 +138,9 @@ def _window_families(states: Sequence[AccountState], now: float) -> Iterator[Met
             newest.add_metric([state.account], snapshot.newest_created)
         if snapshot.oldest_unfinished_created is not None:
             oldest.add_metric([state.account], snapshot.oldest_unfinished_created)
-    yield from (*documents.values(), batches, newest, oldest, truncated)
+        if snapshot.oldest_change is not None:
+            unmoved.add_metric([state.account], snapshot.oldest_change)
+    yield from (*documents.values(), batches, newest, oldest, unmoved, truncated)
 
 
 def _gauge(name: str, documentation: str, *labels: str) -> GaugeMetricFamily:

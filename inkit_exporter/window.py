@@ -2,7 +2,7 @@
 
 import bisect
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from typing import Final
 
 from msgspec import Struct
@@ -31,6 +31,7 @@ class Snapshot(Struct, frozen=True):
 
     `documents` is by (destination, batch status), `batches` by batch status; times are seconds since the epoch.
     `failing` begins with the newest, `unfinished` with the oldest, which is the likeliest to be stuck.
+    `oldest_change` is when that unfinished batch was last seen to change which has not changed for longest.
     """
 
     documents: Mapping[tuple[str, str], Counts]
@@ -40,6 +41,7 @@ class Snapshot(Struct, frozen=True):
     truncated: bool
     failing: Excerpt = Excerpt()
     unfinished: Excerpt = Excerpt()
+    oldest_change: float | None = None
 
 
 class Run(Struct, frozen=True):
@@ -65,7 +67,6 @@ class Window:
 
     def __init__(self, max_batches: int, totals: Totals) -> None:
         self.truncated = False
-        self.unfinished: set[str] = set()
         self._cut = float("-inf")
         self._max_batches = max_batches
         self.totals = totals
@@ -74,6 +75,8 @@ class Window:
         # Kept in order too, so that a snapshot need not look for them among all batches.
         self._failing: list[Batch] = []
         self._unfinished: list[Batch] = []
+        # When each unfinished batch was last seen to be new or different.
+        self._changed: dict[str, float] = {}
         self._documents: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(_zeros_by_destination)
         self._statuses: dict[str, int] = {}
 
@@ -84,6 +87,11 @@ class Window:
     def batches(self) -> Collection[Batch]:
         """All of them, newest first."""
         return self._order
+
+    @property
+    def unfinished(self) -> Set[str]:
+        """The ids of the unfinished batches."""
+        return self._changed.keys()
 
     def newest_created(self, until: float) -> float:
         """`created_at` of the newest that was not created after `until`, minus infinity if there is none."""
@@ -124,7 +132,10 @@ class Window:
         _exchange(self._failing, _if_failing(known), _if_failing(batch))
         unfinished = _if_unfinished(batch)
         _exchange(self._unfinished, _if_unfinished(known), unfinished)
-        (self.unfinished.add if unfinished else self.unfinished.discard)(batch.id)
+        if unfinished:
+            self._changed[batch.id] = now
+        else:
+            self._changed.pop(batch.id, None)
         self._batches[batch.id] = batch
         self._count(batch, +1)
 
@@ -167,11 +178,12 @@ class Window:
             truncated=self.truncated,
             failing=Excerpt(tuple(self._failing[:LISTED]), len(self._failing)),
             unfinished=Excerpt(tuple(self._unfinished[: -LISTED - 1 : -1]), len(self._unfinished)),
+            oldest_change=min(self._changed.values(), default=None),
         )
 
     def _forget(self, batch: Batch) -> None:
         del self._batches[batch.id]
-        self.unfinished.discard(batch.id)
+        self._changed.pop(batch.id, None)
         _exchange(self._failing, _if_failing(batch), None)
         _exchange(self._unfinished, _if_unfinished(batch), None)
         self._count(batch, -1)

@@ -26,7 +26,9 @@ REFERENCE = (ROOT / "docs" / "metrics.md").read_text()
 README = (ROOT / "README.md").read_text()
 
 
-SNAPSHOT = Snapshot({("box", "completed"): Counts(1, 1, 0, 0)}, {"completed": 1}, 1.0, 1.0, truncated=False)
+SNAPSHOT = Snapshot(
+    {("box", "completed"): Counts(1, 1, 0, 0)}, {"completed": 1}, 1.0, 1.0, truncated=False, oldest_change=1.0
+)
 
 
 def exposed() -> dict[str, Metric]:

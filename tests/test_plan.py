@@ -9,6 +9,7 @@ from zlib import crc32
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from inkit_exporter.model import FINISHED_STATUSES, Batch, Counts, Page, Pagination
 from inkit_exporter.plan import Answer, Plan, PlanSettings, Refusal, Unreliable
@@ -104,6 +105,22 @@ def essence(snapshot: Snapshot) -> tuple[object, ...]:
         snapshot.failing,
         snapshot.unfinished,
     )
+
+
+class Changes:
+    """When each batch was last seen to change, by what each poll should see."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, tuple[Batch, float]] = {}
+
+    def oldest(self, found: list[Batch], now: float) -> float | None:
+        """The longest ago among the unfinished, after a poll at that time."""
+        before = self.seen
+        self.seen = {
+            batch.id: before[batch.id] if batch.id in before and before[batch.id][0] == batch else (batch, now)
+            for batch in found
+        }
+        return min((since for batch, since in self.seen.values() if not batch.finished), default=None)
 
 
 def recent(listing: list[Batch], now: float = NOW) -> list[Batch]:
@@ -203,6 +220,38 @@ def test_combinations_seen_before_stay_at_zero() -> None:
     assert snapshot.batches == {"failed": 0}
 
 
+def test_a_batch_has_changed_when_it_is_new_or_different_or_comes_back() -> None:
+    window = Window(2, Totals())
+    waits, moves = (Batch(f"fb_{name}", "", NOW, "in_progress", {"box": Counts(2, 0, 0, 2)}) for name in "ab")
+
+    def oldest_change() -> float | None:
+        return window.snapshot(None).oldest_change
+
+    assert oldest_change() is None
+    for now in (NOW, NOW + 1):
+        window.put(waits, now)
+        window.put(moves, now)
+    assert oldest_change() == NOW
+    window.put(replace(moves, destinations={"box": Counts(2, 1, 0, 1)}), NOW + 2)
+    assert oldest_change() == NOW, "the other one waits still"
+    window.put(replace(waits, status="completed", destinations={}), NOW + 3)
+    assert oldest_change() == NOW + 2
+    window.put(replace(waits, status="in_progress"), NOW + 4)
+    window.remove(moves.id)
+    assert oldest_change() == NOW + 4
+    window.put(moves, NOW + 5)
+    window.remove(waits.id)
+    assert oldest_change() == NOW + 5
+    for i in (1, 2):
+        window.put(Batch(f"fb_{i}", "", NOW + i, "completed", {}), NOW + 6)
+    window.trim(HORIZON)
+    assert oldest_change() is None
+    window.put(moves, NOW + 7)
+    assert oldest_change() == NOW + 7
+    window.put(replace(moves, status="failed", destinations={}), NOW + 8)
+    assert oldest_change() is None
+
+
 def test_a_run_replaces_what_lies_between_its_edges_and_nothing_else() -> None:
     window = Window(10, Totals())
     for i in range(6):
@@ -294,6 +343,7 @@ def test_after_every_poll_the_sums_are_those_of_a_full_listing(
     """
     world = World(Random(seed), ties=ties)
     plan = new_plan(by_id=by_id)
+    changes = Changes()
 
     def readable(batch: Batch) -> bool:
         return crc32(batch.id.encode()) % 100 >= malformed
@@ -312,7 +362,9 @@ def test_after_every_poll_the_sums_are_those_of_a_full_listing(
         world.now += 10
         poll(plan, serve, world.now)
         expected = [batch for batch in recent(world.batches, world.now) if readable(batch)]
-        assert essence(plan.window.snapshot(None)) == essence(oracle(expected))
+        snapshot = plan.window.snapshot(None)
+        assert essence(snapshot) == essence(oracle(expected))
+        assert snapshot.oldest_change == changes.oldest(expected, world.now)
 
 
 @given(seeds, st.integers(2, 12), st.booleans())
@@ -357,13 +409,18 @@ def test_whenever_the_clock_is_set_the_sums_are_those_of_a_full_listing_by_it(
     poll(plan, pages(world.batches, size), world.now)
     plan.window.totals.begin()
     there, counted, skew = len(world.batches), 0, 0
+    changes = Changes()
+    changes.oldest(recent(world.batches, world.now), world.now)
     for jump in (*jumps, -sum(jumps)):
         for _ in range(world.chance.randint(0, 6)):
             world.happen(world.chance.choice(("create", "progress", "finish")))
         world.now += 10
         skew += jump
         poll(plan, pages(world.batches, size), world.now + skew)
-        assert essence(plan.window.snapshot(None)) == essence(oracle(recent(world.batches, world.now + skew)))
+        expected = recent(world.batches, world.now + skew)
+        snapshot = plan.window.snapshot(None)
+        assert essence(snapshot) == essence(oracle(expected))
+        assert snapshot.oldest_change == changes.oldest(expected, world.now + skew)
         counted += plan.window.totals.take().created.amount
     assert counted <= len(world.batches) - there
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,32 @@ async def test_the_documented_example_gives_exactly_its_two_batches(api: Api, ex
     assert samples[sample_key("inkit_newest_batch_created_timestamp_seconds", account="default")] == 1699326352.298042
     oldest = "inkit_oldest_unfinished_batch_created_timestamp_seconds"
     assert samples[sample_key(oldest, account="default")] == 1699326352.298042
+
+
+async def test_it_is_told_since_when_an_unfinished_batch_has_not_changed(api: Api, exporter: StartExporter) -> None:
+    def moving(completed: int) -> dict[str, Any]:
+        return batch("fb_moves", age=5, status="In Progress", destinations={"box": (completed, 0, 9 - completed)})
+
+    key = sample_key("inkit_unfinished_batches_oldest_change_timestamp_seconds", account="default")
+    waits = batch("fb_waits", age=7000, status="In Progress", destinations={"box": (0, 0, 1)})
+    api.batches = [moving(0), waits]
+    started = time.time()
+    running = await exporter()
+    first = (await running.wait_for(lambda s: up(s) == 1))[key]
+    assert started <= first <= time.time()
+
+    api.batches = [moving(1), waits]
+    samples = await running.wait_for(lambda s: documents(s, "completed") == {("box", "in_progress"): 1})
+    assert samples[key] == first, "one waits still"
+
+    finished = batch("fb_waits", age=7000)
+    api.batches = [moving(2), finished]
+    samples = await running.wait_for(lambda s: s[key] > first)
+    assert samples[key] <= time.time()
+
+    api.batches = [batch("fb_moves", age=5), finished]
+    samples = await running.wait_for(lambda s: key not in s)
+    assert up(samples) == 1
 
 
 async def test_the_default_lookback_leaves_out_the_example_of_2023(api: Api, exporter: StartExporter) -> None:

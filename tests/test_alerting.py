@@ -181,8 +181,9 @@ async def test_a_broken_destination_is_a_ticket_then_a_page_that_ends_when_it_is
 async def test_an_api_that_is_away_is_one_page_and_what_follows_of_it_is_hidden(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
-    """A batch is to be stuck in ten minutes of our pace, with the outage before. The numbers are kept for so long."""
-    waits = batch("fb_waits", age=(6 * 3600 - 600) / PACE, status="In Progress", destinations={"box": (0, 0, 5)})
+    """One batch does not move, and another has shown that they are usually quick. The numbers are kept for long."""
+    waits = batch("fb_waits", age=60, status="In Progress", destinations={"box": (0, 0, 5)})
+    quick = batch("fb_quick", age=0, status="In Progress", destinations={"box": (0, 0, 1)})
 
     async def no_answer(request: web.Request, _: Handler) -> web.StreamResponse:
         assert request.transport is not None
@@ -190,12 +191,14 @@ async def test_an_api_that_is_away_is_one_page_and_what_follows_of_it_is_hidden(
         return web.Response()
 
     async with world(api, exporter, tmp_path, stale_after=shorten("12h")) as running:
-        api.batches = [waits]
+        api.batches = [quick, waits]
 
-        async def waiting() -> bool:
-            return await value(running.prometheus, "inkit_batch_documents_in_progress") == 5
+        async def in_progress(documents: int) -> bool:
+            return await value(running.prometheus, "sum(inkit_batch_documents_in_progress)") == documents
 
-        await until(waiting)
+        await until(lambda: in_progress(6))
+        api.batches = [batch("fb_quick", age=0, destinations={"box": (1, 0, 0)}), waits]
+        await until(lambda: in_progress(5))
         api.fault = no_answer
 
         page = await running.arrives("pager", "InkitApiFailing")

@@ -187,9 +187,10 @@ def _overview() -> _Panels:
             width=4,
         ).decimals(1),
         _stat(
-            "Oldest unfinished batch",
-            "Age of the oldest batch in the window that is not finished. Red from 6 hours on, as in InkitBatchStuck.",
-            f"max(time() - inkit_oldest_unfinished_batch_created_timestamp_seconds{_ACCOUNT})",
+            "Longest standstill",
+            "For how long that unfinished batch has not changed which has stood still for longest. "
+            "Red from 6 hours on, as in InkitBatchStuck.",
+            f"max(time() - inkit_unfinished_batches_oldest_change_timestamp_seconds{_ACCOUNT})",
             unit="s",
             empty="None known",
             steps=((None, _GREEN), (1800, _YELLOW), (6 * 3600, _RED)),
@@ -351,7 +352,8 @@ def _accounts() -> _Panels:
         _table(
             "Accounts",
             "Health of each account. Polls that failed, skipped records and failed documents are those of the time "
-            "shown, the rest is as of now. A window that is cut leaves older batches out: raise poll.max_batches.",
+            "shown, the rest is as of now. Standstill: how long one of the unfinished batches has not changed. A "
+            "window that is cut leaves older batches out: raise poll.max_batches.",
             [
                 _Column("Last poll", by_account("inkit_up", "min"), unit="bool_on_off", mappings=[_SUCCEEDED]),
                 _Column(
@@ -371,6 +373,11 @@ def _accounts() -> _Panels:
                 _Column(
                     "Oldest unfinished",
                     f"time() - {by_account('inkit_oldest_unfinished_batch_created_timestamp_seconds', 'min')}",
+                    unit="s",
+                ),
+                _Column(
+                    "Standstill",
+                    f"time() - {by_account('inkit_unfinished_batches_oldest_change_timestamp_seconds', 'min')}",
                     unit="s",
                     steps=((None, _GREEN), (1800, _YELLOW), (6 * 3600, _RED)),
                 ),
@@ -419,19 +426,23 @@ def _accounts() -> _Panels:
             empty="No batch finished in the time shown",
         ),
         _graph(
-            "Age of the oldest unfinished batch",
-            "How long the oldest unfinished batch of the window has been under way. InkitBatchStuck fires at 6 hours, "
-            "or earlier where batches are usually quick.",
+            "Unfinished batches: age and standstill",
+            "How long the oldest one has been under way (dashed), and how long one of them has not changed. "
+            "InkitBatchStuck fires at a standstill of 6 hours, or earlier where batches are usually quick.",
             [
                 _query(
+                    f"time() - {by_account('inkit_unfinished_batches_oldest_change_timestamp_seconds', 'min')}",
+                    "{{account}} · standstill",
+                ),
+                _query(
                     f"time() - {by_account('inkit_oldest_unfinished_batch_created_timestamp_seconds', 'min')}",
-                    "{{account}}",
-                )
+                    "{{account}} · age",
+                ),
             ],
             unit="s",
             empty="All batches are finished",
             lines=((None, "transparent"), (6 * 3600, _RED)),
-        ),
+        ).override_by_regexp(*_dashed("/ · age$/")),
         _graph(
             "Burn of the error budget",
             "How fast failed documents use up what the objective allows: at 1 it lasts just 30 days. Over an hour, "

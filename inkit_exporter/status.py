@@ -3,13 +3,13 @@
 import heapq
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 
 from msgspec import Struct
 
 from inkit_exporter import __version__
-from inkit_exporter.model import Batch, Counts
+from inkit_exporter.model import Counts
 from inkit_exporter.poller import Poller
 from inkit_exporter.window import LISTED, Excerpt, Snapshot
 
@@ -31,6 +31,7 @@ class BatchStatus(Struct, frozen=True):
     id: str
     name: str
     created_timestamp_seconds: float
+    last_change_timestamp_seconds: float | None
     status: str
     destinations: Sequence[DocumentsStatus]
 
@@ -158,24 +159,25 @@ def _window(poller: Poller, snapshot: Snapshot, now: float) -> WindowStatus:
     )
 
 
-def _batches(excerpts: Sequence[tuple[str, Excerpt]], order: Callable[[tuple[str, Batch]], float]) -> BatchesStatus:
+def _batches(excerpts: Sequence[tuple[str, Excerpt]], order: Callable[[BatchStatus], float]) -> BatchesStatus:
     """The first of all accounts; each excerpt is in that order itself."""
-    ranked = heapq.merge(*([(name, batch) for batch in excerpt.batches] for name, excerpt in excerpts), key=order)
-    return BatchesStatus(
-        total=sum(excerpt.total for _, excerpt in excerpts),
-        listed=[
-            BatchStatus(name, batch.id, batch.name, batch.created_at, batch.status, _documents(batch.destinations))
-            for name, batch in islice(ranked, LISTED)
-        ],
-    )
+    ranked = heapq.merge(*(_listed(name, excerpt) for name, excerpt in excerpts), key=order)
+    return BatchesStatus(sum(excerpt.total for _, excerpt in excerpts), list(islice(ranked, LISTED)))
 
 
-def _newest_first(entry: tuple[str, Batch]) -> float:
-    return -entry[1].created_at
+def _listed(account: str, excerpt: Excerpt) -> Iterator[BatchStatus]:
+    for batch, changed in zip(excerpt.batches, excerpt.changes, strict=True):
+        yield BatchStatus(
+            account, batch.id, batch.name, batch.created_at, changed, batch.status, _documents(batch.destinations)
+        )
 
 
-def _oldest_first(entry: tuple[str, Batch]) -> float:
-    return entry[1].created_at
+def _newest_first(batch: BatchStatus) -> float:
+    return -batch.created_timestamp_seconds
+
+
+def _oldest_first(batch: BatchStatus) -> float:
+    return batch.created_timestamp_seconds
 
 
 def _documents(destinations: Mapping[str, Counts]) -> list[DocumentsStatus]:

@@ -20,10 +20,14 @@ _MERGE_AT_ONCE = 200
 
 
 class Excerpt(Struct, frozen=True):
-    """The first batches of a ranking, `LISTED` at most, and how many there are in `total`."""
+    """The first batches of a ranking, `LISTED` at most, and how many there are in `total`.
+
+    `changes` are the times when they were last seen to change, None for the finished ones.
+    """
 
     batches: tuple[Batch, ...] = ()
     total: int = 0
+    changes: tuple[float | None, ...] = ()
 
 
 class Snapshot(Struct, frozen=True):
@@ -176,10 +180,13 @@ class Window:
             newest_created=self._order[0].created_at if self._order else None,
             oldest_unfinished_created=self._unfinished[-1].created_at if self._unfinished else None,
             truncated=self.truncated,
-            failing=Excerpt(tuple(self._failing[:LISTED]), len(self._failing)),
-            unfinished=Excerpt(tuple(self._unfinished[: -LISTED - 1 : -1]), len(self._unfinished)),
+            failing=self._excerpt(self._failing[:LISTED], len(self._failing)),
+            unfinished=self._excerpt(self._unfinished[: -LISTED - 1 : -1], len(self._unfinished)),
             oldest_change=min(self._changed.values(), default=None),
         )
+
+    def _excerpt(self, first: list[Batch], total: int) -> Excerpt:
+        return Excerpt(tuple(first), total, tuple(self._changed.get(batch.id) for batch in first))
 
     def _forget(self, batch: Batch) -> None:
         del self._batches[batch.id]

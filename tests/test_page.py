@@ -115,7 +115,9 @@ async def test_the_page_shows_what_the_api_holds_and_follows_it(
     assert (name, age, state) == (f"{SCRIPT}\nfb_bad", "3 min", "completed")
     assert counts == "salesforce: 4 failed of 7\n1 other: nothing failed or in progress"
     oldest, newest = await table(browser, "unfinished")
-    assert oldest == [f"{IMAGE}\nfb_img", "2 h 13 min", "in progress", "docusign: 34 in progress of 1,234"]
+    state = oldest.pop(2)
+    assert re.fullmatch(r"in progress\nunchanged for \d+ s", state), state
+    assert oldest == [f"{IMAGE}\nfb_img", "2 h 13 min", "docusign: 34 in progress of 1,234"]
     assert newest[0] == "batch fb_new\nfb_new"
     # Names are text: nothing of them has become an element, and no alert, which would fail any of these commands.
     assert await browser.run("return [document.scripts.length, document.images.length]") == [1, 0]
@@ -293,6 +295,11 @@ async def test_the_json_tells_what_the_api_holds_of_the_accounts_asked_for(api: 
     (unfinished,) = both["unfinished_batches"]["listed"]
     assert (unfinished["account"], unfinished["id"], unfinished["name"]) == ("good", "fb_2", SCRIPT)
     assert both["timestamp_seconds"] - unfinished["created_timestamp_seconds"] == pytest.approx(20, abs=15)
+    assert both["timestamp_seconds"] - unfinished["last_change_timestamp_seconds"] == pytest.approx(5, abs=6)
+    assert [found["last_change_timestamp_seconds"] is None for found in both["failing_batches"]["listed"]] == [
+        True,
+        False,
+    ]
     assert [account["account"] for account in one["accounts"]] == ["good"]
     assert (none["accounts"], none["failing_batches"]["total"]) == ([], 0)
 

@@ -102,8 +102,8 @@ def essence(snapshot: Snapshot) -> tuple[object, ...]:
         {status: number for status, number in snapshot.batches.items() if number},
         snapshot.newest_created,
         snapshot.oldest_unfinished_created,
-        snapshot.failing,
-        snapshot.unfinished,
+        replace(snapshot.failing, changes=()),
+        replace(snapshot.unfinished, changes=()),
     )
 
 

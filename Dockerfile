@@ -16,6 +16,7 @@ ARG REVISION=unknown
 LABEL org.opencontainers.image.title="inkit-exporter" \
       org.opencontainers.image.description="A Prometheus exporter for Inkit's workflow batches" \
       org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.source="https://github.com/inkit-exporter/inkit-exporter" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 

@@ -204,8 +204,9 @@ async def test_an_api_that_is_away_is_one_page_and_what_follows_of_it_is_hidden(
         page = await running.arrives("pager", "InkitApiFailing")
         labels = {"account": "default", "job": "inkit", "instance": running.exporter_address}
         assert told(page) == expected("InkitApiFailing", **labels)
-        assert page["annotations"]["summary"] == ALERTS["InkitApiFailing"]["annotations"]["summary"].replace(
-            "{{ $labels.account }}", "default"
+        assert re.fullmatch(
+            r"Inkit's API fails account default \(connection\): no complete poll for [\d.]+s",
+            page["annotations"]["summary"],
         )
 
         async def all_symptoms_are_hidden() -> bool:
@@ -252,8 +253,11 @@ def test_durations_are_shortened_and_nothing_else(written: str, shortened: str) 
 
 
 def test_shortened_rules_say_the_same() -> None:
+    """But for the windows of queries, which a summary may contain."""
+
     def said(text: str) -> list[Any]:
-        rules = [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+        groups = yaml.safe_load(re.sub(r"\[\w+\]", "[]", text))["groups"]
+        rules = [rule for group in groups for rule in group["rules"]]
         return [(rule.get("alert"), rule.get("record"), rule.get("labels"), rule.get("annotations")) for rule in rules]
 
     assert said(shorten_rules(RULES)) == said(RULES)

@@ -19,12 +19,15 @@ RULES: list[dict[str, Any]] = [
 ]
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
-RULE_TESTS: list[dict[str, Any]] = yaml.safe_load((PROMETHEUS / "rules_test.yml").read_text())["tests"]
+TEST_FILES: dict[str, dict[str, Any]] = {
+    name: yaml.safe_load((PROMETHEUS / name).read_text()) for name in ("rules_test.yml", "rules_slow_test.yml")
+}
+RULE_TESTS: list[dict[str, Any]] = [test for content in TEST_FILES.values() for test in content["tests"]]
 
 
 @pytest.mark.parametrize(
     "command",
-    [("check", "rules", "rules.yml"), ("check", "config", "prometheus.yml"), ("test", "rules", "rules_test.yml")],
+    [("check", "rules", "rules.yml"), ("check", "config", "prometheus.yml"), ("test", "rules", *TEST_FILES)],
     ids=" ".join,
 )
 def test_promtool_finds_nothing_wrong(command: tuple[str, ...]) -> None:
@@ -66,12 +69,17 @@ def test_every_runbook_is_of_an_alert() -> None:
     assert re.findall(r"^## (.+)$", RUNBOOKS, flags=re.MULTILINE) == list(ALERTS)
 
 
+def alerts_of(test: dict[str, Any]) -> set[str]:
+    """The alerts that a test is about."""
+    return {check["alertname"] for check in test["alert_rule_test"]}
+
+
 def checks_of(alert: str) -> list[list[bool]]:
     """For each test of an alert, whether it fires at each time looked at."""
     return [
         [bool(check["exp_alerts"]) for check in test["alert_rule_test"] if check["alertname"] == alert]
         for test in RULE_TESTS
-        if any(check["alertname"] == alert for check in test["alert_rule_test"])
+        if alert in alerts_of(test)
     ]
 
 
@@ -88,21 +96,38 @@ def needed_by(rule: dict[str, Any]) -> list[dict[str, Any]]:
     return [one for one in RULES if one.get("record") in names]
 
 
+def passes(alert: dict[str, Any], folder: Path) -> bool:
+    """Whether the tests of an alert like it so. Only what it needs is kept, to be fast."""
+    groups = [{"name": "one", "rules": [*needed_by(alert), alert]}]
+    (folder / "rules.yml").write_text(yaml.safe_dump({"groups": groups}))
+    for name, content in TEST_FILES.items():
+        tests = [{**test, "promql_expr_test": []} for test in content["tests"] if alert["alert"] in alerts_of(test)]
+        (folder / name).write_text(yaml.safe_dump(content | {"tests": tests}))
+    command = ["promtool", "test", "rules", *TEST_FILES]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert re.search(r"SUCCESS|FAILED", done.stdout + done.stderr), done.stderr
+    return done.returncode == 0
+
+
 @pytest.mark.parametrize("alert", ALERTS)
 def test_the_tests_notice_an_alert_that_fires_one_evaluation_sooner_or_later(alert: str, tmp_path: Path) -> None:
-    """Its `for` is changed by the minute that the tests evaluate at. Only what the alert needs is kept, to be fast."""
+    """Its `for` is changed by the minute that the tests evaluate at."""
     duration = re.fullmatch(r"(\d+)([mh])", ALERTS[alert]["for"])
     assert duration is not None
     minutes = int(duration[1]) * {"m": 1, "h": 60}[duration[2]]
-    tests = [test for test in RULE_TESTS if any(check["alertname"] == alert for check in test["alert_rule_test"])]
-    for name, wanted in (("as_it_is", minutes), ("sooner", minutes - 1), ("later", minutes + 1)):
-        rules = [*needed_by(ALERTS[alert]), ALERTS[alert] | {"for": f"{wanted}m"}]
-        (tmp_path / f"rules_{name}.yml").write_text(yaml.safe_dump({"groups": [{"name": "one", "rules": rules}]}))
-        content = {"rule_files": [f"rules_{name}.yml"], "evaluation_interval": "1m", "tests": tests}
-        (tmp_path / f"{name}.yml").write_text(yaml.safe_dump(content))
-    command = ["promtool", "test", "rules", "as_it_is.yml", "sooner.yml", "later.yml"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert re.findall(r"SUCCESS|FAILED", done.stdout + done.stderr) == ["SUCCESS", "FAILED", "FAILED"], done.stderr
+    assert passes(ALERTS[alert], tmp_path)
+    for other in (minutes - 1, minutes + 1):
+        assert not passes(ALERTS[alert] | {"for": f"{other}m"}, tmp_path), other
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_the_tests_notice_a_threshold_that_is_a_fifth_lower_or_higher(alert: str, tmp_path: Path) -> None:
+    """Of every number that something is compared with, but for 0 and 1, which are no matter of degree."""
+    expression = ALERTS[alert]["expr"]
+    for found in re.finditer(r"(?:[<>]|>=) ((?!0\b(?!\.))[\d.]+)", expression):
+        for factor in (0.8, 1.2):
+            other = f"{expression[: found.start(1)]}{float(found[1]) * factor:g}{expression[found.end(1) :]}"
+            assert not passes(ALERTS[alert] | {"expr": other}, tmp_path), other
 
 
 def test_every_metric_in_rules_and_runbooks_exists() -> None:

@@ -189,7 +189,7 @@ def _overview() -> _Panels:
         _stat(
             "Longest standstill",
             "For how long that unfinished batch has not changed which has stood still for longest. "
-            "Red from 6 hours on, as in InkitBatchStuck.",
+            "Red from 6 hours on; InkitBatchStuck also looks at what is usual.",
             f"max(time() - inkit_unfinished_batches_oldest_change_timestamp_seconds{_ACCOUNT})",
             unit="s",
             empty="None known",
@@ -428,7 +428,7 @@ def _accounts() -> _Panels:
         _graph(
             "Unfinished batches: age and standstill",
             "How long the oldest one has been under way (dashed), and how long one of them has not changed. "
-            "InkitBatchStuck fires at a standstill of 6 hours, or earlier where batches are usually quick.",
+            "InkitBatchStuck fires at a standstill of 6 hours, earlier where batches are quick, later where not.",
             [
                 _query(
                     f"time() - {by_account('inkit_unfinished_batches_oldest_change_timestamp_seconds', 'min')}",

@@ -279,8 +279,8 @@ class AccountMetrics:
 
 
 def _exemplar(batch_id: str) -> dict[str, str] | None:
-    """OpenMetrics allows an exemplar 128 characters, names included."""
-    return {"batch_id": batch_id} if len(batch_id) <= _MAX_EXEMPLAR else None
+    """OpenMetrics allows an exemplar 128 characters, names included; Prometheus refuses a scrape with a NUL in one."""
+    return {"batch_id": batch_id} if len(batch_id) <= _MAX_EXEMPLAR and batch_id.isprintable() else None
 
 
 class ProcessMetrics:

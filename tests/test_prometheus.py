@@ -54,6 +54,18 @@ async def test_prometheus_scrapes_what_the_api_holds(api: Api, exporter: StartEx
         assert set((await values(http, "inkit_exporter_build_info")).values()) == {"1"}
 
 
+async def test_prometheus_scrapes_whatever_the_ids_of_batches_are(
+    api: Api, exporter: StartExporter, tmp_path: Path
+) -> None:
+    running = await exporter()
+    await running.wait_for(lambda s: up(s) == 1)
+    async with scraping(running, tmp_path) as http:
+        for batch_id in ("nul\0", '"} 7 # {a="\\\n', "\x1b[31m\r\u2028", "\N{FACE WITH TEARS OF JOY}" * 120):
+            api.batches = [batch(batch_id, age=1), *api.batches]
+            while set((await values(http, "inkit_batches_created_total")).values()) != {str(len(api.batches))}:
+                await asyncio.sleep(0.1)
+
+
 async def test_prometheus_scrapes_over_tls_with_a_client_certificate_and_a_password(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:

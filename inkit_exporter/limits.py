@@ -22,6 +22,9 @@ HANDSHAKE_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 30.0
 """Until a client is cut off that does not read its answer: longer than Prometheus waits."""
 
+REQUEST_BYTES: Final = 2**15
+"""Until a connection is closed that sends no end of a request: more than browsers send of cookies and all else."""
+
 HEALTH_PATHS: Final = frozenset({"/-/healthy", "/-/ready"})
 
 
@@ -75,6 +78,43 @@ def limit_connections(server: web.Server, most: int) -> Callable[[], asyncio.Pro
         for oldest in connections[: max(0, len(connections) + 1 - most)]:
             if oldest.transport:
                 oldest.transport.abort()
-        return server()
+        return _Connection(server())
 
     return make
+
+
+class _Connection(asyncio.Protocol):
+    """Passes on what is received, as long as requests end: aiohttp bounds each header, but hardly their sum."""
+
+    def __init__(self, server: web.RequestHandler) -> None:
+        self._server = server
+        self._transport: asyncio.Transport | None = None
+        self._last = b""
+        self._unended = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream
+        self._transport = transport
+        self._server.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        _, end, rest = (self._last + data).rpartition(b"\r\n\r\n")
+        self._unended = len(rest) if end else self._unended + len(data)
+        self._last = rest[-3:]
+        if self._unended <= REQUEST_BYTES:
+            self._server.data_received(data)
+        elif self._transport:
+            self._transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n")
+            self._transport.abort()
+
+    def eof_received(self) -> None:
+        self._server.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._server.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._server.resume_writing()

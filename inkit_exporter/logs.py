@@ -6,6 +6,7 @@ import sys
 from typing import Final, TextIO, cast
 
 import structlog
+from aiohttp.http import HttpProcessingError
 
 LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 FORMATS: Final = ("logfmt", "json")
@@ -48,6 +49,10 @@ class _Stderr:
 
 class _ToStructlog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):  # a stranger's mistake is no error here, and may come in floods
+            structlog.get_logger().debug("refused a request that is not HTTP", error=type(error).__name__)
+            return
         structlog.get_logger().log(
             record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info or False
         )

@@ -139,7 +139,13 @@ async def start(
     Raises:
         OSError: an address can't be listened on.
     """
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.3, keepalive_timeout=limits.IDLE_SECONDS)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=0.3,
+        keepalive_timeout=limits.IDLE_SECONDS,
+        lingering_time=0,  # nobody waits here for the rest of a body, as no request needs one
+    )
     await runner.setup()
     assert runner.server is not None  # noqa: S101 - after setup there is one
     listeners: list[asyncio.Server] = []

@@ -95,7 +95,13 @@ async def test_clients_that_vanish_leave_nothing_behind(api: Api, exporter: Star
         pytest.param(b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", id="long line"),
         pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", id="long header"),
         pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 10_000 + b"\r\n", id="many headers"),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nHost: a\r\n" + (b"X: " + b"a" * 8000 + b"\r\n") * 100, id="headers without end"
+        ),
         pytest.param(b"POST /-/reload HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n", id="large body"),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 4000, id="chunks"
+        ),
         pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 1000, id="TLS, or noise"),
         pytest.param(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 1000, id="pipelined"),
     ],
@@ -106,12 +112,16 @@ async def test_rude_requests_are_refused_or_answered_and_change_nothing(
     started, host, port = await running(exporter, api)
     reader, writer = await asyncio.open_connection(host, port)
     writer.write(request_bytes)
-    async with asyncio.timeout(5):
-        status = (await reader.readline()).split()[1]
-    assert status in {b"200", b"400", b"403", b"413", b"431"}
+    with suppress(ConnectionError):  # which may overtake the answer, where it comes before the request has ended
+        async with asyncio.timeout(5):
+            status = (await reader.readline()).split()[1]
+            assert status in {b"200", b"400", b"403", b"405", b"413", b"431"}
+            if status != b"200":
+                await reader.read()  # to the end: it is closed, and what was to follow is not waited for
     writer.close()
     assert (await started.get("/-/healthy"))[0] == 200
     await polls_go_on(started)
+    assert not [line for line in started.log if "level=error" in line], "strangers write no errors into the log"
 
 
 @asynccontextmanager
@@ -158,8 +168,8 @@ async def test_no_more_than_so_many_requests_at_a_time_but_health_always() -> No
 async def test_a_client_that_does_not_read_is_cut_off_and_gives_its_place_to_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limits, "ANSWER_SECONDS", 0.3)
-    large = b"a" * 50_000_000  # more than the system buffers
+    monkeypatch.setattr(limits, "ANSWER_SECONDS", 1)
+    large = b"a" * 20_000_000  # more than the system buffers
 
     async def handler(_: web.Request) -> web.StreamResponse:
         return web.Response(body=large)
@@ -168,7 +178,7 @@ async def test_a_client_that_does_not_read_is_cut_off_and_gives_its_place_to_ano
         reader, writer = await asyncio.open_connection(host, port, limit=1)
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
         await reader.read(1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             while True:
                 async with http.get("/metrics") as response:
                     if response.status == 200:

@@ -118,7 +118,7 @@ async def test_bad_requests_do_not_disturb_it(api: Api, exporter: StartExporter)
     host, port = running.http._base_url.host, running.http._base_url.port  # type: ignore[union-attr]
     for garbage in (
         b"\x00\xff\r\n\r\n",
-        b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX: " + b"x" * 10_000 + b"\r\n\r\n",
     ):
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(garbage)
@@ -126,7 +126,7 @@ async def test_bad_requests_do_not_disturb_it(api: Api, exporter: StartExporter)
             assert (await reader.read()).startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
         writer.close()
         await writer.wait_closed()
-    async with running.http.post("/metrics", data=b"x" * 10**6) as response:
+    async with running.http.post("/metrics", data=b"x" * 10**4) as response:
         assert response.status == 405
     assert (await running.get("/metrics?name[]=%ff&x=" + "y" * 4000))[0] == 200
     assert up(await running.wait_for(lambda s: up(s) == 1)) == 1

@@ -56,6 +56,8 @@ def _verdict(accounts: Sequence[AccountStatus]) -> tuple[str, str]:
         return "down", f"Accounts down: {down} of {len(accounts)}"
     if not all(account.up for account in accounts) or not accounts:
         return "unknown", "Not every account has been polled yet" if accounts else "No account is polled here"
+    if failing := sum(account.window.failing_batches for account in accounts if account.window):
+        return "unknown", f"Batches failing: {failing}"
     return "up", "Every account is polled without errors"
 
 

@@ -99,8 +99,9 @@ async def test_the_page_shows_what_the_api_holds_and_follows_it(
     await running.wait_for(lambda s: up(s) == 1)
     await open_page(browser, running)
     assert await browser.run("return document.getElementById('verdict').innerText") == (
-        "The account is polled without errors"
+        "1 batch is failing; most documents failed at salesforce"
     )
+    assert await browser.run("return document.getElementById('failing-sum').innerText") == "1 latest 3 min ago"
     ((account, health, _, cost, following, recent),) = await table(browser, "accounts")
     assert (account, health) == ("default", "✔ up")
     assert re.match(r"\d requests?\n\d+ of 6,000 in the last minute", cost)
@@ -133,6 +134,8 @@ async def test_the_page_shows_what_the_api_holds_and_follows_it(
     await running.wait_for(lambda s: documents(s, "failed").get(("salesforce", "completed")) == 0)
     await browser.run("return load()")
     assert [row[0].split()[-1] for row in await table(browser, "failing")] == ["fb_4"]
+    api.batches = [batch("fb_5")]
+    await browser.wait_for("document.getElementById('verdict').innerText === 'The account is polled without errors'")
     assert await browser.console() == []
     origins = await browser.run("return performance.getEntriesByType('resource').map(e => new URL(e.name).origin)")
     assert set(origins) == {str(running.http._base_url).rstrip("/")}
@@ -241,6 +244,7 @@ async def test_without_javascript_the_health_is_a_plain_table(
     api: Api, exporter: StartExporter, browser: Browser
 ) -> None:
     api.fault = refuse_dead_accounts
+    api.batches = [batch("fb_1", destinations={"box": (0, 1, 0)})]
     running = await exporter(accounts=two_accounts(SCRIPT, IMAGE))
     await running.wait_for(lambda s: (up(s, SCRIPT), up(s, IMAGE)) == (1, 0))
     await browser.devtools("Emulation.setScriptExecutionDisabled", value=True)
@@ -250,6 +254,9 @@ async def test_without_javascript_the_health_is_a_plain_table(
     assert good[:2] == [SCRIPT, "✔ up"]
     text = await browser.run("return document.body.innerText")
     assert "Accounts down: 1 of 2" in text and "With JavaScript" in text
+    api.fault = None
+    await running.wait_for(lambda s: up(s, IMAGE) == 1)
+    assert ">Batches failing: 1</p>" in (await running.get("/"))[1]
     assert await browser.run("return [document.scripts.length, document.images.length]") == [1, 0]
 
 

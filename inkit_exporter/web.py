@@ -10,6 +10,7 @@ from msgspec import json
 from prometheus_client.exposition import gzip_accepted
 
 from inkit_exporter import limits, page
+from inkit_exporter.connections import Connections
 from inkit_exporter.exposition import Exposition, negotiate
 from inkit_exporter.status import Status
 
@@ -150,22 +151,18 @@ async def start(
     assert runner.server is not None  # noqa: S101 - after setup there is one
     listeners: list[asyncio.Server] = []
 
+    connections = Connections(runner.server, max_connections, ssl_context)
+
     async def stop() -> None:
         for listener in listeners:
             listener.close()
+        await connections.stop()
         await runner.cleanup()
 
     try:
-        make_connection = limits.limit_connections(runner.server, max_connections)
         for host, port in addresses:
-            listener = await asyncio.get_running_loop().create_server(
-                make_connection,
-                host,
-                port,
-                backlog=1024,
-                ssl=ssl_context,
-                ssl_handshake_timeout=limits.HANDSHAKE_SECONDS if ssl_context else None,
-            )
+            # So many may be accepted before the first is counted: together with the limit, less than the descriptors.
+            listener = await asyncio.get_running_loop().create_server(connections.make, host, port, backlog=128)
             listeners.append(listener)
     except BaseException:
         await stop()

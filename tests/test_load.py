@@ -1,10 +1,12 @@
 """Many clients, slow ones, rude ones: they get less, everyone else what they came for."""
 
 import asyncio
+import resource
+import signal
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 
 import aiohttp
 import pytest
@@ -75,6 +77,23 @@ async def test_connections_that_say_nothing_keep_nobody_out(api: Api, exporter: 
             assert await silent[0][0].read() == b"", "the oldest is closed"
     for _, writer in silent:
         writer.close()
+
+
+async def test_a_burst_of_connections_takes_no_more_descriptors_than_there_are(
+    api: Api, exporter: StartExporter
+) -> None:
+    started, host, port = await running(exporter, api, "--web.max-connections=100")
+    resource.prlimit(started.process.pid, resource.RLIMIT_NOFILE, (400, 400))
+    started.process.send_signal(signal.SIGSTOP)  # so that they wait for it together
+    with ExitStack() as stack:
+        for _ in range(700):
+            client = stack.enter_context(socket.socket())
+            client.settimeout(0)
+            client.connect_ex((host, port))
+        started.process.send_signal(signal.SIGCONT)
+        assert (await started.get("/-/healthy"))[0] == 200
+        await polls_go_on(started)
+    assert not [line for line in started.log if "level=error" in line]
 
 
 async def test_clients_that_vanish_leave_nothing_behind(api: Api, exporter: StartExporter) -> None:

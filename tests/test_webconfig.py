@@ -5,6 +5,7 @@ import re
 import ssl
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from inkit_exporter import limits, web
+from inkit_exporter import connections, web
 from inkit_exporter.config import ConfigError
 from inkit_exporter.webconfig import load
 from inkit_exporter.webguard import LiveWebSettings
@@ -154,7 +155,7 @@ async def test_tls_is_served_and_plain_http_is_not(world: World, serve: Any) -> 
 
 
 async def test_a_client_that_never_ends_its_handshake_is_cut_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "HANDSHAKE_SECONDS", 0.1)
+    monkeypatch.setattr(connections, "HANDSHAKE_SECONDS", 0.1)
     live = LiveWebSettings(world.write(SERVER))
     stop, (address,) = await web.start(Application(), [("127.0.0.1", 0)], 0, live.ssl_context)
     reader, writer = await asyncio.open_connection(*address.split(":"))
@@ -162,6 +163,43 @@ async def test_a_client_that_never_ends_its_handshake_is_cut_off(world: World, m
         assert await reader.read() == b""
     writer.close()
     await stop()
+
+
+async def test_handshakes_that_are_not_ended_count_as_connections_and_keep_nobody_out(world: World, serve: Any) -> None:
+    world.write(SERVER)
+    server = await serve("--web.max-connections=20")
+    silent = [await asyncio.open_connection(*server.address) for _ in range(40)]
+    assert (await server.get(tls=world.client()))[0] == 200
+    async with asyncio.timeout(5):
+        with suppress(ConnectionError):
+            assert await silent[0][0].read() == b"", "the oldest is closed"
+    assert not silent[-1][0].at_eof()
+    for _, writer in silent:
+        writer.close()
+    assert not [line for line in server.exporter.log if "level=error" in line]
+
+
+async def test_a_request_on_the_heels_of_the_handshake_is_answered(world: World, serve: Any) -> None:
+    """TLS 1.3 lets a client's last handshake message and its first request come at once."""
+    world.write(SERVER)
+    server = await serve()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = world.client().wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    reader, writer = await asyncio.open_connection(*server.address)
+
+    async def done(step: Callable[[], Any]) -> Any:
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                incoming.write(await reader.read(2**16))
+
+    async with asyncio.timeout(10):
+        await done(client.do_handshake)
+        client.write(b"GET /-/healthy HTTP/1.0\r\n\r\n")
+        assert (await done(client.read)).startswith(b"HTTP/1.0 200 OK")
+    writer.close()
 
 
 async def test_a_renewed_certificate_is_served_without_a_restart(world: World, serve: Any) -> None:

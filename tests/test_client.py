@@ -1,0 +1,471 @@
+"""One account's requests: what is asked, what an answer stands for, and what another attempt is worth."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from conftest import TOKEN, Api, Handler, batch
+from faulty import FAULTS, PAGE_SIZE, Account, Server, http, listening
+from faulty import page as listed
+from structlog.testing import capture_logs
+
+from inkit_exporter import __version__
+from inkit_exporter.client import DEFAULT_PAGE_SIZE, Budget, Client, open_session
+from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, ConfigError, Filters, Seconds
+from inkit_exporter.errors import (
+    ApiError,
+    AuthError,
+    BadResponse,
+    ConnectionFailed,
+    Forbidden,
+    NotFound,
+    QueryRefused,
+    RateLimited,
+    RequestTimeout,
+    ServerError,
+    TransientError,
+    check_status,
+)
+from inkit_exporter.model import AccountLabels
+
+NOW = 1_700_000_000.0
+ONE = listed([batch("fb_1")], 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "remedy"),
+    [
+        (100, BadResponse, "which its documentation does not lead to expect"),
+        (204, BadResponse, "which its documentation does not lead to expect"),
+        (299, BadResponse, "which its documentation does not lead to expect"),
+        (300, BadResponse, "a redirect, which is not followed; check base_url"),
+        (399, BadResponse, "a redirect, which is not followed; check base_url"),
+        (400, BadResponse, "which its documentation does not lead to expect"),
+        (401, AuthError, "check the account's token"),
+        (403, Forbidden, "the key's role lacks the permission"),
+        (404, NotFound, "check base_url"),
+        (422, QueryRefused, "check the account's filters"),
+        (429, RateLimited, "over its rate limit"),
+        (499, BadResponse, "which its documentation does not lead to expect"),
+        (500, ServerError, "it has a failure of its own"),
+        (599, ServerError, "it has a failure of its own"),
+    ],
+)
+def test_each_status_is_a_kind_of_failure_and_names_a_remedy(status: int, kind: type[ApiError], remedy: str) -> None:
+    with pytest.raises(ApiError, match=f"^the API answered {status}.*{remedy}") as raised:
+        check_status(status, "7", NOW)
+    assert type(raised.value) is kind
+    if isinstance(raised.value, TransientError):
+        assert raised.value.retry_after == 7
+
+
+def test_a_time_to_come_back_may_be_a_date_or_missing() -> None:
+    for status in (429, 503):
+        with pytest.raises(TransientError) as raised:
+            check_status(status, "Tue, 14 Nov 2023 22:13:25 GMT", NOW)
+        assert raised.value.retry_after == 5
+        with pytest.raises(TransientError) as raised:
+            check_status(status, None, NOW)
+        assert raised.value.retry_after is None
+
+
+class Meter:
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, float]] = []
+        self.waits: list[float] = []
+
+    def request(self, code: str, seconds: float) -> None:
+        self.requests.append((code, seconds))
+
+    def throttled(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+    @property
+    def codes(self) -> list[str]:
+        return [code for code, _ in self.requests]
+
+
+class Keys:
+    """The account's token, as it may be exchanged on the way."""
+
+    def __init__(self, *tokens: str) -> None:
+        self.tokens = list(tokens)
+        self.read = 0
+
+    def __call__(self) -> str:
+        self.read += 1
+        if not self.tokens:
+            raise ConfigError("there is no token any more")
+        return self.tokens.pop(0) if len(self.tokens) > 1 else self.tokens[0]
+
+
+@asynccontextmanager
+async def client_of(
+    base_url: str,
+    *,
+    filters: Filters | None = None,
+    page_size: int = 100,
+    patience: float = 10.0,
+    token: Callable[[], str] = lambda: TOKEN,
+    budget: Budget | None = None,
+    seconds: float = 5.0,
+    max_attempts: int = 1,
+    max_response_size: int = 100_000,
+) -> AsyncIterator[tuple[Client, Meter]]:
+    meter = Meter()
+    async with open_session() as session:
+        client = Client(
+            AccountSettings(name="a", base_url=base_url, filters=filters or Filters()),
+            ApiSettings(
+                timeout=Seconds(seconds), max_attempts=max_attempts, max_response_size=Bytes(max_response_size)
+            ),
+            page_size=page_size,
+            patience=patience,
+            token=token,
+            session=session,
+            meter=meter,
+            budget=budget or Budget(1000),
+            labels=AccountLabels(),
+        )
+        yield client, meter
+
+
+def then(*answers: web.Response | None) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    """These answers one after another, None for the simulator's own; the last one for good."""
+    left = list(answers)
+
+    async def fault(request: web.Request, handler: Handler) -> web.StreamResponse:
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if answer is None:
+            return await handler(request)
+        return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+
+    return fault
+
+
+async def test_a_page_is_asked_for_newest_first_with_filters_token_and_who_asks(api: Api) -> None:
+    api.batches = [batch(f"fb_{i}", age=i) for i in range(5)]
+    filters = Filters(search="batch", destination_name="inkit_storage")
+    async with client_of(api.base_url + "/", filters=filters, page_size=2) as (client, meter):
+        page = await client.page(2)
+    assert [one.id for one in page.batches] == ["fb_2", "fb_3"]
+    assert (page.pagination.next_page, page.pagination.total_count, page.invalid) == (3, 5, 0)
+    (request,) = api.requests
+    assert dict(request.query) == {
+        "page": "2",
+        "page_size": "2",
+        "sort": "-created_at",
+        "search": "batch",
+        "destination_name": "inkit_storage",
+    }
+    assert request.headers["X-Inkit-API-Token"] == TOKEN
+    assert request.headers["User-Agent"] == f"inkit-exporter/{__version__}"
+    assert request.headers["Accept"] == "application/json"
+    assert request.headers["Accept-Encoding"] == "identity"
+    assert meter.codes == ["200"]
+    assert 0 < meter.requests[0][1] < 5
+    assert (client.requests, client.budget.spent()) == (1, 1)
+    assert not meter.waits
+
+
+@pytest.mark.parametrize("strange", ["fb_1", "../batch", "a/b", "a?page=1", "a%2Fb", "é b"])
+async def test_one_batch_is_asked_for_by_its_id_whatever_it_is_made_of(api: Api, strange: str) -> None:
+    api.batches = [batch("fb_0"), batch(strange, status="In Progress")]
+    async with client_of(api.base_url) as (client, _):
+        one = await client.batch(strange)
+        assert one is not None and (one.id, one.status) == (strange, "in_progress")
+        assert await client.batch("fb_2") is None
+
+
+async def test_what_is_no_batch_is_a_bad_response_that_says_where(api: Api) -> None:
+    api.batches = [batch("fb_1", created_at="yesterday")]
+    async with client_of(api.base_url) as (client, _):
+        with pytest.raises(BadResponse, match=r"is not a batch: .*created_at"):
+            await client.batch("fb_1")
+        api.fault = then(web.Response(body=b'{"items": []}'))
+        with pytest.raises(BadResponse, match=r"^page 3 is not a list of batches: .*metadata"):
+            await client.page(3)
+
+
+async def test_records_that_can_not_be_read_are_skipped_counted_and_told_once(api: Api) -> None:
+    api.batches = [batch("fb_0", age=0), batch("fb_1", age=1, total="1"), batch("fb_2", age=2)]
+    with capture_logs() as logs:
+        async with client_of(api.base_url) as (client, _):
+            for _ in range(2):
+                page = await client.page(1)
+                assert ([one.id for one in page.batches], page.invalid) == (["fb_0", "fb_2"], 1)
+    told = [entry for entry in logs if "malformed" in entry["event"]]
+    assert [(entry["log_level"], entry["account"]) for entry in told] == [("warning", "a"), ("debug", "a")]
+    assert (told[0]["page"], told[0]["record"]) == (1, 2)
+    assert "total" in told[0]["error"]
+
+
+async def test_ten_records_none_of_which_can_be_read_are_those_of_another_api(api: Api) -> None:
+    api.batches = [batch(f"fb_{i}", age=i, total="1") for i in range(9)]
+    async with client_of(api.base_url) as (client, _):
+        assert (await client.page(1)).invalid == 9
+        api.batches = [batch("fb_9", total="1"), *api.batches]
+        with pytest.raises(BadResponse, match=r"^page 1 has 10 records and none can be read"):
+            await client.page(1)
+        api.batches = [batch("fb_10"), *api.batches]
+        assert (await client.page(1)).invalid == 10
+
+
+async def test_a_page_size_that_the_api_refuses_gives_way_to_its_default_for_good(api: Api) -> None:
+    api.batches = [batch(f"fb_{i}", age=i) for i in range(60)]
+    async with client_of(api.base_url, page_size=101) as (client, meter):
+        assert len((await client.page(1)).batches) == DEFAULT_PAGE_SIZE
+        assert [one.id for one in (await client.page(3)).batches] == [f"fb_{i}" for i in range(50, 60)]
+        assert client.page_size == DEFAULT_PAGE_SIZE
+    assert meter.codes == ["422", "200", "200"]
+
+
+async def test_a_query_that_is_refused_for_another_reason_than_its_size_stays_refused(api: Api) -> None:
+    api.fault = then(web.Response(status=422))
+    async with client_of(api.base_url) as (client, meter):
+        with pytest.raises(QueryRefused):
+            await client.page(1)
+        assert (len(meter.codes), client.page_size) == (2, 100)
+        with pytest.raises(QueryRefused):
+            await client.page(2)
+        assert len(meter.codes) == 3
+    async with client_of(api.base_url, page_size=DEFAULT_PAGE_SIZE) as (client, meter):
+        with pytest.raises(QueryRefused):
+            await client.page(1)
+        assert len(meter.codes) == 1
+
+
+async def test_every_fault_is_told_by_its_kind_and_none_tells_the_token() -> None:
+    some = [batch(f"fb_{i}") for i in range(PAGE_SIZE)]
+    accounts = {name: Account(name, "any", fault, some, broken=True) for name, (_, fault) in FAULTS.items()}
+
+    async def ask(name: str, port: int) -> None:
+        token = accounts[name].token
+        url = f"http://127.0.0.1:{port}/{name}/v1"
+        async with client_of(url, token=lambda: token, seconds=0.5) as (client, meter):
+            with pytest.raises(ApiError) as raised:
+                await client.page(1)
+            assert raised.value.reason == FAULTS[name][0], name
+            assert token not in str(raised.value), name
+            assert str(raised.value) not in ("", "None"), name
+            (code,) = set(meter.codes)
+            assert code.isdigit() or code == raised.value.reason, name
+
+    async with listening(Server(accounts).converse) as port:
+        await asyncio.gather(*(ask(name, port) for name in FAULTS))
+
+
+async def test_a_request_that_is_given_up_is_counted_as_such(api: Api) -> None:
+    started = asyncio.Event()
+
+    async def hang(_request: web.Request, _handler: Handler) -> web.StreamResponse:
+        started.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    api.fault = hang
+    async with client_of(api.base_url) as (client, meter):
+        task = asyncio.create_task(client.page(1))
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert meter.codes == ["cancelled"]
+
+
+async def chunked(request: web.Request, _handler: Handler) -> web.StreamResponse:
+    response = web.StreamResponse()
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+    await response.write(ONE)
+    return response
+
+
+async def test_an_answer_may_be_as_large_as_configured_and_no_larger_whether_it_tells_its_size_or_not(api: Api) -> None:
+    for api.fault in (then(web.Response(body=ONE)), chunked):
+        async with client_of(api.base_url, max_response_size=len(ONE)) as (client, _):
+            assert len((await client.page(1)).batches) == 1
+        limit = len(ONE) - 1
+        async with client_of(api.base_url, max_response_size=limit) as (client, meter):
+            with pytest.raises(BadResponse, match=rf"larger than max_response_size \({limit} bytes\)"):
+                await client.page(1)
+        assert meter.codes == ["200"]
+
+
+async def test_where_nobody_listens_the_system_says_why() -> None:
+    async with client_of("http://127.0.0.1:1/v1") as (client, meter):
+        with pytest.raises(ConnectionFailed, match="Connect call failed"):
+            await client.page(1)
+    assert (meter.codes, client.requests) == (["connection"], 1)
+
+
+async def test_silence_is_given_up_after_the_timeout(api: Api) -> None:
+    async def hang(_request: web.Request, _handler: Handler) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    api.fault = hang
+    async with client_of(api.base_url, seconds=0.2) as (client, meter):
+        with pytest.raises(RequestTimeout, match=r"no whole answer within 0\.2s"):
+            await client.page(1)
+    assert meter.codes == ["timeout"]
+    assert 0.19 < meter.requests[0][1] < 2
+
+
+async def test_what_may_pass_is_tried_again_after_a_moment_and_up_to_max_attempts(api: Api) -> None:
+    api.fault = then(web.Response(status=503), web.Response(status=429), None)
+    async with client_of(api.base_url, max_attempts=3) as (client, meter):
+        started = time.monotonic()
+        await client.page(1)
+        waited = time.monotonic() - started
+    assert meter.codes == ["503", "429", "200"]
+    assert 0.75 <= waited < 2.5, "0.25 s and 0.5 s, each with up to 0.5 s of jitter"
+    assert not meter.waits
+    api.fault = then(web.Response(status=503))
+    async with client_of(api.base_url, max_attempts=2) as (client, meter):
+        with pytest.raises(ServerError):
+            await client.page(1)
+    assert meter.codes == ["503", "503"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 302])
+async def test_what_does_not_pass_is_not_tried_again(api: Api, status: int) -> None:
+    api.fault = then(web.Response(status=status))
+    async with client_of(api.base_url, max_attempts=4) as (client, meter):
+        with pytest.raises(ApiError):
+            await client.page(1)
+    assert meter.codes == [str(status)]
+
+
+async def test_the_time_that_the_api_names_is_waited_for_by_all_that_the_account_asks(api: Api) -> None:
+    api.fault = then(web.Response(status=429, headers={"Retry-After": "1"}), None)
+    async with client_of(api.base_url, max_attempts=2, patience=1.0) as (client, meter):
+        started = time.monotonic()
+        first = asyncio.create_task(client.page(1))
+        while not meter.codes:
+            await asyncio.sleep(0.01)
+        assert 0.5 < client.budget.delay() <= 1
+        await client.page(1)
+        await first
+        assert time.monotonic() - started >= 1
+    assert meter.codes == ["429", "200", "200"]
+    assert len(meter.waits) == 2
+    assert all(0.5 < wait < 2 for wait in meter.waits)
+
+
+async def test_a_time_longer_than_the_patience_fails_at_once_and_still_counts(api: Api) -> None:
+    api.fault = then(web.Response(status=503, headers={"Retry-After": "40"}))
+    async with client_of(api.base_url, max_attempts=4, patience=39.9) as (client, meter):
+        with pytest.raises(ServerError) as raised:
+            await client.page(1)
+        assert raised.value.retry_after == 40
+        assert meter.codes == ["503"]
+        assert 39 < client.budget.delay() <= 40
+
+
+async def test_the_budget_is_waited_for_and_the_wait_is_told(api: Api) -> None:
+    budget = Budget(1000)
+    async with client_of(api.base_url, budget=budget) as (client, meter):
+        budget.pause(0.3)
+        started = time.monotonic()
+        await client.page(1)
+        assert 0.3 <= time.monotonic() - started < 2
+        (wait,) = meter.waits
+        assert 0.3 <= wait < 2
+        await client.page(1)
+        assert len(meter.waits) == 1
+
+
+async def test_a_token_that_is_exchanged_is_read_again_once_it_is_refused(api: Api) -> None:
+    keys = Keys("old", TOKEN)
+    async with client_of(api.base_url, token=keys) as (client, meter):
+        await client.page(1)
+        await client.page(1)
+    assert meter.codes == ["401", "200", "200"]
+    assert keys.read == 2
+
+
+async def test_a_token_that_stays_refused_fails_without_another_request(api: Api) -> None:
+    keys = Keys("old")
+    async with client_of(api.base_url, token=keys) as (client, meter):
+        with pytest.raises(AuthError, match="check the account's token"):
+            await client.page(1)
+    assert meter.codes == ["401"]
+    keys = Keys("old", "as bad")
+    async with client_of(api.base_url, token=keys) as (client, meter):
+        with pytest.raises(AuthError, match="check the account's token"):
+            await client.page(1)
+    assert meter.codes == ["401", "401"]
+
+
+async def test_without_a_token_nothing_is_sent_until_there_is_one(api: Api) -> None:
+    keys = Keys(TOKEN)
+    async with client_of(api.base_url, token=keys) as (client, _):
+        client.refresh_token()
+        keys.tokens.clear()
+        with pytest.raises(AuthError, match="there is no token any more"):
+            client.refresh_token()
+        with pytest.raises(AuthError, match="there is no token any more"):
+            await client.page(1)
+        assert not api.requests
+        keys.tokens.append(TOKEN)
+        await client.page(1)
+
+
+async def test_a_kept_connection_that_is_found_closed_counts_as_the_request_it_was() -> None:
+    async def one_answer_each(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(http(ONE))
+        await reader.readuntil(b"\r\n\r\n")
+
+    async with listening(one_answer_each) as port:
+        url = f"http://127.0.0.1:{port}/v1"
+        async with client_of(url, budget=Budget(3)) as (client, meter):
+            await client.page(1)
+            await client.page(1)
+            assert meter.codes == ["200", "connection", "200"]
+            assert (client.requests, client.budget.spent()) == (3, 3)
+            assert all(0 < seconds < 5 for _, seconds in meter.requests)
+        async with client_of(url, budget=Budget(2)) as (client, meter):
+            await client.page(1)
+            with pytest.raises(ConnectionFailed, match=r"^ServerDisconnectedError$"):
+                await client.page(1)
+            assert meter.codes == ["200", "connection"]
+            assert client.requests == 2
+
+
+async def test_no_cookie_comes_back_and_no_account_holds_up_another(api: Api) -> None:
+    cookies: list[Any] = []
+
+    async def bake(request: web.Request, handler: Handler) -> web.StreamResponse:
+        cookies.append(dict(request.cookies))
+        response = await handler(request)
+        response.set_cookie("session", "s")
+        return response
+
+    api.fault = bake
+    async with client_of(api.base_url) as (client, _):
+        await client.page(1)
+        await client.page(1)
+    assert cookies == [{}, {}]
+
+    everybody = asyncio.Barrier(101)
+
+    async def wait_for_all(request: web.Request, handler: Handler) -> web.StreamResponse:
+        await everybody.wait()
+        return await handler(request)
+
+    api.fault = wait_for_all
+    async with open_session() as session:
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(_ask(session, api.base_url) for _ in range(101)))
+
+
+async def _ask(session: aiohttp.ClientSession, base_url: str) -> None:
+    async with session.get(f"{base_url}/invoke/batch", headers={"X-Inkit-API-Token": TOKEN}) as response:
+        assert response.status == 200

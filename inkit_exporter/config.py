@@ -48,7 +48,7 @@ class Bytes(int):
     @classmethod
     def parse(cls, value: object) -> "Bytes":
         """Read a size. Raises ValueError unless it is one, of at least one byte."""
-        match = _SIZE.fullmatch(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
+        match = _SIZE.fullmatch(str(value))
         if not match or not (size := int(match[1]) * _SIZE_UNITS[match[2].lower()]):
             raise ValueError(f"{value!r} is not a size; write it like 32MiB, 512KiB or 1000000")
         return cls(size)
@@ -121,7 +121,7 @@ def load(path: Path) -> Settings:
         ConfigError: naming the file, the place in it, and the remedy.
     """
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        return parse(path.read_bytes().decode())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
@@ -194,8 +194,7 @@ class Shard(Struct, frozen=True):
 
         A further shard takes over its share of the accounts, and none moves between the others.
         """
-        weights = (sha256(f"{shard}/{account}".encode()).digest() for shard in range(self.count))
-        return max(zip(weights, range(self.count), strict=True))[1] == self.index
+        return self.index == max(range(self.count), key=lambda shard: sha256(f"{shard}/{account}".encode()).digest())
 
 
 def read_token(account: AccountSettings, environ: Mapping[str, str]) -> str:
@@ -229,10 +228,10 @@ def _read_small_file(path: Path) -> str:
     """The text of a regular file; a pipe would hold up all else until somebody writes to it."""
     if path.exists() and not path.is_file():
         raise OSError(0, "not a regular file")
-    with path.open(encoding="utf-8") as file:
-        if len(text := file.read(_MAX_TOKEN_FILE + 1)) > _MAX_TOKEN_FILE:
+    with path.open("rb") as file:
+        if len(content := file.read(_MAX_TOKEN_FILE + 1)) > _MAX_TOKEN_FILE:
             raise OSError(0, "too large for a token")
-    return text
+    return content.decode()
 
 
 _MAX_TOKEN_FILE = 2**16

@@ -4,6 +4,8 @@ The API keeps no history, so its numbers are compared with their highest values 
 that vanish and come back, or finish twice, count once.
 """
 
+import math
+
 from msgspec import Struct, field
 
 from inkit_exporter.model import Batch
@@ -46,7 +48,7 @@ class Totals:
     def __init__(self) -> None:
         self._changes = Changes()
         self._counting = False
-        self._edge = float("-inf")
+        self._edge = -math.inf
         self._peaks: dict[str, _Peaks] = {}
         self._settled: set[str] = set()
         self._vanished: dict[str, float] = {}

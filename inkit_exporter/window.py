@@ -1,6 +1,7 @@
 """The recent batches of one account, in the API's order, and their sums, which follow each change. No I/O, no clock."""
 
 import bisect
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Set
 from typing import Final
@@ -71,7 +72,7 @@ class Window:
 
     def __init__(self, max_batches: int, totals: Totals) -> None:
         self.truncated = False
-        self._cut = float("-inf")
+        self._cut = -math.inf
         self._max_batches = max_batches
         self.totals = totals
         self._batches: dict[str, Batch] = {}
@@ -100,7 +101,7 @@ class Window:
     def newest_created(self, until: float) -> float:
         """`created_at` of the newest that was not created after `until`, minus infinity if there is none."""
         rank = self.rank_at(until)
-        return self._order[rank].created_at if rank < len(self._order) else float("-inf")
+        return self._order[rank].created_at if rank < len(self._order) else -math.inf
 
     def rank(self, batch_id: str) -> int:
         """How many batches of the window come before this one in the list."""
@@ -112,8 +113,8 @@ class Window:
 
     def merge(self, run: Run, now: float) -> Iterator[None]:
         """Make the stretch of the window between the run's edges equal to the run, in steps; `now` is wall time."""
-        first = 0 if run.newest == float("inf") else bisect.bisect_right(self._order, -run.newest, key=_age)
-        last = len(self._order) if run.oldest == float("-inf") else self.rank_at(run.oldest)
+        first = 0 if run.newest == math.inf else bisect.bisect_right(self._order, -run.newest, key=_age)
+        last = len(self._order) if run.oldest == -math.inf else self.rank_at(run.oldest)
         gone = [batch.id for batch in self._order[first:last] if batch.id not in run.batches]
         for i, batch_id in enumerate(gone, start=1):
             self.remove(batch_id)
@@ -152,7 +153,7 @@ class Window:
 
     def listed_whole(self) -> None:
         """All that belongs to the window has been put; if more than may be kept, `trim` will see."""
-        self._cut = float("-inf")
+        self._cut = -math.inf
 
     def trim(self, horizon: float) -> Iterator[None]:
         """Let go what was created before the horizon, and the oldest beyond `max_batches`, in steps."""

@@ -75,7 +75,7 @@ def test_the_example_loads_as_it_is_and_shows_the_defaults() -> None:
         ("a: &x 1\nb: *x", "line 2, column 4: aliases"),
         ("poll: {}\npoll: {}", "line 2, column 1: key `poll` is given twice"),
         ("\x00", "position 0"),
-        ("poll: {}", "accounts: missing"),
+        ("poll: {}", "accounts: missing; config.example.yaml shows it"),
         ("accounts: []", "accounts: expected `array` of length >= 1"),
         ("accounts: [{api_token_file: t}]", "accounts[0].name: missing"),
         ("accounts: [{name: a}]", "accounts[0]: has no token"),
@@ -87,7 +87,12 @@ def test_the_example_loads_as_it_is_and_shows_the_defaults() -> None:
             "accounts: [{name: a, api_token_file: t}, {name: a, api_token_file: t}]",
             "accounts[1].name: `a` is used twice",
         ),
-        ("accounts: [{name: a, api_token: s3cret}]", "accounts[0].api_token: a token does not belong"),
+        (
+            "accounts: [{name: a, api_token: s3cret}]",
+            "accounts[0].api_token: a token does not belong in this file; "
+            "put it in a file of its own and name that with api_token_file",
+        ),
+        ("accounts: [{name: a, API-Token: s3cret}]", "accounts[0].API-Token: a token does not belong"),
         (ACCOUNT + "token: s3cret", "token: a token does not belong"),
         (
             "accounts: [{name: a, api_token_file: t, base_url: 'http://api.inkit.com/v1'}]",
@@ -97,12 +102,17 @@ def test_the_example_loads_as_it_is_and_shows_the_defaults() -> None:
             "accounts: [{name: a, api_token_file: t, base_url: 'ftp://x'}]",
             "accounts[0].base_url: is not an http(s) URL",
         ),
-        ("accounts: [{name: a, api_token_file: t, base_url: 'https://u:p@x'}]", "accounts[0].base_url: must not hold"),
+        ("accounts: [{name: a, api_token_file: t, base_url: 'https://u@x'}]", "accounts[0].base_url: must not hold"),
+        ("accounts: [{name: a, api_token_file: t, base_url: 'https://:p@x'}]", "accounts[0].base_url: must not hold"),
+        ("accounts: [{name: a, api_token_file: t, base_url: 'https://x?q=1'}]", "accounts[0].base_url: must not hold"),
+        ("accounts: [{name: a, api_token_file: t, base_url: 'https://x#f'}]", "accounts[0].base_url: must not hold"),
         ("accounts: [{name: a, api_token_file: t, base_url: 'https://x:y'}]", "accounts[0].base_url: is not a URL"),
         ("accounts: [{name: a, api_token_file: t, filters: {page: 1}}]", "accounts[0].filters.page: unknown key"),
-        (ACCOUNT + "polls: {}", "polls: unknown key"),
+        (ACCOUNT + "polls: {}", "polls: unknown key; config.example.yaml lists all keys"),
+        (ACCOUNT + '"a\\nb": 1', "a\nb: unknown key"),
         (ACCOUNT + "poll: {interval: 60}", "poll.interval: 60 is not a duration; write it like"),
         (ACCOUNT + "poll: {interval: 0s}", "poll.interval: '0s' must be longer than 0"),
+        (ACCOUNT + "poll: {lookback: 100y1ms}", "poll.lookback: '100y1ms' must be longer than 0 and at most 100y"),
         (ACCOUNT + "poll: {interval: ''}", "poll.interval: '' is not a duration"),
         (ACCOUNT + "poll: {interval: 1m30}", "poll.interval: '1m30' is not a duration"),
         (
@@ -114,6 +124,10 @@ def test_the_example_loads_as_it_is_and_shows_the_defaults() -> None:
         (ACCOUNT + "poll: {page_size: many}", "poll.page_size: expected `int`, got `str`"),
         (ACCOUNT + "poll: [1]", "poll: expected `object`, got `array`"),
         (ACCOUNT + "api: {max_response_size: 32 parsecs}", "api.max_response_size: '32 parsecs' is not a size"),
+        (ACCOUNT + "api: {max_response_size: 0}", "api.max_response_size: 0 is not a size"),
+        (ACCOUNT + "api: {max_response_size: true}", "api.max_response_size: true is not a size"),
+        (ACCOUNT + "api: {max_response_size: 1.5}", "api.max_response_size: 1.5 is not a size"),
+        (ACCOUNT + "api: {max_response_size: }", "api.max_response_size: none is not a size"),
         (ACCOUNT + "api: {max_attempts: true}", "api.max_attempts: expected `int`, got `bool`"),
         (ACCOUNT + "1: 2", "expected `str`"),
     ],
@@ -130,12 +144,18 @@ def test_what_is_wrong_is_told_with_its_place(text: str, error: str, tmp_path: P
 def test_files_that_can_not_be_read_are_told_by_name(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"\xe4")
     for path, error in (
-        (tmp_path / "none", "No such file"),
-        (tmp_path, "Is a directory"),
-        (tmp_path / "latin", "not UTF-8"),
+        (tmp_path / "none", "cannot be read: No such file or directory"),
+        (tmp_path, "cannot be read: Is a directory"),
+        (tmp_path / "latin", "is not UTF-8 text; save it as UTF-8"),
     ):
-        with pytest.raises(ConfigError, match=rf"^{re.escape(str(path))}: .*{error}"):
+        with pytest.raises(ConfigError) as raised:
             config.load(path)
+        assert str(raised.value) == f"{path}: {error}"
+
+
+def test_without_a_file_the_token_is_in_the_environment() -> None:
+    account = AccountSettings(name="default", api_token_env="INKIT_API_TOKEN")
+    assert config.default_settings() == Settings(accounts=(account,))
 
 
 @given(st.text() | st.text("{}[]:,&*!|>'\"%@ \n-ab1").map(lambda text: ACCOUNT + text))
@@ -176,9 +196,15 @@ def test_sizes() -> None:
     assert Bytes.parse(17) == 17
 
 
+def test_the_longest_duration_is_a_hundred_years() -> None:
+    assert Seconds.parse("100y") == Seconds(100 * 365 * 86400)
+
+
 def test_defaults_give_way_to_a_long_interval() -> None:
     poll = config.parse(ACCOUNT + "poll: {interval: 2h}").poll
     assert (poll.stale_after, poll.resync_interval) == (Seconds(14400), Seconds(14400))
+    poll = config.parse(ACCOUNT + "poll: {interval: 2h, stale_after: 2h, resync_interval: 2h}").poll
+    assert (poll.stale_after, poll.resync_interval) == (Seconds(7200), Seconds(7200))
 
 
 @pytest.mark.parametrize(
@@ -188,22 +214,66 @@ def test_http_is_for_loopback_only(url: str) -> None:
     assert config.parse(f"accounts: [{{name: a, api_token_file: t, base_url: '{url}'}}]").accounts[0].base_url == url
 
 
-@pytest.mark.parametrize("content", [b"", b" \n", b"two\nlines", b"with blank", b"\xff", "tökén".encode()])
-def test_a_token_that_no_header_could_carry_is_refused_without_being_shown(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "t").write_bytes(content)
-    account = AccountSettings(name="a", api_token_file=str(tmp_path / "t"))
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"", " is empty; put the API token of account `a` there"),
+        (b" \n", " is empty; put the API token of account `a` there"),
+        (b"two\nlines", " does not hold one API token"),
+        (b"with blank", " does not hold one API token"),
+        ("tökén".encode(), " does not hold one API token"),
+        (b"\xff", " cannot be read (UnicodeDecodeError); put the API token of account `a` there"),
+        (b"a" * (2**16 + 1), " cannot be read (too large for a token); put"),
+    ],
+)
+def test_a_token_that_no_header_could_carry_is_refused_without_being_shown(
+    content: bytes, error: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "t"
+    path.write_bytes(content)
     with pytest.raises(ConfigError) as raised:
-        config.read_token(account, {})
+        config.read_token(AccountSettings(name="a", api_token_file=str(path)), {})
+    assert str(raised.value).startswith(f"api_token_file {path}{error}")
     assert not content.strip() or content.decode(errors="replace") not in str(raised.value)
+
+
+def test_a_token_is_what_the_file_or_the_environment_holds_less_blanks_around_it(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("a" * (2**16 - 1) + "\n")
+    in_file, in_environment = (
+        AccountSettings(name="a", api_token_file=str(tmp_path / "t")),
+        AccountSettings(name="a", api_token_env="T"),
+    )
+    assert config.read_token(in_file, {}) == "a" * (2**16 - 1)
+    assert config.read_token(in_environment, {"T": " token\n"}) == "token"
+    with pytest.raises(ConfigError, match=r"^environment variable T is not set; export the API token of account `a`"):
+        config.read_token(in_environment, {})
+    with pytest.raises(ConfigError, match=r"^environment variable T is empty"):
+        config.read_token(in_environment, {"T": ""})
 
 
 def test_a_token_file_that_is_none_is_refused_and_holds_up_nothing(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "large").write_text("a" * 2**20)
-    for place, reason in (("pipe", "not a regular file"), ("large", "too large"), ("..", "not a regular file")):
+    for place, reason in (
+        ("pipe", "not a regular file"),
+        ("..", "not a regular file"),
+        ("none", "No such file or directory"),
+    ):
         account = AccountSettings(name="a", api_token_file=str(tmp_path / place))
-        with pytest.raises(ConfigError, match=reason):
+        with pytest.raises(ConfigError, match=rf"^api_token_file .* cannot be read \({reason}\)"):
             config.read_token(account, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "shard"), [("0/1", Shard(0, 1)), ("2/3", Shard(2, 3)), ("0/999999", Shard(0, 999999))]
+)
+def test_a_shard_is_written_as_its_number_and_how_many_there_are(text: str, shard: Shard) -> None:
+    assert Shard.parse(text) == shard
+
+
+@pytest.mark.parametrize("text", ["", "1", "0/0", "3/3", "4/3", "-1/3", "1/3 ", "x0/3", "٣/4", "0/1000000"])
+def test_any_other_shard_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not I/N with I from 0 to N-1, like 0/3"):
+        Shard.parse(text)
 
 
 accounts = st.lists(st.text(min_size=1), unique=True, max_size=50)

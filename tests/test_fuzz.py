@@ -95,7 +95,7 @@ def test_anything_anywhere_in_a_configuration_is_refused_in_one_line_or_works(da
         ("accounts: !!int ''", "line 1, column 11: "),
         ("accounts: !!bool maybe", "line 1, column 11: "),
         ("accounts: !!timestamp never", "line 1, column 11: "),
-        ("? [a]\n: b", "not valid YAML"),
+        ("? [a]\n: b", r"not valid YAML \(TypeError\)"),
         ('poll: {"\\ud800": 1}', "line 1, column 8: "),
         ('accounts: [{name: a, api_token_env: "\\ud800"}]', "line 1, column 37: "),
     ],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from inkit_exporter.model import Batch, Counts
-from inkit_exporter.totals import Changes, Totals
+from inkit_exporter.totals import Changes, Increase, Totals
 from inkit_exporter.window import Run, Window
 
 NOW = 10_000.0
@@ -110,6 +110,57 @@ def test_the_clock_may_jump_without_counting_anything_twice() -> None:
     for _ in window.trim(NOW + 1):
         pass
     window.put(one, NOW)
+    assert totals.take() == Changes()
+
+
+def test_each_sum_names_a_batch_to_which_it_is_due() -> None:
+    totals = Totals()
+    window = Window(100, totals)
+    totals.begin()
+    window.put(Batch("fb_1", "", NOW, "in_progress", {"box": Counts(9, 1, 2, 6)}), NOW + 10)
+    window.put(Batch("fb_1", "", NOW, "completed", {"box": Counts(9, 4, 5, 0)}), NOW + 20)
+    assert totals.take() == Changes(
+        completed={"box": Increase(4, "fb_1")},
+        failed={"box": Increase(5, "fb_1")},
+        created=Increase(1, "fb_1"),
+        finished={"completed": Increase(1, "fb_1")},
+        durations=[(20, "fb_1")],
+    )
+
+
+def remembered(totals: Totals) -> int:
+    """How much it keeps, whatever that is."""
+    return sum(len(kept) for kept in vars(totals).values() if isinstance(kept, dict | set))
+
+
+def test_what_is_older_than_the_window_is_forgotten() -> None:
+    totals = Totals()
+    window = Window(100, totals)
+    totals.begin()
+    for name in ("fb_1", "fb_2"):
+        window.put(Batch(name, "", NOW, "completed", {"box": Counts(3, 3, 0, 0)}), NOW)
+        window.put(Batch(name, "", NOW, "in_progress", {"box": Counts(3, 1, 0, 2)}), NOW)
+    window.remove("fb_2")
+    assert remembered(totals) == 5, "two peaks, two that were finished once, and one that vanished"
+    window.trim(NOW)
+    assert remembered(totals) == 5
+    window.trim(NOW + 1)
+    assert remembered(totals) == 0
+
+
+def test_of_batches_that_vanish_ten_thousand_are_remembered_and_none_comes_back_as_news() -> None:
+    totals = Totals()
+    window = Window(20_000, totals)
+    totals.begin()
+    batches = [Batch(f"fb_{i}", "", NOW + i, "completed", {"box": Counts(1, 1, 0, 0)}) for i in range(10_002)]
+    for one in batches:
+        window.put(one, NOW)
+    totals.take()
+    for one in batches:
+        window.remove(one.id)
+    assert remembered(totals) == 3 * 10_000
+    for one in batches:
+        window.put(one, NOW)
     assert totals.take() == Changes()
 
 

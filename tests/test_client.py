@@ -15,7 +15,8 @@ from faulty import page as listed
 from structlog.testing import capture_logs
 
 from inkit_exporter import __version__
-from inkit_exporter.client import DEFAULT_PAGE_SIZE, Budget, Client, open_session
+from inkit_exporter.budget import Budget
+from inkit_exporter.client import DEFAULT_PAGE_SIZE, Client, open_session
 from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, ConfigError, Filters, Seconds
 from inkit_exporter.errors import (
     ApiError,

@@ -50,11 +50,14 @@ bench-freshness: .venv/dev  ## measure how soon Prometheus knows of a change
 bench-soak: .venv/dev  ## an hour of simulated days with faults: is memory flat?
 	$(BIN)/python bench/soak.py
 
+mutate: .venv/dev  ## does a test fail for every small mistake in the core? takes an hour
+	tools/mutate.sh $(MUTANTS)
+
 audit: .venv/dev  ## look for known vulnerabilities of the dependencies; asks PyPI
 	$(BIN)/uvx pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt
 
 clean:  ## remove what the other targets made
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf .venv mutants .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 
 .venv/runtime: requirements.txt
 	PYTHON=$(PYTHON) tools/venv.sh requirements.txt
@@ -68,4 +71,4 @@ clean:  ## remove what the other targets made
 	PYTHON=$(PYTHON) tools/venv.sh requirements-bench.txt
 	touch $@
 
-.PHONY: help demo test format lock rules dashboard bench bench-scrape bench-footprint bench-freshness bench-soak audit clean
+.PHONY: help demo test format lock rules dashboard bench bench-scrape bench-footprint bench-freshness bench-soak mutate audit clean

@@ -80,3 +80,20 @@ def test_retry_after_is_seconds_or_a_date_or_nothing(value: str | None, seconds:
 def test_any_retry_after_is_read_without_an_error(value: str) -> None:
     seconds = parse_retry_after(value, NOW.timestamp())
     assert seconds is None or seconds >= 0
+
+
+def test_another_allowance_takes_in_what_was_sent_before() -> None:
+    clock = Clock()
+    budget = Budget(2, clock)
+    budget.spend()
+    clock.now += 10
+    budget.spend()
+    assert budget.delay() == 50
+    budget.allow(3)
+    assert (budget.requests_per_minute, budget.spent()) == (3, 2)
+    assert budget.delay() <= 0
+    budget.spend()
+    assert budget.delay() == 50
+    budget.allow(1)
+    assert (budget.requests_per_minute, budget.spent()) == (1, 1)
+    assert budget.delay() == 60

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -76,6 +77,16 @@ async def api() -> AsyncIterator[Api]:
     """A simulated API on loopback, without batches."""
     async with serving(Api()) as served:
         yield served
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[None]:
+    """The machine's time zone is far from UTC."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "JST-9")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 @asynccontextmanager

@@ -53,6 +53,12 @@ def test_a_pause_holds_everything_back_until_its_end_and_no_longer_than_an_hour(
     assert budget.delay() == MAX_PAUSE_SECONDS
 
 
+def test_a_machine_that_has_only_just_started_may_ask_at_once() -> None:
+    clock = Clock()
+    clock.now = 0.0
+    assert Budget(10, clock).delay() == 0
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
@@ -64,6 +70,7 @@ def test_a_pause_holds_everything_back_until_its_end_and_no_longer_than_an_hour(
         (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90),
         (format_datetime(NOW - timedelta(days=1), usegmt=True), 0),
         ("Sun, 01 Mar 2026 12:00:05 -0000", 5),
+        ("Sun, 01 Mar 2026 14:00:05 +0200", 5),
         ("-5", None),
         ("1.5", None),
         ("soon", None),
@@ -72,6 +79,7 @@ def test_a_pause_holds_everything_back_until_its_end_and_no_longer_than_an_hour(
         ("Sun, 99 Foo 2026 99:99:99 GMT", None),
     ],
 )
+@pytest.mark.usefixtures("elsewhere")
 def test_retry_after_is_seconds_or_a_date_or_nothing(value: str | None, seconds: float | None) -> None:
     assert parse_retry_after(value, NOW.timestamp()) == seconds
 

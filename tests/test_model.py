@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inkit_exporter.model import (
+    AT_ONCE_BYTES,
     LABEL_LIMIT,
     OTHER,
     AccountLabels,
@@ -17,6 +18,7 @@ from inkit_exporter.model import (
     Labels,
     MalformedBatch,
     MalformedPage,
+    decode_page,
     make_batch,
     snake_case,
     split_page,
@@ -88,11 +90,26 @@ def test_labels_are_few_and_stay(texts: list[str]) -> None:
     assert labels.of("Completed") == "completed"
 
 
-@given(st.dictionaries(st.sampled_from(["Box", "box", "BOX", "Drop Box", "drop_box", "sepire"]), st.integers(0, 9)))
+def test_labels_end_at_their_limit_and_texts_at_theirs() -> None:
+    labels = Labels(("completed",))
+    assert [labels.of(f"status {i}") for i in range(LABEL_LIMIT)] == [
+        *(f"status_{i}" for i in range(LABEL_LIMIT - 1)),
+        OTHER,
+    ]
+    assert len(labels.admitted) == LABEL_LIMIT + 1
+    assert Labels(()).of("x" * 64) == "x" * 64
+    assert Labels(()).of("x" * 65) == OTHER
+
+
+names = st.dictionaries(st.sampled_from(["Box", "box", "BOX", "Drop Box", "drop_box", "sepire"]), st.integers(0, 9))
+
+
+@given(names)
 def test_names_that_become_one_label_are_added_up(counts: dict[str, int]) -> None:
-    labelled = Labels(("sepire",)).of_keys({name: Counts(n, n, 0, 0) for name, n in counts.items()})
-    assert sum(c.count for c in labelled.values()) == sum(counts.values())
-    assert set(labelled) == {snake_case(name) for name in counts}
+    labelled = Labels(("sepire",)).of_keys({name: Counts(6 * n, n, 2 * n, 3 * n) for name, n in counts.items()})
+    for label in labelled.keys() | {snake_case(name) for name in counts}:
+        total = sum(n for name, n in counts.items() if snake_case(name) == label)
+        assert labelled[label] == Counts(6 * total, total, 2 * total, 3 * total)
 
 
 @given(st.sampled_from(["items", "metadata", "pagination", "next_page", "total_count", "page_size"]), json_values)
@@ -117,6 +134,49 @@ def test_a_batch_with_anything_anywhere_is_decoded_or_refused(key: str, value: A
         for counts in batch.destinations.values():
             assert min(counts.count, counts.completed, counts.failed, counts.in_progress) >= 0
         assert len(batch.name) <= 200
+
+
+def record(**changes: object) -> bytes:
+    return json.dumps(EXAMPLE["items"][0] | changes).encode()
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize(
+    "text", ["2023-11-07T03:05:52.298042", "2023-11-07T03:05:52.298042Z", "2023-11-07T05:05:52.298042+02:00"]
+)
+def test_a_time_without_a_zone_is_utc(text: str) -> None:
+    assert make_batch(record(created_at=text), AccountLabels()).created_at == 1699326352.298042
+
+
+def test_a_name_may_be_missing_and_is_cut_where_it_is_long() -> None:
+    assert make_batch(record(name=None), AccountLabels()).name == ""
+    assert make_batch(record(name="x" * 300), AccountLabels()).name == "x" * 200
+
+
+def test_a_record_may_be_large_but_not_beyond_all_measure() -> None:
+    longest = record(remark="x" * (AT_ONCE_BYTES - len(record(remark=""))))
+    assert len(longest) == AT_ONCE_BYTES
+    assert make_batch(longest, AccountLabels()).name == "Quarterly statements"
+    with pytest.raises(MalformedBatch, match=f"^it has more than {AT_ONCE_BYTES} bytes$"):
+        make_batch(longest + b" ", AccountLabels())
+    counts = {"count": 1, "completed": 1, "failed": 0, "in_progress": 0}
+    many = {f"place {i}": counts for i in range(1001)}
+    with pytest.raises(MalformedBatch, match="more than 1000 destinations"):
+        make_batch(record(destinations=many), AccountLabels())
+    del many["place 1000"]
+    assert (
+        sum(one.count for one in make_batch(record(destinations=many), AccountLabels()).destinations.values()) == 1000
+    )
+
+
+def test_what_is_malformed_is_told_with_its_place() -> None:
+    with pytest.raises(MalformedBatch, match=r"Expected `int`, got `str` - at `\$\.total`"):
+        make_batch(record(total="1"), AccountLabels())
+    body = json.dumps({"items": [EXAMPLE["items"][0] | {"total": "1"}], "metadata": EXAMPLE["metadata"]}).encode()
+    with pytest.raises(MalformedPage, match=r"Expected `int`, got `str` - at `\$\.items\[0\]\.total`"):
+        decode_page(body)
+    with pytest.raises(MalformedPage, match="missing required field `metadata`"):
+        split_page(b'{"items": []}')
 
 
 @given(st.binary())

@@ -217,6 +217,19 @@ async def test_ten_records_none_of_which_can_be_read_are_those_of_another_api(ap
         assert (await client.page(1)).invalid == 10
 
 
+async def test_a_large_page_is_read_as_well_and_a_flood_of_tiny_values_is_not(api: Api) -> None:
+    api.batches = [batch(f"fb_{i}", age=i, remark="x" * 100_000) for i in range(30)]
+    api.batches[7]["total"] = "many"
+    async with client_of(api.base_url, max_response_size=10**7) as (client, _):
+        page = await client.page(1)
+        assert [one.id for one in page.batches] == [f"fb_{i}" for i in range(30) if i != 7]
+        assert page.invalid == 1
+        for values in (200_000, 2_000_000):
+            api.fault = then(web.Response(body=ONE.replace(b"[{", b"[" + b"0," * values + b"{")))
+            with pytest.raises(BadResponse, match="page 1 is not a list of batches: its values are too many"):
+                await client.page(1)
+
+
 async def test_a_page_size_that_the_api_refuses_gives_way_to_its_default_for_good(api: Api) -> None:
     api.batches = [batch(f"fb_{i}", age=i) for i in range(60)]
     async with client_of(api.base_url, page_size=101) as (client, meter):

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 import yaml
 from aiohttp import web
-from hypothesis import settings
+from hypothesis import Phase, settings
 from prometheus_client.parser import text_string_to_metric_families
 
 from inkit_exporter.demo import JsonBatch, make_api, serve_api
@@ -23,6 +23,8 @@ from inkit_exporter.demo import JsonBatch, make_api, serve_api
 # No deadline, as machines are busy at times; in CI the same examples each time, elsewhere new ones to find more.
 settings.register_profile("tests", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("tests")
+# For `make mutate`, where thousands of failures are only counted: the same examples too, and none made simpler.
+settings.register_profile("mutate", deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate))
 
 ROOT = Path(__file__).parent.parent
 TOKEN = "test-token-7f3a"

@@ -92,12 +92,12 @@ def load(server: Server, encoding: str, seconds: int) -> None:
     """One round under load."""
     before = cpu_seconds(server.pid)
     header = f"Accept-Encoding: {ENCODINGS[encoding]}"
-    command = ["wrk", "-t1", "-c4", f"-d{seconds}s", "--latency", "-H", header, server.url]
+    command = ["wrk", "-t1", "-c4", f"-d{seconds}s", "--timeout", "30s", "--latency", "-H", header, server.url]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     cpu = cpu_seconds(server.pid) - before
     requests = re.search(r"(\d+) requests in", out)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", out)
-    p50, p99 = (re.search(rf"^\s+{p}%\s+([\d.]+)(us|ms|s)$", out, flags=re.MULTILINE) for p in (50, 99))
+    p50, p99 = (re.search(rf"^\s+{p}%\s+([\d.]+)(us|ms|s)\s*$", out, flags=re.MULTILINE) for p in (50, 99))
     assert requests and rate and p50 and p99 and "Non-2xx" not in out, out
     server.add(
         encoding,

@@ -96,15 +96,19 @@ async def alertmanager(config: str, folder: Path, address: str) -> AsyncIterator
 
 @asynccontextmanager
 async def prometheus(config: str, rules: str, folder: Path) -> AsyncIterator[aiohttp.ClientSession]:
-    """A real Prometheus, whose defaults for the lookback and for sending alerts again are at our pace too."""
+    """A real Prometheus.
+
+    Its defaults are nearly at our pace too: a machine that stands still for some seconds must not look like an alert
+    that nobody sends any more (after four times the delay), nor like series that have ended.
+    """
     (folder / "rules.yml").write_text(rules)
     path = folder / "prometheus.yml"
     path.write_text(config)
     flags = (
         f"--config.file={path}",
         f"--storage.tsdb.path={folder / 'prometheus'}",
-        f"--query.lookback-delta={shorten('5m')}",
-        f"--rules.alert.resend-delay={shorten('1m')}",
+        "--query.lookback-delta=10s",
+        "--rules.alert.resend-delay=2s",
     )
     async with serving("prometheus", *flags, address=free_address(), log=folder / "prometheus.log") as http:
         yield http

@@ -100,13 +100,15 @@ def passes(alert: dict[str, Any], folder: Path) -> bool:
     """Whether the tests of an alert like it so. Only what it needs is kept, to be fast."""
     groups = [{"name": "one", "rules": [*needed_by(alert), alert]}]
     (folder / "rules.yml").write_text(yaml.safe_dump({"groups": groups}))
-    for name, content in TEST_FILES.items():
+    for name, content in reversed(TEST_FILES.items()):  # those that are evaluated seldom are done sooner
         tests = [{**test, "promql_expr_test": []} for test in content["tests"] if alert["alert"] in alerts_of(test)]
         (folder / name).write_text(yaml.safe_dump(content | {"tests": tests}))
-    command = ["promtool", "test", "rules", *TEST_FILES]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert re.search(r"SUCCESS|FAILED", done.stdout + done.stderr), done.stderr
-    return done.returncode == 0
+        command = ["promtool", "test", "rules", name]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert re.search(r"SUCCESS|FAILED", done.stdout + done.stderr), done.stderr
+        if done.returncode != 0:
+            return False
+    return True
 
 
 @pytest.mark.parametrize("alert", ALERTS)

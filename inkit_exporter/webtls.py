@@ -163,7 +163,9 @@ def _set_client_policy(context: TlsContext, section: TlsSection, client_ca: str)
     context.verify_mode = mode = choose(kind, _VERIFY_MODES, "client_auth_type")
     if mode is ssl.CERT_NONE and (section.client_ca or section.client_ca_file):
         raise ConfigError("client_auth_type: missing; client_ca_file is for RequireAndVerifyClientCert")
-    if mode is not ssl.CERT_NONE:
+    if mode is ssl.CERT_OPTIONAL and not (section.client_ca or section.client_ca_file):
+        context.load_default_certs(ssl.Purpose.CLIENT_AUTH)  # as Go; it keeps nobody out who has no certificate
+    elif mode is not ssl.CERT_NONE:
         if not client_ca:
             raise ConfigError(f"client_ca_file: missing or empty; {kind} needs the CA of the clients")
         _check_certificates(client_ca, "client_ca_file")

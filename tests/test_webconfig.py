@@ -270,6 +270,8 @@ async def test_each_client_auth_type_admits_whom_it_should(world: World, serve: 
     assert await admitted() == [True, True, True]
     world.write(CLIENTS | {"client_auth_type": "VerifyClientCertIfGiven"})
     assert await admitted() == [True, False, True]
+    world.write(SERVER | {"client_auth_type": "VerifyClientCertIfGiven"})  # by the system's authorities
+    assert await admitted() == [True, False, False]
     world.write(VERIFIED)
     assert await admitted() == [False, False, True]
     world.write(SERVER)  # from here on it can't be switched off
@@ -554,6 +556,7 @@ def test_a_key_with_a_password_is_refused_without_asking_for_it(world: World) ->
         "tls_server_config: {cert_file: server.pem, key_file: server.key, curve_preferences: [X25519]}",
         "tls_server_config: {cert_file: server.pem, key_file: server.key, cipher_suites: [TLS_AES_128_GCM_SHA256]}",
         "tls_server_config: {cert_file: server.pem, key_file: server.key, prefer_server_cipher_suites: false}",
+        "tls_server_config: {cert_file: server.pem, key_file: server.key, client_auth_type: VerifyClientCertIfGiven}",
         "http_server_config: {headers: {X-Frame-Options: sameorigin, X-XSS-Protection: 0}, http2: true}",
         "http_server_config: {headers: {Content-Security-Policy: }}",
         f"basic_auth_users: {{alice: {HASH}, 'bob@example': {HASH.replace('$2b', '$2y')}}}",

@@ -59,8 +59,10 @@ class _ToStructlog(logging.Handler):
 
 
 def _one_line(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Keep to one line what comes from outside, such as an account's name or an error's text."""
+    """Spell out what would break lines or move a terminal's cursor, as it may come from outside with a batch's id."""
     return {
-        key: value if isinstance(value, bool | int | float) else str(value).replace("\n", "\\n").replace("\r", "\\r")
+        key: value
+        if isinstance(value, bool | int | float)
+        else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
         for key, value in event.items()
     }

@@ -377,6 +377,19 @@ async def test_the_token_is_in_no_page_log_or_error(api: Api, exporter: StartExp
     # That the log is free of the token, the fixture asserts after every test.
 
 
+async def test_an_id_that_would_move_the_cursor_or_break_lines_is_spelled_out_in_the_log(
+    api: Api, exporter: StartExporter
+) -> None:
+    later = batch("red\x1b[31m\u2028\x85\r\n", age=99, status="In Progress")
+    api.batches = [*(batch(f"fb_{age}", age=age) for age in range(1, 9)), later]
+    running = await exporter("--log.level=debug", poll={"page_size": 2})
+    async with asyncio.timeout(10):
+        while not (lines := [line for line in running.log if "/batch/red" in line]):
+            await asyncio.sleep(0.02)
+    assert r"/batch/red\x1b[31m\u2028\x85\r\n" in lines[0]
+    assert all(line.rstrip("\n").isprintable() for line in running.log)
+
+
 async def test_a_budget_that_can_not_keep_up_is_told_once_with_the_numbers(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch(f"fb_{i}", age=i, status="In Progress") for i in range(30)]
     running = await exporter(poll={"page_size": 10}, limits={"requests_per_minute": 12, "max_attempts": 1})

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 import pytest
 from aiohttp import web
 from browser import Browser, chromium
@@ -198,6 +199,19 @@ async def test_the_page_says_when_it_gets_no_answer_and_recovers(
     await browser.run("return load()")
     assert await browser.run(f"return {hidden}")
     assert await browser.run("return document.title") == "Inkit exporter"
+
+
+async def test_behind_a_password_the_page_follows_too(
+    api: Api, exporter: StartExporter, browser: Browser, tmp_path: Path
+) -> None:
+    """Even if user and password are in the address: `fetch` refuses such ones, and relative ones inherit them."""
+    path = tmp_path / "web.yml"
+    path.write_text(f"basic_auth_users: {{alice: {bcrypt.hashpw(b'right', bcrypt.gensalt(4)).decode()}}}")
+    running = await exporter(f"--web.config.file={path}")
+    address = str(running.http._base_url)
+    await browser.open(address.replace("://", "://alice:right@"))
+    await browser.wait_for("latest?.accounts.length === 1")
+    assert await browser.run("return document.getElementById('lost').hidden")
 
 
 async def test_stale_numbers_are_marked(api: Api, exporter: StartExporter, browser: Browser) -> None:

@@ -2,7 +2,7 @@
 
 from bisect import insort
 from collections.abc import Callable
-from itertools import count
+from itertools import combinations, count
 from random import Random
 from zlib import crc32
 
@@ -522,6 +522,63 @@ def test_what_was_refused_is_tried_again_once_in_a_resync_interval() -> None:
     for i in range(240, 300):
         poll(plan, pages(listing, 100), NOW + 10.0 * i)
     assert plan.by_id
+
+
+def test_after_one_refusal_no_other_batch_is_asked_for_alone() -> None:
+    plan = new_plan()
+    listing = big_world(400, unfinished=lambda i: i in (150, 250, 350))
+    asked: list[int | str] = []
+
+    def refuse(request: int | str) -> Answer:
+        asked.append(request)
+        return Refusal.REFUSED if isinstance(request, str) else page_of(listing, request, 100)
+
+    poll(plan, refuse)
+    for i in (1, 2):
+        poll(plan, refuse, NOW + i / 10)
+    assert [request for request in asked if isinstance(request, str)] == ["fb_150"]
+
+
+def test_another_batch_than_the_one_asked_for_is_not_taken() -> None:
+    plan = new_plan()
+    listing = big_world(300, unfinished=lambda i: i == 250)
+    poll(plan, pages(listing, 100))
+    with pytest.raises(Unreliable, match=r"^asked for one batch, the API answers with another$"):
+        poll(plan, lambda number: page_of(listing, number, 100) if isinstance(number, int) else listing[7], NOW + 0.1)
+    assert plan.window.snapshot(None).unfinished.total == 1
+
+
+def test_within_the_resync_interval_each_page_is_listed_at_a_steady_cost() -> None:
+    """A window of 1790 owes 198.9 batches a poll: what a page leaves owing counts for the next."""
+    listing = big_world(1790)
+    plan = Plan(PlanSettings(10.0, 10 * LOOKBACK, 100.0, 10**6), Window(10**6, Totals()))
+    poll(plan, pages(listing, 100))
+    asked: list[int | str] = []
+
+    def serve(request: int | str) -> Answer:
+        asked.append(request)
+        return pages(listing, 100)(request)
+
+    costs = [poll(plan, serve, NOW + 10.0 * i) for i in range(1, 11)]
+    assert set(asked) == set(range(1, 19))
+    assert max(costs) <= 5 and sum(costs) <= 10 + 18 + 10, (
+        "the head, each page, and for each sweep the page of its edge"
+    )
+
+
+@pytest.mark.parametrize(("size", "together"), [(2, 2), (2, 3), (3, 2), (3, 4), (4, 5)])
+def test_batches_of_the_same_time_are_listed_afresh_wherever_others_vanish(size: int, together: int) -> None:
+    listing = [Batch(f"fb_{i:02}", "", NOW - i // together, "completed", {}) for i in range(18)]
+    for above, gone in combinations(range(18), 2):
+        for when in range(4):
+            plan = Plan(PlanSettings(10.0, 10 * LOOKBACK, 60.0, 10**6), Window(10**6, Totals()))
+            left = list(listing)
+            poll(plan, pages(left, size))
+            for i in range(1, 20):
+                if i == when + 1:
+                    left = [batch for j, batch in enumerate(listing) if j not in (above, gone) and j >= when]
+                poll(plan, pages(left, size), NOW + 10.0 * i)
+            assert [batch.id for batch in plan.window.batches] == [batch.id for batch in left]
 
 
 def test_a_list_whose_last_page_leads_on_for_ever_is_read_as_far_as_it_goes() -> None:

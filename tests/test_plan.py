@@ -456,8 +456,8 @@ def test_a_steady_poll_costs_one_request_whatever_the_window() -> None:
         plan = new_plan()
         listing = big_world(number)
         assert poll(plan, pages(listing, 100)) == -(-number // 100)
-        requests = [poll(plan, pages(listing, 100), NOW + 1 + i / 100) for i in range(10)]
-        assert requests == [1] * 10
+        requests = [poll(plan, pages(listing, 100), NOW + 1 + i / 100) for i in range(100)]
+        assert requests == [1] * 100
 
 
 def test_unfinished_batches_out_of_sight_cost_a_request_each_or_one_for_a_page_of_them() -> None:
@@ -489,6 +489,20 @@ def test_a_404_for_a_batch_that_is_in_the_list_is_not_believed() -> None:
     del listing[250]
     poll(plan, serve, NOW + 0.5)
     assert essence(plan.window.snapshot(None)) == essence(oracle(recent(listing, NOW + 0.5)))
+
+
+def test_one_404_that_is_not_believed_is_enough() -> None:
+    plan = new_plan()
+    listing = big_world(500, unfinished=lambda i: i in (150, 250))
+    poll(plan, pages(listing, 100))
+    del listing[250]
+
+    def serve(request: int | str) -> Answer:
+        return page_of(listing, request, 100) if isinstance(request, int) else None
+
+    poll(plan, serve, NOW + 0.1)
+    assert not plan.by_id
+    assert essence(plan.window.snapshot(None)) == essence(oracle(recent(listing, NOW + 0.1)))
 
 
 def test_where_single_batches_are_refused_pages_are_read() -> None:
@@ -561,20 +575,41 @@ def test_within_the_resync_interval_each_page_is_listed_at_a_steady_cost() -> No
 
     costs = [poll(plan, serve, NOW + 10.0 * i) for i in range(1, 11)]
     assert set(asked) == set(range(1, 19))
-    assert max(costs) <= 5 and sum(costs) <= 10 + 18 + 10, (
-        "the head, each page, and for each sweep the page of its edge"
-    )
+    assert max(costs) <= 5
+    assert sum(costs) <= 10 + 18 + 10, "the head, each page, and for each sweep the page of its edge"
+
+
+@pytest.mark.parametrize(("number", "most"), [(50, 10**6), (500, 50)])
+def test_a_window_that_the_first_page_shows_whole_is_not_swept(number: int, most: int) -> None:
+    listing = big_world(number)
+    plan = Plan(PlanSettings(10.0, 10 * LOOKBACK, 100.0, most), Window(most, Totals()))
+    assert [poll(plan, pages(listing, 100), NOW + 10.0 * i) for i in range(50)] == [1] * 50
+
+
+def test_of_a_window_that_is_cut_nothing_beyond_its_end_is_asked_for() -> None:
+    listing = big_world(5000)
+    plan = Plan(PlanSettings(10.0, 10 * LOOKBACK, 100.0, 1790), Window(1790, Totals()))
+    assert poll(plan, pages(listing, 100)) == 18
+    asked: set[int | str] = set()
+
+    def serve(request: int | str) -> Answer:
+        asked.add(request)
+        return pages(listing, 100)(request)
+
+    for i in range(1, 40):
+        assert poll(plan, serve, NOW + 10.0 * i) <= 5
+    assert asked == set(range(1, 19))
 
 
 @pytest.mark.parametrize(("size", "together"), [(2, 2), (2, 3), (3, 2), (3, 4), (4, 5)])
 def test_batches_of_the_same_time_are_listed_afresh_wherever_others_vanish(size: int, together: int) -> None:
-    listing = [Batch(f"fb_{i:02}", "", NOW - i // together, "completed", {}) for i in range(18)]
-    for above, gone in combinations(range(18), 2):
+    listing = [Batch(f"fb_{i:02}", "", NOW - i // together, "completed", {}) for i in range(12)]
+    for above, gone in combinations(range(12), 2):
         for when in range(4):
             plan = Plan(PlanSettings(10.0, 10 * LOOKBACK, 60.0, 10**6), Window(10**6, Totals()))
             left = list(listing)
             poll(plan, pages(left, size))
-            for i in range(1, 20):
+            for i in range(1, 15):
                 if i == when + 1:
                     left = [batch for j, batch in enumerate(listing) if j not in (above, gone) and j >= when]
                 poll(plan, pages(left, size), NOW + 10.0 * i)
@@ -590,9 +625,50 @@ def test_a_list_whose_last_page_leads_on_for_ever_is_read_as_far_as_it_goes() ->
         items = listing[start : start + 2] or listing[-1:]
         return Page(items, Pagination(int(request), int(request) + 1, 2, len(listing)))
 
-    for i in range(3):
-        poll(plan, endless, NOW + i)
+    # Two pages, and three that bring nothing new; later that is first noticed in reading a part.
+    for i, requests in enumerate((5, 10, 10)):
+        assert poll(plan, endless, NOW + i) == requests
         assert len(plan.window) == 4
+
+
+def test_a_page_again_under_another_number_ends_the_list_if_all_of_it_was_seen() -> None:
+    """Records that can't be read count as seen; of those that can, one is on each page."""
+    listing = [Batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(4)]
+
+    def serve(request: int | str, total: int) -> Page:
+        number = min(int(request), 4)
+        pagination = Pagination(number, int(request) + 1, 2, total)
+        return Page([listing[number - 1]], pagination, invalid=1 if number == request else 0)
+
+    assert poll(plan := new_plan(), lambda request: serve(request, 8)) == 5
+    assert len(plan.window) == 4
+    with pytest.raises(Unreliable, match=r"^page 5 leads back to what was read, at 8 of 9 batches$"):
+        poll(new_plan(), lambda request: serve(request, 9))
+
+
+def test_an_empty_page_is_the_end_of_the_list_wherever_it_leads() -> None:
+    listing = [Batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(4)]
+
+    def serve(request: int | str) -> Page:
+        number = int(request)
+        return Page(listing[2 * number - 2 : 2 * number], Pagination(number, number + 1, 2, None))
+
+    assert poll(plan := new_plan(), serve) == 3
+    assert len(plan.window) == 4
+
+
+@pytest.mark.parametrize("order", [[1, 0, 2, 3], [2, 3, 0, 1], [0, 1, 3, 2], [0, 2, 1, 3]])
+def test_disorder_is_noticed_within_a_page_and_from_one_to_the_next(order: list[int]) -> None:
+    plan = new_plan()
+    listing = [Batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in order]
+    assert poll(plan, pages(listing, 2)) == 2
+    assert not plan.ordered
+    assert poll(plan, pages(listing, 2), NOW + 1) == 2
+    assert essence(plan.window.snapshot(None)) == essence(oracle(listing))
+    listing.sort(key=lambda batch: -batch.created_at)
+    poll(plan, pages(listing, 2), NOW + 2)
+    assert plan.ordered
+    assert poll(plan, pages(listing, 2), NOW + 3) == 1
 
 
 @pytest.mark.parametrize("total", [None, 5])

@@ -15,6 +15,9 @@ from statistics import median
 from conftest import TOKEN, Exporter, StartExporter, batch, up
 from faulty import FAULTS, PAGE_FAULTS, PAGE_SIZE, Account, Server, listening
 
+from inkit_exporter.accounts import Accounts
+from inkit_exporter.client import open_session
+from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, PollSettings, Seconds, Settings
 from inkit_exporter.demo import JsonBatch
 
 INTERVAL = 3.0
@@ -179,6 +182,29 @@ async def test_every_fault_on_every_request_of_a_poll(exporter: StartExporter, t
             for text in (*pages, recovered.text, *running.log):
                 assert account.token not in text, name
         assert sockets(running) <= len(accounts) + 10
+
+
+async def test_no_fault_leaves_a_task_or_a_connection_in_use_behind() -> None:
+    accounts = {account.name: account for account, _ in matrix()}
+    for account in accounts.values():
+        account.batches, account.token = before(), TOKEN
+    async with listening(Server(accounts).converse) as port, open_session() as session:
+        urls = {name: f"http://127.0.0.1:{port}/{name}/v1" for name in accounts}
+        settings = Settings(
+            accounts=tuple(AccountSettings(name=name, api_token_env="T", base_url=url) for name, url in urls.items()),
+            poll=PollSettings(page_size=PAGE_SIZE),
+            api=ApiSettings(timeout=Seconds(TIMEOUT), max_attempts=1, max_response_size=Bytes(100_000)),
+        )
+        polled = Accounts(session, {"T": TOKEN})
+        polled.apply(settings, accounts)
+        assert all(await asyncio.gather(*(poller.poll() for poller in polled.pollers)))
+        for account in accounts.values():
+            account.worsen(after(account.batches))
+        await asyncio.gather(*(poller.poll() for poller in polled.pollers))
+        assert session.connector is not None
+        assert not session.connector._acquired
+        ours = [task for task in asyncio.all_tasks() if "listening" not in repr(task.get_coro())]
+        assert ours == [asyncio.current_task()]
 
 
 async def test_accounts_that_hang_do_not_hold_up_another_however_many(exporter: StartExporter) -> None:

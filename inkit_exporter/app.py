@@ -167,7 +167,8 @@ def _tell_of_demo(url: str, telemetry_path: str) -> None:
 The exporter polls a simulated Inkit API, where a day's work takes ten minutes.
   Metrics      {url}{telemetry_path}
   Status page  {url}/
-Your own account:  INKIT_API_TOKEN=<key> python exporter.py        (end this with Ctrl-C)
+Ctrl-C ends it. Your own account:
+  INKIT_API_TOKEN=<key> {sys.orig_argv[0]} {sys.argv[0]}
 """,
         flush=True,
     )

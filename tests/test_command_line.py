@@ -185,10 +185,11 @@ async def test_the_demo_needs_no_key_and_shows_all_destinations_and_moves() -> N
     assert running.process.stdout is not None and running.process.stderr is not None
     text = ""
     async with asyncio.timeout(20):
-        while "Ctrl-C" not in text:
+        while "<key>" not in text:
             text += (await running.process.stdout.readline()).decode()
     address = re.search(r"http://localhost:(\d+)/metrics", text)
     assert address
+    assert f"INKIT_API_TOKEN=<key> {sys.executable} {ROOT / 'exporter.py'}\n" in text
     await running.http.close()
     running.http = aiohttp.ClientSession(f"http://127.0.0.1:{address[1]}")
     samples = await running.wait_for(lambda s: up(s, "demo") == 1)

@@ -173,10 +173,25 @@ def test_prometheus_takes_the_configurations_that_the_documents_show(tmp_path: P
         assert check.returncode == 0, check.stdout + check.stderr
 
 
-def test_every_link_to_a_file_leads_to_one() -> None:
+def test_every_link_to_a_file_leads_to_one_and_to_a_heading_of_it() -> None:
     for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
-        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text()):
-            assert (path.parent / link).exists(), f"{path.name}: {link}"
+        for link, heading in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", path.read_text()):
+            target = path.parent / link if link else path
+            assert target.exists(), f"{path.name}: {link}"
+            assert not heading or heading in _headings(target), f"{path.name}: {link}#{heading}"
+
+
+def _headings(path: Path) -> set[str]:
+    """As GitHub names them in links."""
+    lines = re.findall(r"^#+ (.*)$", path.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+def test_the_debian_packages_that_the_tests_want_are_named() -> None:
+    packages = re.search(r"^DEBIAN_PACKAGES = ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert packages is not None
+    sentence = (ROOT / "CONTRIBUTING.md").read_text().split("also wants the Debian packages")[1].split(";")[0]
+    assert re.findall(r"`([\w-]+)`", sentence) == re.findall(r"([\w-]+)=", packages[1])
 
 
 def test_no_file_names_a_registry_or_a_home() -> None:

@@ -115,7 +115,7 @@ def _window_families(states: Sequence[AccountState], now: float) -> Iterator[Met
     )
     unmoved = _gauge(
         "inkit_unfinished_batches_oldest_change_timestamp_seconds",
-        "When that unfinished batch was last seen to change which has not changed for longest, in seconds since the "
+        "When the unfinished batch that has not changed for longest was last seen to change, in seconds since the "
         f"epoch. {_LAST_POLL}",
         "account",
     )
@@ -188,8 +188,8 @@ class AccountMetrics:
         ).labels(account)
         self._invalid = counter(
             "inkit_invalid_batches_total",
-            "Records in the API's list that were skipped because a documented field was missing or malformed; "
-            "a record counts in every poll that reads it.",
+            "Records in the API's list that were skipped because a documented field was missing or malformed, or for "
+            "their size; a record counts in every poll that reads it.",
             ["account"],
         ).labels(account)
         self._completed = counter(

@@ -36,7 +36,7 @@ class Snapshot(Struct, frozen=True):
 
     `documents` is by (destination, batch status), `batches` by batch status; times are seconds since the epoch.
     `failing` begins with the newest, `unfinished` with the oldest, which is the likeliest to be stuck.
-    `oldest_change` is when that unfinished batch was last seen to change which has not changed for longest.
+    `oldest_change` is when the unfinished batch that has not changed for longest was last seen to change.
     """
 
     documents: Mapping[tuple[str, str], Counts]

@@ -188,7 +188,7 @@ def _overview() -> _Panels:
         ).decimals(1),
         _stat(
             "Longest standstill",
-            "For how long that unfinished batch has not changed which has stood still for longest. "
+            "For how long the unfinished batch that has stood still for longest has not changed. "
             "Red from 6 hours on; InkitBatchStuck also looks at what is usual.",
             f"max(time() - inkit_unfinished_batches_oldest_change_timestamp_seconds{_ACCOUNT})",
             unit="s",

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import gc
 import os
+import re
 import secrets
 import signal
 import sys
@@ -101,8 +102,9 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
         tls = live.ssl_context if live else None
         try:
             end_serving, addresses = await web.start(app, listen, options.web_max_connections, tls)
-        except OSError as error:
-            raise ConfigError(f"--web.listen-address: {error.strerror or error}; choose another or free it") from None
+        except (OSError, UnicodeError) as error:  # the latter for what can't be a host's name
+            problem = getattr(error, "strerror", None) or error
+            raise ConfigError(f"--web.listen-address: {problem}; choose another or free it") from None
         stack.push_async_callback(accounts.stop)
         stack.callback(watchdog.cancel)
         stack.push_async_callback(end_serving)
@@ -179,10 +181,9 @@ def _settings(options: argparse.Namespace) -> Settings:
         raise ConfigError(
             "--demo brings its own configuration and runs until stopped; leave out --config.file and --once"
         )
-    if options.web_telemetry_path in _OWN_PATHS or not options.web_telemetry_path.startswith("/"):
-        raise ConfigError(
-            f"--web.telemetry-path={options.web_telemetry_path}: must begin with / and be no other endpoint"
-        )
+    path = options.web_telemetry_path
+    if path in _OWN_PATHS or not re.fullmatch("/[^{}?#]*", path):
+        raise ConfigError(f"--web.telemetry-path={path}: must begin with /, be no other endpoint, and hold no {{}}?#")
     if options.config_file:
         return config.load(options.config_file)
     settings = config.default_settings()

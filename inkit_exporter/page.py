@@ -101,6 +101,6 @@ def _window(account: AccountStatus) -> tuple[str, str | None]:
 
 
 def _span(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
+    minutes, seconds = divmod(max(0, int(seconds)), 60)  # the clock may have been set back
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes > 1 else f"{minutes * 60 + seconds} s"

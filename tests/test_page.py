@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import bcrypt
+import msgspec
 import pytest
 from aiohttp import web
 from browser import Browser, chromium
 from conftest import Api, Exporter, Handler, StartExporter, batch, documents, up
+
+from inkit_exporter.page import render
+from inkit_exporter.status import Status
 
 SCRIPT = "<script>alert(1)</script>"
 IMAGE = '"><img src=x onerror=alert(1)>'
@@ -272,6 +276,14 @@ async def test_without_javascript_the_health_is_a_plain_table(
     await running.wait_for(lambda s: up(s, IMAGE) == 1)
     assert ">Batches failing: 1</p>" in (await running.get("/"))[1]
     assert await browser.run("return [document.scripts.length, document.images.length]") == [1, 0]
+
+
+async def test_a_clock_that_was_set_back_makes_no_time_negative(api: Api, exporter: StartExporter) -> None:
+    running = await exporter()
+    await running.wait_for(lambda s: up(s) == 1)
+    told = msgspec.convert(await status(running), Status)
+    earlier = msgspec.structs.replace(told, timestamp_seconds=told.timestamp_seconds - 60)
+    assert "<span>0 s ago</span>" in render(earlier, "/metrics")
 
 
 async def test_the_page_allows_its_own_script_and_nothing_else(api: Api, exporter: StartExporter) -> None:

@@ -22,7 +22,7 @@ from inkit_exporter.client import open_session
 from inkit_exporter.config import AccountSettings, ApiSettings, ConfigError, PollSettings, Seconds, Settings, Shard
 from inkit_exporter.exposition import TEXT, Exposition
 from inkit_exporter.flags import DEFAULT_ADDRESS, PROGRAM, make_parser, parse_address
-from inkit_exporter.metrics import REVISION_ENV, ProcessMetrics
+from inkit_exporter.metrics import REVISION, ProcessMetrics
 from inkit_exporter.status import make_status
 from inkit_exporter.webguard import LiveWebSettings, protect
 
@@ -115,7 +115,7 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
         log.info(
             "started",
             version=__version__,
-            revision=os.environ.get(REVISION_ENV, "unknown"),
+            revision=REVISION,
             accounts=_names(accounts),
             addresses=",".join(addresses),
             telemetry_path=options.web_telemetry_path,
@@ -198,33 +198,29 @@ def _settings(options: argparse.Namespace) -> Settings:
 def _check(path: Path | None, web_path: Path | None) -> int:
     if path is None and web_path is None:
         raise ConfigError("--config.check: name the file to check with --config.file, or --web.config.file")
-    checks = ((path, _check_settings), (web_path, _check_web_settings))
-    return max(check(path) for path, check in checks if path)
+    failed = 0
+    for named, check in ((path, _check_settings), (web_path, _check_web_settings)):
+        try:
+            if named:
+                check(named)
+        except ConfigError as error:
+            _complain(error)
+            failed = 1
+    return failed
 
 
-def _check_settings(path: Path) -> int:
-    try:
-        settings = config.load(path)
-    except ConfigError as error:
-        _complain(error)
-        return 1
+def _check_settings(path: Path) -> None:
+    settings = config.load(path)
     for i, account in enumerate(settings.accounts):
         try:
             config.read_token(account, os.environ)
         except ConfigError as error:
             print(f"{path}: accounts[{i}]: warning: {error}", file=sys.stderr)
     print(f"{path}: ok, accounts: {', '.join(account.name for account in settings.accounts)}")
-    return 0
 
 
-def _check_web_settings(path: Path) -> int:
-    try:
-        settings = webconfig.load(path)
-    except ConfigError as error:
-        _complain(error)
-        return 1
-    print(f"{path}: ok, protected by: {', '.join(sorted(settings.protections)) or 'nothing'}")
-    return 0
+def _check_web_settings(path: Path) -> None:
+    print(f"{path}: ok, protected by: {', '.join(sorted(webconfig.load(path).protections)) or 'nothing'}")
 
 
 def _complain(error: ConfigError) -> int:

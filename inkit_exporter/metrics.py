@@ -33,8 +33,8 @@ _REQUEST_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
-REVISION_ENV: Final = "INKIT_EXPORTER_REVISION"
-"""Names the source revision of the build; the image sets it."""
+REVISION: Final = os.environ.get("INKIT_EXPORTER_REVISION") or "unknown"
+"""The source revision of the build; the image tells it."""
 
 
 class _StateCollector(Collector):
@@ -164,8 +164,7 @@ class AccountMetrics:
         self.registry.register(_StateCollector(lambda: self.state, clock))
         counter = partial(Counter, registry=self.registry)
         histogram = partial(Histogram, registry=self.registry)
-        account = state.account
-        self._account = account
+        self._account = account = state.account
         self._polls = counter("inkit_polls_total", "Polls that ended, complete or not.", ["account"]).labels(account)
         self._failures = counter(
             "inkit_poll_failures_total", "Polls that failed, by the kind of cause.", ["account", "reason"]
@@ -303,7 +302,7 @@ class ProcessMetrics:
             "inkit_exporter_build_info",
             "Always 1; the labels tell which build of the exporter runs, on which Python.",
             ["version", "revision", "python_version"],
-        ).labels(__version__, os.environ.get(REVISION_ENV) or "unknown", platform.python_version()).set(1)
+        ).labels(__version__, REVISION, platform.python_version()).set(1)
         gauge(
             "inkit_exporter_shard_info",
             "Always 1; the labels tell which shard of how many this exporter is, as --shard says.",

@@ -137,11 +137,12 @@ async def test_a_signal_ends_it_within_a_second_even_in_the_middle_of_a_request(
 async def test_the_start_is_one_line_that_names_version_accounts_and_addresses(
     api: Api, exporter: StartExporter
 ) -> None:
-    running = await exporter(accounts=[{"name": "one"}, {"name": "two"}])
+    unset = {"INKIT_EXPORTER_REVISION": ""}
+    running = await exporter(accounts=[{"name": "one"}, {"name": "two"}], env=unset)
     await running.wait_for(lambda s: up(s, "one") == 1 and up(s, "two") == 1)
     assert len(running.log) == 1
     assert re.search(
-        rf"^ts=\S+Z level=info msg=started version={re.escape(inkit_exporter.__version__)} revision=\S+ "
+        rf"^ts=\S+Z level=info msg=started version={re.escape(inkit_exporter.__version__)} revision=unknown "
         r"accounts=one,two addresses=127\.0\.0\.1:\d+ telemetry_path=/metrics$",
         running.log[0].strip(),
     )

@@ -96,7 +96,6 @@ class Client:
         labels: AccountLabels,
     ) -> None:
         self.page_size = page_size
-        self.requests_per_minute = api.requests_per_minute
         self.requests = 0
         self.budget = budget
         self.labels = labels

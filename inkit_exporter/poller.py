@@ -218,13 +218,13 @@ class Poller:
     def _compare_with_budget(self, requests: int) -> None:
         a_minute = requests * 60 / self.settings.interval
         # The first poll lists everything, which later ones need not.
-        if self.state.snapshot is not None and a_minute > self._client.requests_per_minute:
+        if self.state.snapshot is not None and a_minute > self.budget.requests_per_minute:
             self._say_once(
                 "the budget can't keep up with the interval, polls take longer than it",
                 requests=requests,
                 interval_seconds=float(self.settings.interval),
                 requests_per_minute_needed=math.ceil(a_minute),
-                requests_per_minute=self._client.requests_per_minute,
+                requests_per_minute=self.budget.requests_per_minute,
             )
 
     def _publish_failure(self, state: AccountState, failure: ApiError, now: float) -> None:
@@ -244,7 +244,7 @@ class Poller:
         """Seconds for one poll: no longer than its result would be shown, or twice what the budget takes if longer."""
         return max(
             self.settings.stale_after,
-            2 * 60 * self.settings.max_batches / self._client.page_size / self._client.requests_per_minute,
+            2 * 60 * self.settings.max_batches / self._client.page_size / self.budget.requests_per_minute,
         )
 
     def _say_once(self, message: str, **details: object) -> None:

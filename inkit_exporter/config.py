@@ -59,11 +59,11 @@ T = TypeVar("T")
 _PositiveInt = Annotated[int, Meta(ge=1, le=10**9)]
 
 
-class _Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Settings reject keys they don't know."""
+class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A part of a configuration; it rejects keys that it doesn't know."""
 
 
-class Filters(_Settings, frozen=True):
+class Filters(Section, frozen=True):
     """Query parameters that narrow the list of batches, as the API documents them."""
 
     search: str | None = None
@@ -71,7 +71,7 @@ class Filters(_Settings, frozen=True):
     destination_status: str | None = None
 
 
-class AccountSettings(_Settings, frozen=True):
+class AccountSettings(Section, frozen=True):
     """One Inkit account: whence its token comes and where its API is."""
 
     name: Annotated[str, Meta(min_length=1, max_length=64)]
@@ -81,7 +81,7 @@ class AccountSettings(_Settings, frozen=True):
     filters: Filters = Filters()
 
 
-class PollSettings(_Settings, frozen=True):
+class PollSettings(Section, frozen=True):
     """When and how far back the list of batches is read."""
 
     interval: Seconds = Seconds(60)
@@ -92,7 +92,7 @@ class PollSettings(_Settings, frozen=True):
     stale_after: Seconds = Seconds(300)
 
 
-class ApiSettings(_Settings, frozen=True):
+class ApiSettings(Section, frozen=True):
     """What one account's requests may take."""
 
     timeout: Seconds = Seconds(30)
@@ -101,7 +101,7 @@ class ApiSettings(_Settings, frozen=True):
     max_response_size: Bytes = Bytes(32 * 2**20)
 
 
-class Settings(_Settings, frozen=True):
+class Settings(Section, frozen=True):
     """The whole configuration."""
 
     accounts: Annotated[tuple[AccountSettings, ...], Meta(min_length=1)]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, field
 
-from inkit_exporter.config import ConfigError, convert, read_yaml
+from inkit_exporter.config import ConfigError, Section, convert, read_yaml
 from inkit_exporter.webtls import Read, TlsContext, TlsSection, choose, make_context
 
 
@@ -95,25 +95,21 @@ def load(path: Path) -> WebSettings:
         raise ConfigError(f"{path}: {error}") from None
 
 
-class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
-
-
-class _HttpSection(_Section, frozen=True):
+class _HttpSection(Section, frozen=True):
     http2: bool = True
-    headers: dict[str, str | int] = {}  # YAML makes a number of `X-XSS-Protection: 0`
+    headers: dict[str, str | int] = field(default_factory=dict)  # YAML makes a number of `X-XSS-Protection: 0`
 
 
-class _RateSection(_Section, frozen=True):
+class _RateSection(Section, frozen=True):
     interval: str | int = 0
     burst: int = 0
 
 
-class _WebConfig(_Section, frozen=True):
+class _WebConfig(Section, frozen=True):
     tls_server_config: TlsSection = TlsSection()
     http_server_config: _HttpSection = _HttpSection()
     rate_limit: _RateSection = _RateSection()
-    basic_auth_users: dict[str, str | None] = {}
+    basic_auth_users: dict[str, str | None] = field(default_factory=dict)
 
 
 _HEADERS: Mapping[str, tuple[str, ...]] = {

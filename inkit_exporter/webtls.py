@@ -8,15 +8,13 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from msgspec import Struct
-
-from inkit_exporter.config import ConfigError
+from inkit_exporter.config import ConfigError, Section
 
 T = TypeVar("T")
 Read = Callable[[Path, str], bytes]
 
 
-class TlsSection(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class TlsSection(Section, frozen=True):
     """`tls_server_config`, as it is written."""
 
     cert: str = ""

@@ -113,6 +113,15 @@ class Exporter:
     process: asyncio.subprocess.Process
     http: aiohttp.ClientSession
     log: list[str] = field(default_factory=list)
+    logged: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def collect_log(self) -> None:
+        """Keep all lines of standard error, to its end."""
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            self.log.append(line.decode())
+            self.logged.set()
+        self.logged.set()
 
     async def get(self, path: str, **headers: str) -> tuple[int, str]:
         """Status and text of an answer."""
@@ -138,6 +147,19 @@ class Exporter:
         except TimeoutError:
             ours = {name: value for name, value in samples.items() if name.startswith("inkit_")}
             raise AssertionError(f"never held; samples: {ours}\nlog: {''.join(self.log)}") from None
+
+    async def wait_for_line(self, text: str, start: int = 0, seconds: float = 20) -> str:
+        """The first line of the log that holds a text, not counting the first `start`; fails after so many seconds."""
+        assert self.process.stderr is not None
+        try:
+            async with asyncio.timeout(seconds):
+                while not (line := next((line for line in self.log[start:] if text in line), "")):
+                    assert not self.process.stderr.at_eof(), "".join(self.log)
+                    self.logged.clear()
+                    await self.logged.wait()
+        except TimeoutError:
+            raise AssertionError(f"never logged: {text}\nlog: {''.join(self.log)}") from None
+        return line
 
     async def stop(self) -> int:
         """SIGTERM, and the exit status."""
@@ -199,8 +221,11 @@ async def exporter(tmp_path: Path, api: Api) -> AsyncIterator[StartExporter]:
     ) -> Exporter:
         path = write_config(tmp_path, account.pop("base_url", api.base_url), poll=poll, limits=limits, **account)
         running = await start_process(f"--config.file={path}", *flags, env=env)
-        started.append((running, asyncio.create_task(_collect_log(running))))
-        await _wait_until_serving(running)
+        started.append((running, asyncio.create_task(running.collect_log())))
+        line = await running.wait_for_line("msg=started")
+        address = line.split("addresses=")[1].split()[0].split(",")[0]
+        await running.http.close()
+        running.http = aiohttp.ClientSession(f"http://{address}")
         return running
 
     yield start
@@ -251,25 +276,6 @@ async def start_process(*arguments: str, env: dict[str, str] | None = None) -> E
         limit=2**20,
     )
     return Exporter(process, aiohttp.ClientSession())
-
-
-async def _wait_until_serving(running: Exporter) -> None:
-    try:
-        async with asyncio.timeout(20):
-            while not (line := next((line for line in running.log if "msg=started" in line), None)):
-                assert running.process.returncode is None, "".join(running.log)
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError("".join(running.log)) from None
-    address = line.split("addresses=")[1].split()[0].split(",")[0]
-    await running.http.close()
-    running.http = aiohttp.ClientSession(f"http://{address}")
-
-
-async def _collect_log(running: Exporter) -> None:
-    assert running.process.stderr is not None
-    async for line in running.process.stderr:
-        running.log.append(line.decode())
 
 
 async def run_to_end(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:

@@ -383,10 +383,7 @@ async def test_an_id_that_would_move_the_cursor_or_break_lines_is_spelled_out_in
     later = batch("red\x1b[31m\u2028\x85\r\n", age=99, status="In Progress")
     api.batches = [*(batch(f"fb_{age}", age=age) for age in range(1, 9)), later]
     running = await exporter("--log.level=debug", poll={"page_size": 2})
-    async with asyncio.timeout(10):
-        while not (lines := [line for line in running.log if "/batch/red" in line]):
-            await asyncio.sleep(0.02)
-    assert r"/batch/red\x1b[31m\u2028\x85\r\n" in lines[0]
+    assert r"/batch/red\x1b[31m\u2028\x85\r\n" in await running.wait_for_line("/batch/red")
     assert all(line.rstrip("\n").isprintable() for line in running.log)
 
 

@@ -54,9 +54,7 @@ async def by_post(running: Exporter) -> None:
 async def by_signal(running: Exporter) -> None:
     lines = len(running.log)
     running.process.send_signal(signal.SIGHUP)
-    async with asyncio.timeout(10):
-        while not any('msg="configuration reloaded"' in line for line in running.log[lines:]):
-            await asyncio.sleep(0.01)
+    await running.wait_for_line('msg="configuration reloaded"', lines)
 
 
 @pytest.mark.parametrize("reload", [by_signal, by_post])
@@ -116,10 +114,9 @@ async def test_what_is_invalid_is_told_and_the_configuration_in_use_stays(
     assert documents(refused) == {("inkit_storage", "completed"): 1}
     assert sum("configuration not reloaded" in line for line in running.log) == 1
 
+    lines = len(running.log)
     running.process.send_signal(signal.SIGHUP)
-    async with asyncio.timeout(10):
-        while sum("configuration not reloaded" in line for line in running.log) < 2:
-            await asyncio.sleep(0.01)
+    await running.wait_for_line("configuration not reloaded", lines)
     path.write_text(good)
     await by_signal(running)
     mended = await running.samples()

@@ -130,12 +130,6 @@ class Server:
         writer.close()
         return connection
 
-    async def logs(self, text: str) -> None:
-        """Wait for a line in the log."""
-        async with asyncio.timeout(10):
-            while not any(text in line for line in self.exporter.log):
-                await asyncio.sleep(0.02)
-
 
 @pytest.fixture
 def serve(api: Api, exporter: StartExporter, world: World) -> Callable[..., Any]:
@@ -244,7 +238,7 @@ async def test_a_file_cut_short_while_running_opens_no_door(world: World, serve:
         world.write(**{key: section for key, section in whole.items() if key not in missing})
         assert not await server.admits(world.client())
         assert not await server.admits(None)
-        await server.logs(f"{', '.join(sorted(missing))}: can't be switched off while running")
+        await server.exporter.wait_for_line(f"{', '.join(sorted(missing))}: can't be switched off while running")
     world.write(**whole)
     assert (await server.get(tls=world.client(), auth=("alice", "right")))[0] == 200
 
@@ -254,7 +248,7 @@ async def test_tls_that_appears_while_running_needs_a_restart(world: World, serv
     server = await serve()
     world.write(SERVER, basic_auth_users={"alice": HASH})
     assert (await server.get(auth=("alice", "right")))[0] == 500
-    await server.logs("can't be switched on while running")
+    await server.exporter.wait_for_line("can't be switched on while running")
 
 
 async def test_each_client_auth_type_admits_whom_it_should(world: World, serve: Any) -> None:

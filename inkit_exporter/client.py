@@ -61,7 +61,7 @@ class RequestMeter(Protocol):
     """What the client tells of its requests."""
 
     def request(self, code: str, seconds: float) -> None:
-        """One request ended, with an HTTP status or, without an answer, `timeout` or `connection`."""
+        """One request ended, with an HTTP status or what came instead: a `reason` of ours, or `cancelled`."""
 
     def throttled(self, seconds: float) -> None:
         """A request waited for the account's budget, or for the time that the API named."""

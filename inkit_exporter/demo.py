@@ -237,7 +237,7 @@ def _list(batches: Sequence[JsonBatch], request: web.Request, max_page_size: int
         "total_count": total,
     }
     sorting = {"key": "created_at", "order": -1 if descending else 1}
-    return web.json_response({"items": list(items), "metadata": {"pagination": pagination, "sort": sorting}})
+    return web.json_response({"items": items, "metadata": {"pagination": pagination, "sort": sorting}})
 
 
 def _positive(text: str) -> int:

@@ -22,8 +22,9 @@ _HEADER = re.compile(rb"(?:# .*\n)*")
 # About 100 samples, or 1 ms. A scrape has to wait for the others' turns as often.
 _BYTES_A_TURN = 10_000
 _GZIP = 16 + zlib.MAX_WBITS
-# Not asyncio's own threads: look-ups of names that hang may take them all.
-_COMPRESSORS = ThreadPoolExecutor(1, "compress")
+
+COMPRESSORS: Final = ThreadPoolExecutor(1, "compress")
+"""Not asyncio's own threads: look-ups of names that hang may take them all."""
 
 
 class Format(NamedTuple):
@@ -142,7 +143,7 @@ class _Stable:
     async def compressed(self) -> tuple[bytes, Any]:
         """The beginning of a gzip stream, and the compressor that goes on after it, to be copied."""
         if self._compressing is None:
-            self._compressing = asyncio.get_running_loop().run_in_executor(_COMPRESSORS, _compress, self.text)
+            self._compressing = asyncio.get_running_loop().run_in_executor(COMPRESSORS, _compress, self.text)
         # Others wait for it too, whatever becomes of this request.
         return await asyncio.shield(self._compressing)
 

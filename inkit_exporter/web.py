@@ -11,7 +11,7 @@ from prometheus_client.exposition import gzip_accepted
 
 from inkit_exporter import limits, page
 from inkit_exporter.connections import Connections
-from inkit_exporter.exposition import Exposition, negotiate
+from inkit_exporter.exposition import COMPRESSORS, Exposition, negotiate
 from inkit_exporter.status import Status
 
 _SECURITY_HEADERS: Final = {
@@ -71,7 +71,8 @@ def _metrics(exposition: Exposition) -> _Handler:
         gzip = gzip_accepted(",".join(request.headers.getall(hdrs.ACCEPT_ENCODING, [])))
         headers = {hdrs.CONTENT_TYPE: form.content_type, hdrs.VARY: "Accept, Accept-Encoding"}
         if names := request.query.getall("name[]", []):
-            response = web.Response(body=await exposition.selected(form, names), headers=headers)
+            body = await exposition.selected(form, names)
+            response = web.Response(body=body, headers=headers, zlib_executor=COMPRESSORS)
             if gzip:
                 response.enable_compression(web.ContentCoding.gzip)
             return response
@@ -123,7 +124,11 @@ def _accounts(request: web.Request) -> Collection[str]:
 
 def _compressed(body: bytes, content_type: str) -> web.Response:
     response = web.Response(
-        body=body, content_type=content_type, headers=_SECURITY_HEADERS, zlib_executor_size=_COMPRESS_AT_ONCE
+        body=body,
+        content_type=content_type,
+        headers=_SECURITY_HEADERS,
+        zlib_executor_size=_COMPRESS_AT_ONCE,
+        zlib_executor=COMPRESSORS,
     )
     response.enable_compression()
     return response

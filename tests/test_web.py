@@ -1,6 +1,7 @@
 """What a client of the exporter's own endpoints sees, whatever it asks."""
 
 import asyncio
+import os
 import zlib
 from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from conftest import Api, Handler, StartExporter, batch, parse_samples, run_to_end, sample_key, up, write_config
+from conftest import ROOT, Api, Handler, StartExporter, batch, parse_samples, run_to_end, sample_key, up, write_config
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 
@@ -111,6 +112,32 @@ async def test_another_telemetry_path(api: Api, exporter: StartExporter) -> None
     assert (await running.get("/custom/metrics"))[0] == 200
     assert (await running.get("/metrics"))[0] == 404
     assert 'href="./custom/metrics"' in (await running.get("/"))[1]
+
+
+LOOK_UPS_HANG = """
+import socket, threading
+
+known = socket.getaddrinfo
+socket.getaddrinfo = lambda host, *rest, **more: (
+    threading.Event().wait() if ".invalid" in str(host) else known(host, *rest, **more)
+)
+"""
+
+
+async def test_look_ups_of_names_that_hang_hold_up_neither_the_page_nor_a_scrape(
+    exporter: StartExporter, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(LOOK_UPS_HANG)
+    names = [f"account-{i}" for i in range(40)]  # more than there are threads for look-ups
+    running = await exporter(
+        accounts=[{"name": name, "base_url": f"https://{name}.invalid/v1"} for name in names],
+        limits={"timeout": "500ms"},
+        env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+    )
+    await running.wait_for(lambda s: all(up(s, name) == 0 for name in names))
+    async with asyncio.timeout(10):
+        for path in ("/", "/api/v1/status", "/metrics", "/metrics?name[]=inkit_poll_failures_total"):
+            assert (await running.get(path))[0] == 200
 
 
 async def test_bad_requests_do_not_disturb_it(api: Api, exporter: StartExporter) -> None:

@@ -91,6 +91,12 @@ def elsewhere() -> Iterator[None]:
     time.tzset()
 
 
+async def hang(_request: web.Request, _handler: Handler) -> web.StreamResponse:
+    """A fault: no answer at all."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
 @asynccontextmanager
 async def serving(api: Api) -> AsyncIterator[Api]:
     """Serve a simulated API, with its middleware before all else."""

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from conftest import TOKEN, Api, Handler, batch
+from conftest import TOKEN, Api, Handler, batch, hang
 from faulty import FAULTS, PAGE_SIZE, Account, Server, http, listening
 from faulty import page as listed
 from structlog.testing import capture_logs
@@ -319,10 +319,6 @@ async def test_where_nobody_listens_the_system_says_why() -> None:
 
 
 async def test_silence_is_given_up_after_the_timeout(api: Api) -> None:
-    async def hang(_request: web.Request, _handler: Handler) -> web.StreamResponse:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     api.fault = hang
     async with client_of(api.base_url, seconds=0.2) as (client, meter):
         with pytest.raises(RequestTimeout, match=r"no whole answer within 0\.2s"):

@@ -19,6 +19,7 @@ from conftest import (
     batch,
     documents,
     failures,
+    hang,
     run_to_end,
     sample_key,
     up,
@@ -35,11 +36,6 @@ def answer(status: int, text: str = "", **headers: str) -> Fault:
         return web.Response(status=status, text=text, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
     return fault
-
-
-async def hang(_request: web.Request, _handler: Handler) -> web.StreamResponse:
-    await asyncio.Event().wait()
-    raise AssertionError
 
 
 async def hang_in_the_body(request: web.Request, _handler: Handler) -> web.StreamResponse:

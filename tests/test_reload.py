@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from conftest import (
     TOKEN,
     Api,
     Exporter,
-    Handler,
     Samples,
     StartExporter,
     batch,
     documents,
+    hang,
     sample_key,
     up,
     write_config,
@@ -180,10 +179,6 @@ async def test_an_account_with_another_address_begins_from_nothing(
 async def test_a_poll_that_hangs_neither_holds_up_a_reload_nor_outlives_its_account(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
-    async def hang(_request: web.Request, _handler: Handler) -> web.StreamResponse:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     def hanging() -> set[str]:
         return {request.query["search"] for request in api.requests if request.transport is not None}
 

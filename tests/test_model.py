@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from inkit_exporter.model import (
     AT_ONCE_BYTES,
+    DESTINATIONS,
     LABEL_LIMIT,
     OTHER,
     AccountLabels,
@@ -99,6 +100,16 @@ def test_labels_end_at_their_limit_and_texts_at_theirs() -> None:
     assert len(labels.admitted) == LABEL_LIMIT + 1
     assert Labels(()).of("x" * 64) == "x" * 64
     assert Labels(()).of("x" * 65) == OTHER
+
+
+def test_what_is_documented_has_its_place_whoever_came_first() -> None:
+    labels = AccountLabels()
+    for i in range(LABEL_LIMIT):
+        labels.destinations.of(f"stranger {i}")
+        labels.statuses.of(f"stranger {i}")
+    assert [labels.destinations.of(name) for name in DESTINATIONS] == list(DESTINATIONS)
+    documented = ("in_progress", "completed", "failed", "cancelled")
+    assert [labels.statuses.of(status) for status in documented] == list(documented)
 
 
 names = st.dictionaries(st.sampled_from(["Box", "box", "BOX", "Drop Box", "drop_box", "sepire"]), st.integers(0, 9))

@@ -155,8 +155,9 @@ def then(*answers: web.Response | None) -> Callable[[web.Request, Handler], Awai
 async def test_a_page_is_asked_for_newest_first_with_filters_token_and_who_asks(api: Api) -> None:
     api.batches = [batch(f"fb_{i}", age=i) for i in range(5)]
     filters = Filters(search="batch", destination_name="inkit_storage")
-    async with client_of(api.base_url + "/", filters=filters, page_size=2) as (client, meter):
-        page = await client.page(2)
+    with capture_logs() as logs:
+        async with client_of(api.base_url + "/", filters=filters, page_size=2) as (client, meter):
+            page = await client.page(2)
     assert [one.id for one in page.batches] == ["fb_2", "fb_3"]
     assert (page.pagination.next_page, page.pagination.total_count, page.invalid) == (3, 5, 0)
     (request,) = api.requests
@@ -175,6 +176,16 @@ async def test_a_page_is_asked_for_newest_first_with_filters_token_and_who_asks(
     assert 0 < meter.requests[0][1] < 5
     assert (client.requests, client.budget.spent()) == (1, 1)
     assert not meter.waits
+    (told,) = logs
+    assert told.pop("seconds") == round(meter.requests[0][1], 3)
+    assert told == {
+        "log_level": "debug",
+        "event": "request",
+        "account": "a",
+        "path": "/v1/invoke/batch",
+        "page": "2",
+        "code": "200",
+    }
 
 
 @pytest.mark.parametrize("strange", ["fb_1", "../batch", "a/b", "a?page=1", "a%2Fb", "é b"])
@@ -203,7 +214,7 @@ async def test_records_that_can_not_be_read_are_skipped_counted_and_told_once(ap
             for _ in range(2):
                 page = await client.page(1)
                 assert ([one.id for one in page.batches], page.invalid) == (["fb_0", "fb_2"], 1)
-    told = [entry for entry in logs if "malformed" in entry["event"]]
+    told = [entry for entry in logs if entry["event"].startswith("skipped a malformed batch")]
     assert [(entry["log_level"], entry["account"]) for entry in told] == [("warning", "a"), ("debug", "a")]
     assert (told[0]["page"], told[0]["record"]) == (1, 2)
     assert "total" in told[0]["error"]
@@ -241,11 +252,21 @@ async def test_a_flood_of_tiny_values_is_refused_before_it_is_unfolded(api: Api,
 
 async def test_a_page_size_that_the_api_refuses_gives_way_to_its_default_for_good(api: Api) -> None:
     api.batches = [batch(f"fb_{i}", age=i) for i in range(60)]
-    async with client_of(api.base_url, page_size=101) as (client, meter):
-        assert len((await client.page(1)).batches) == DEFAULT_PAGE_SIZE
-        assert [one.id for one in (await client.page(3)).batches] == [f"fb_{i}" for i in range(50, 60)]
-        assert client.page_size == DEFAULT_PAGE_SIZE
+    with capture_logs() as logs:
+        async with client_of(api.base_url, page_size=101) as (client, meter):
+            assert len((await client.page(1)).batches) == DEFAULT_PAGE_SIZE
+            assert [one.id for one in (await client.page(3)).batches] == [f"fb_{i}" for i in range(50, 60)]
+            assert client.page_size == DEFAULT_PAGE_SIZE
     assert meter.codes == ["422", "200", "200"]
+    assert [entry for entry in logs if entry["log_level"] != "debug"] == [
+        {
+            "log_level": "warning",
+            "event": "the API refuses the page size, using its default",
+            "account": "a",
+            "page_size": 101,
+            "default": 25,
+        }
+    ]
 
 
 async def test_a_query_that_is_refused_for_another_reason_than_its_size_stays_refused(api: Api) -> None:

@@ -617,6 +617,19 @@ def test_batches_of_the_same_time_are_listed_afresh_wherever_others_vanish(size:
             assert [batch.id for batch in plan.window.batches] == [batch.id for batch in left]
 
 
+@pytest.mark.parametrize("gone", range(5, 31))
+def test_however_many_vanish_above_the_sweep_it_finds_back_to_where_it_was(gone: int) -> None:
+    listing = big_world(60)
+    plan = Plan(PlanSettings(10.0, 10 * LOOKBACK, 100.0, 10**6), Window(10**6, Totals()))
+    poll(plan, pages(listing, 5))
+    for i in range(1, 6):
+        poll(plan, pages(listing, 5), NOW + 10.0 * i)
+    del listing[5 : 5 + gone], listing[20]
+    for i in range(6, 21):
+        poll(plan, pages(listing, 5), NOW + 10.0 * i)
+    assert [batch.id for batch in plan.window.batches] == [batch.id for batch in listing]
+
+
 def test_a_list_whose_last_page_leads_on_for_ever_is_read_as_far_as_it_goes() -> None:
     plan = new_plan()
     listing = [Batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(4)]

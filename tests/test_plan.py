@@ -232,8 +232,11 @@ def test_a_batch_has_changed_when_it_is_new_or_different_or_comes_back() -> None
         window.put(waits, now)
         window.put(moves, now)
     assert oldest_change() == NOW
-    window.put(replace(moves, destinations={"box": Counts(2, 1, 0, 1)}), NOW + 2)
+    window.put(moves := replace(moves, destinations={"box": Counts(2, 0, 1, 1)}), NOW + 2)
     assert oldest_change() == NOW, "the other one waits still"
+    snapshot = window.snapshot(None)
+    assert snapshot.failing == Excerpt((moves,), 1, (NOW + 2,))
+    assert snapshot.unfinished == Excerpt((moves, waits), 2, (NOW + 2, NOW))
     window.put(replace(waits, status="completed", destinations={}), NOW + 3)
     assert oldest_change() == NOW + 2
     window.put(replace(waits, status="in_progress"), NOW + 4)

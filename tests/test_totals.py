@@ -118,7 +118,9 @@ def test_each_sum_names_a_batch_to_which_it_is_due() -> None:
     window = Window(100, totals)
     totals.begin()
     window.put(Batch("fb_1", "", NOW, "in_progress", {"box": Counts(9, 1, 2, 6)}), NOW + 10)
+    window.put(Batch("fb_1", "", NOW, "pending", {"box": Counts(9, 1, 2, 6)}), NOW + 15)
     window.put(Batch("fb_1", "", NOW, "completed", {"box": Counts(9, 4, 5, 0)}), NOW + 20)
+    assert remembered(totals) == 0, "no number shrank"
     assert totals.take() == Changes(
         completed={"box": Increase(4, "fb_1")},
         failed={"box": Increase(5, "fb_1")},

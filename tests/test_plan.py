@@ -679,7 +679,7 @@ def test_disorder_is_noticed_within_a_page_and_from_one_to_the_next(order: list[
     plan = new_plan()
     listing = [Batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in order]
     assert poll(plan, pages(listing, 2)) == 2
-    assert not plan.ordered
+    assert plan.ordered is False
     assert poll(plan, pages(listing, 2), NOW + 1) == 2
     assert essence(plan.window.snapshot(None)) == essence(oracle(listing))
     listing.sort(key=lambda batch: -batch.created_at)

@@ -147,6 +147,18 @@ def test_a_list_in_any_order_gives_the_same_sums(data: st.DataObject, listing: l
         assert essence(plan.window.snapshot(None)) == essence(oracle(recent(listing)))
 
 
+@given(st.randoms(use_true_random=False), st.integers(1, 20), st.integers(2, 10))
+def test_of_a_list_in_any_order_the_newest_are_kept(chance: Random, most: int, size: int) -> None:
+    listing = [Batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in range(60)]
+    chance.shuffle(listing)
+    listing[:2] = sorted(listing[:2], key=lambda batch: batch.created_at)  # or the first page might pass as in order
+    plan = new_plan(most)
+    poll(plan, pages(listing, size))
+    assert not plan.ordered
+    assert [batch.created_at for batch in plan.window.batches] == [NOW - i for i in range(most)]
+    assert plan.window.truncated
+
+
 @given(st.data(), listings, st.integers(2, 6))
 def test_batches_that_come_and_vanish_between_the_pages(data: st.DataObject, listing: list[Batch], size: int) -> None:
     """Of what is there from the first request to the last, nothing is missed; nothing is doubled or invented."""

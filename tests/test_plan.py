@@ -675,6 +675,17 @@ def test_a_page_again_under_another_number_ends_the_list_if_all_of_it_was_seen()
         poll(new_plan(), lambda request: serve(request, 9))
 
 
+def test_a_server_that_counts_its_pages_otherwise_is_read_all_the_same() -> None:
+    listing = [Batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(6)]
+
+    def serve(request: int | str) -> Page:
+        page = page_of(listing, int(request), 2)
+        return replace(page, pagination=replace(page.pagination, current_page=int(request) - 1))
+
+    poll(plan := new_plan(), serve)
+    assert len(plan.window) == 6
+
+
 def test_an_empty_page_is_the_end_of_the_list_wherever_it_leads() -> None:
     listing = [Batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(4)]
 

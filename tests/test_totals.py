@@ -144,6 +144,9 @@ def test_what_is_older_than_the_window_is_forgotten() -> None:
         window.put(Batch(name, "", NOW, "in_progress", {"box": Counts(3, 1, 0, 2)}), NOW)
     window.remove("fb_2")
     assert remembered(totals) == 5, "two peaks, two that were finished once, and one that vanished"
+    window.put(Batch("fb_2", "", NOW, "in_progress", {"box": Counts(3, 1, 0, 2)}), NOW)
+    assert remembered(totals) == 4
+    window.remove("fb_2")
     for _ in window.trim(NOW):
         pass
     assert remembered(totals) == 5

@@ -48,5 +48,8 @@ class Budget:
         return max(self.resume_at, self._sent[0] + _MINUTE if full else 0.0) - self._clock()
 
     def spend(self) -> None:
-        """Count a request that goes now."""
-        self._sent.append(self._clock())
+        """Count a request that goes now, and forget those that no longer count."""
+        now = self._clock()
+        while self._sent and self._sent[0] <= now - _MINUTE:
+            self._sent.popleft()
+        self._sent.append(now)

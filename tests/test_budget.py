@@ -1,5 +1,6 @@
 """The account's budget by a clock of our own, and the times that the API names."""
 
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -51,6 +52,19 @@ def test_a_pause_holds_everything_back_until_its_end_and_no_longer_than_an_hour(
     assert budget.delay() == 0
     budget.pause(1e12)
     assert budget.delay() == MAX_PAUSE_SECONDS
+
+
+def test_a_large_allowance_that_is_never_used_up_takes_no_memory() -> None:
+    clock = Clock()
+    budget = Budget(10**6, clock)
+    tracemalloc.start()
+    for _ in range(10_000):
+        clock.now += 1
+        budget.spend()
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert budget.spent() == 60
+    assert held < 10_000
 
 
 def test_a_machine_that_has_only_just_started_may_ask_at_once() -> None:

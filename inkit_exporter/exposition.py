@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -39,6 +40,7 @@ TEXT: Final = Format("text/plain; version=0.0.4; charset=utf-8", exposition.gene
 OPENMETRICS: Final = Format(openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest, b"# EOF\n")
 
 
+@lru_cache(maxsize=64)
 def negotiate(accept: str) -> Format:
     """The first of the two formats that an Accept header names in a version we speak; the text format otherwise."""
     for media_range in accept.split(","):

@@ -49,12 +49,13 @@ def limit_requests(most: int) -> Middleware:
 
 async def _send(request: web.Request, response: web.StreamResponse) -> None:
     """To its end; whether the client has gone meanwhile is no concern of ours."""
+    if request.transport is None:
+        return
+    cut_off = asyncio.get_running_loop().call_later(ANSWER_SECONDS, request.transport.abort)
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            await response.prepare(request)
-            await response.write_eof()
-    except TimeoutError:
-        if request.transport:
-            request.transport.abort()
+        await response.prepare(request)
+        await response.write_eof()
     except ConnectionError:
         pass
+    finally:
+        cut_off.cancel()

@@ -47,6 +47,11 @@ bench-freshness: .venv/dev  ## measure how soon Prometheus knows of a change
 	tools/debian_packages.sh prometheus=prometheus wrk=wrk
 	$(BIN)/python bench/freshness.py
 
+bench-report: .venv/bench  ## measure all of these, and write the tables of docs/performance.md
+	tools/debian_packages.sh prometheus=prometheus wrk=wrk nginx-light=nginx \
+	    prometheus-node-exporter=prometheus-node-exporter
+	$(BIN)/python bench/report.py
+
 bench-soak: .venv/dev  ## an hour of simulated days with faults: is memory flat?
 	$(BIN)/python bench/soak.py
 
@@ -71,4 +76,5 @@ clean:  ## remove what the other targets made
 	PYTHON=$(PYTHON) tools/venv.sh requirements-bench.txt
 	touch $@
 
-.PHONY: help demo test format lock rules dashboard bench bench-scrape bench-footprint bench-freshness bench-soak mutate audit clean
+.PHONY: help demo test format lock rules dashboard bench bench-scrape bench-footprint bench-freshness bench-report bench-soak \
+    mutate audit clean

@@ -175,6 +175,17 @@ def _headings(path: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
+def test_each_table_of_the_performance_page_is_what_a_benchmark_printed() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text()
+    blocks = re.findall(r"<!-- python (bench/\w+\.py).*? -->\n(.*?)<!-- end -->", page, flags=re.DOTALL)
+    assert len(blocks) == page.count("<!-- end -->") >= 4
+    for script, printed in blocks:
+        assert (ROOT / script).is_file()
+        assert printed.startswith("Python 3."), "versions come first"
+        assert "|---" in printed
+    assert page.count("|---") == sum(printed.count("|---") for _, printed in blocks)
+
+
 def test_the_debian_packages_that_the_tests_want_are_named() -> None:
     packages = re.search(r"^DEBIAN_PACKAGES = ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     assert packages is not None

@@ -28,7 +28,8 @@ def main() -> None:
     names = set(sys.argv[1:])
     for block in list(BLOCK.finditer(PAGE.read_text())):
         if not names or block["name"] in names:
-            PAGE.write_text(PAGE.read_text().replace(block[0], renew(block)))
+            renewed = renew(block)  # which takes its time: the page may have been edited meanwhile
+            PAGE.write_text(PAGE.read_text().replace(block[0], renewed))
 
 
 if __name__ == "__main__":

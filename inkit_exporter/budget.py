@@ -1,6 +1,5 @@
 """How many requests an account may still send: its allowance, and the pauses that the API asks for. No I/O."""
 
-import bisect
 import time
 from collections import deque
 from collections.abc import Callable
@@ -36,7 +35,8 @@ class Budget:
 
     def spent(self) -> int:
         """Requests sent in the last 60 seconds."""
-        return len(self._sent) - bisect.bisect_right(self._sent, self._clock() - _MINUTE)
+        self._forget()
+        return len(self._sent)
 
     def pause(self, seconds: float) -> None:
         """Let nothing pass for so long, `MAX_PAUSE_SECONDS` at most."""
@@ -48,8 +48,11 @@ class Budget:
         return max(self.resume_at, self._sent[0] + _MINUTE if full else 0.0) - self._clock()
 
     def spend(self) -> None:
-        """Count a request that goes now, and forget those that no longer count."""
-        now = self._clock()
-        while self._sent and self._sent[0] <= now - _MINUTE:
+        """Count a request that goes now."""
+        self._forget()
+        self._sent.append(self._clock())
+
+    def _forget(self) -> None:
+        """Let go the requests that no longer count."""
+        while self._sent and self._sent[0] <= self._clock() - _MINUTE:
             self._sent.popleft()
-        self._sent.append(now)

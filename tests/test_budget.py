@@ -31,6 +31,7 @@ def test_in_no_minute_more_requests_go_than_allowed_and_none_waits_longer_than_i
     sent: list[float] = []
     for pause in pauses:
         clock.now += pause
+        assert budget.spent() == min(allowed, sum(when > clock.now - 60 for when in sent))
         if (delay := budget.delay()) > 0:
             # The request that is in the way left less than a minute ago.
             assert delay == pytest.approx(sent[-allowed] + 60 - clock.now)
@@ -65,6 +66,16 @@ def test_a_large_allowance_that_is_never_used_up_takes_no_memory() -> None:
     tracemalloc.stop()
     assert budget.spent() == 60
     assert held < 10_000
+
+
+def test_a_request_counts_for_a_minute() -> None:
+    clock = Clock()
+    budget = Budget(10, clock)
+    budget.spend()
+    clock.now += 59
+    assert budget.spent() == 1
+    clock.now += 1
+    assert budget.spent() == 0
 
 
 def test_a_machine_that_has_only_just_started_may_ask_at_once() -> None:

@@ -196,6 +196,22 @@ def test_max_batches_keeps_the_newest(listing: list[Batch], size: int, most: int
         assert plan.window.snapshot(None).truncated is plan.window.truncated is (len(recent(listing)) > most)
 
 
+def test_a_list_that_never_stops_getting_shorter_is_given_up() -> None:
+    listing = big_world(100)
+    asked = 0
+
+    def serve(request: int | str) -> Answer:
+        nonlocal asked
+        assert isinstance(request, int)
+        asked += 1
+        page = page_of(listing, request, 10)
+        return replace(page, pagination=replace(page.pagination, total_count=10_000 - asked))
+
+    with pytest.raises(Unreliable, match=r"^batches keep vanishing from the list while it is read$"):
+        poll(new_plan(), serve)
+    assert 100 < asked < 300
+
+
 @given(st.lists(batches, max_size=60), st.integers(1, 20))
 def test_sums_follow_every_change(changes: list[Batch], most: int) -> None:
     window = Window(most, Totals())

@@ -70,6 +70,8 @@ class Accounts:
         self._environ = environ
         self._grace = grace
         self._accounts: dict[str, _Account] = {}
+        self.changes = 0
+        """Another number whenever the metrics change, otherwise than by time or with a request."""
 
     @property
     def pollers(self) -> Sequence[Poller]:
@@ -104,6 +106,7 @@ class Accounts:
                 except ConfigError as error:
                     raise ConfigError(f"accounts[{i}].api_token_env: {error}") from None
         before, self._accounts = self._accounts, {}
+        self._changed()
         for account in settings.accounts:
             if account.name in wanted:
                 known = before.pop(account.name, None)
@@ -129,13 +132,16 @@ class Accounts:
         loops = [loop for account in self._accounts.values() if (loop := _stop(account))]
         await asyncio.gather(*loops, return_exceptions=True)
 
+    def _changed(self) -> None:
+        self.changes += 1
+
     def _exchange(
         self, known: _Account | None, settings: AccountSettings, poll: PollSettings, api: ApiSettings
     ) -> _Account:
         state = AccountState(settings.name, interval=poll.interval, stale_after=poll.stale_after)
         budget = known.parts.budget if known else Budget(api.requests_per_minute)
         if known is None or known.parts.settings != settings:
-            parts = _Parts(settings, poll, api, AccountMetrics(state), AccountLabels(), budget)
+            parts = _Parts(settings, poll, api, AccountMetrics(state, self._changed), AccountLabels(), budget)
         elif (known.parts.poll, known.parts.api) == (poll, api):
             return known
         else:

@@ -88,7 +88,7 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
         watchdog = asyncio.create_task(accounts.watch())
         app = web.make_app(
-            Exposition(lambda: accounts.metrics, process),
+            Exposition(lambda: accounts.metrics, lambda: accounts.changes, process),
             telemetry_path=options.web_telemetry_path,
             healthy=lambda: accounts.healthy and not watchdog.done(),
             ready=lambda: all(poller.state.up is not None for poller in accounts.pollers),
@@ -134,7 +134,7 @@ async def _once(settings: Settings, options: argparse.Namespace) -> int:
         accounts = Accounts(session, os.environ)
         accounts.apply(settings, _owned(settings, options.shard))
         succeeded = await asyncio.gather(*(poller.poll() for poller in accounts.pollers))
-        exposition = Exposition(lambda: accounts.metrics, ProcessMetrics(options.shard))
+        exposition = Exposition(lambda: accounts.metrics, lambda: accounts.changes, ProcessMetrics(options.shard))
         sys.stdout.write((await exposition.text(TEXT)).decode())
     return 0 if all(succeeded) else 1
 

@@ -69,11 +69,15 @@ class Exposition:
 
     Args:
         accounts: the sources that change with polls, in the order in which they are to be listed.
-        process: the source that changes all the time; its families are none of the accounts'.
+        changes: another value whenever one of those has changed at once. What changes with time is seen with `process`.
+        process: the source that changes every second; its families are none of the accounts'.
     """
 
-    def __init__(self, accounts: Callable[[], Sequence[Source]], process: Source) -> None:
+    def __init__(
+        self, accounts: Callable[[], Sequence[Source]], changes: Callable[[], Hashable], process: Source
+    ) -> None:
         self._accounts = accounts
+        self._changes = changes
         self._process = process
         self._latest: dict[Format, _Whole] = {}
         self._rendering = asyncio.Lock()
@@ -107,24 +111,25 @@ class Exposition:
             return latest
 
     def _is_current(self, whole: "_Whole") -> bool:
-        return whole.version == self._process.version() and whole.stable.versions == self._versions()
+        return whole.version == self._version()
 
-    def _versions(self) -> dict[Source, Hashable]:
-        return {source: source.version() for source in self._accounts()}
+    def _version(self) -> Hashable:
+        return self._changes(), self._process.version()
 
     async def _renew(self, form: Format, before: "_Whole | None") -> "_Whole":
-        stable = before.stable if before and before.stable.versions == self._versions() else None
+        version = self._version()
+        versions = {source: source.version() for source in self._accounts()}
+        stable = before.stable if before and before.stable.versions == versions else None
         if stable is None:
             stable = _Stable()
             for source in self._accounts():
-                version = stable.versions[source] = source.version()
+                stable.versions[source] = source.version()
                 stable.renderings[source] = (
                     before.stable.renderings[source]
-                    if before and before.stable.versions.get(source) == version
+                    if before and before.stable.versions.get(source) == stable.versions[source]
                     else await _render(source.registry, form)
                 )
             stable.text = _join(stable.renderings.values())
-        version = self._process.version()
         rest = _join([await _render(self._process.registry, form)]) + form.end
         return _Whole(stable, version, rest)
 

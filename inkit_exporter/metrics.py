@@ -152,12 +152,16 @@ class AccountMetrics:
 
     Args:
         state: of the account before its first poll.
+        changed: is told of the end of every poll.
         clock: monotonic seconds.
     """
 
-    def __init__(self, state: AccountState, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, state: AccountState, changed: Callable[[], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.registry = CollectorRegistry()
         self.state = state
+        self._changed = changed
         self._clock = clock
         self._changes = 0
         self._polling = False
@@ -233,6 +237,7 @@ class AccountMetrics:
         self.state = state
         self._polling = False
         self._changes += 1
+        self._changed()
 
     def poll(self, failure: str | None) -> None:
         """A poll ended, with the kind of its failure if it failed."""

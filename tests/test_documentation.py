@@ -33,7 +33,7 @@ SNAPSHOT = Snapshot(
 def exposed() -> dict[str, Metric]:
     """Every family of the exporter's own, by the name it has in the text format."""
     state = AccountState("a", 1.0, 1.0, up=True, snapshot=SNAPSHOT)
-    registries = AccountMetrics(state, clock=lambda: 0.0).registry, ProcessMetrics(Shard()).registry
+    registries = AccountMetrics(state, lambda: None, clock=lambda: 0.0).registry, ProcessMetrics(Shard()).registry
     families = [family for registry in registries for family in registry.collect()]
     return {_name(family): family for family in families if family.name.startswith("inkit_")}
 

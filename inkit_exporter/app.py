@@ -22,6 +22,7 @@ from inkit_exporter.client import open_session
 from inkit_exporter.config import AccountSettings, ApiSettings, ConfigError, PollSettings, Seconds, Settings, Shard
 from inkit_exporter.exposition import TEXT, Exposition
 from inkit_exporter.flags import DEFAULT_ADDRESS, PROGRAM, make_parser, parse_address
+from inkit_exporter.limits import limit_requests
 from inkit_exporter.metrics import REVISION, ProcessMetrics
 from inkit_exporter.status import make_status
 from inkit_exporter.webguard import LiveWebSettings, protect
@@ -87,21 +88,22 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
         watchdog = asyncio.create_task(accounts.watch())
-        app = web.make_app(
+        handler = web.make_handler(
             Exposition(lambda: accounts.metrics, lambda: accounts.changes, process),
             telemetry_path=options.web_telemetry_path,
             healthy=lambda: accounts.healthy and not watchdog.done(),
             ready=lambda: all(poller.state.up is not None for poller in accounts.pollers),
             status=lambda names: make_status(accounts.pollers, names),
             reload=reload if options.web_enable_lifecycle else None,
-            max_requests=options.web_max_requests,
         )
         if live:
-            protect(app, live)
+            handler = protect(handler, live)
+        mark = web.make_marker(lambda: live.headers if live else {})
+        handler = limit_requests(handler, options.web_max_requests, mark)
         listen = options.web_listen_address or [parse_address(DEFAULT_ADDRESS)]
         tls = live.ssl_context if live else None
         try:
-            end_serving, addresses = await web.start(app, listen, options.web_max_connections, tls)
+            end_serving, addresses = await web.start(handler, listen, options.web_max_connections, tls)
         except (OSError, UnicodeError) as error:  # the latter for what can't be a host's name
             problem = getattr(error, "strerror", None) or error
             raise ConfigError(f"--web.listen-address: {problem}; choose another or free it") from None

@@ -11,6 +11,9 @@ from aiohttp import web
 HANDSHAKE_SECONDS: Final = 10.0
 """Until a connection is closed whose TLS handshake does not come to an end: as long as a whole scrape may take."""
 
+ANSWER_SECONDS: Final = 30.0
+"""Until a client is cut off that does not read its answer: longer than Prometheus waits."""
+
 REQUEST_BYTES: Final = 2**15
 """Until a connection is closed that sends no end of a request: more than browsers send of cookies and all else."""
 
@@ -81,8 +84,16 @@ class _Beginning(asyncio.Protocol):
         self._begin(transport)
 
 
-class _Connection(asyncio.Protocol):
-    """Passes on what is received, as long as requests end: aiohttp bounds each header, but hardly their sum."""
+# What one reading may take; common to all connections, as asyncio uses what it has read at once. Left to itself, it
+# takes 256 KiB of memory anew for each reading.
+_BUFFER: Final = memoryview(bytearray(2**16))
+
+
+class _Connection(asyncio.BufferedProtocol):
+    """Passes on what is received, as long as requests end: aiohttp bounds each header, but hardly their sum.
+
+    It cuts off clients that do not read what they are sent.
+    """
 
     def __init__(self, server: web.RequestHandler) -> None:
         self._server = server
@@ -90,15 +101,22 @@ class _Connection(asyncio.Protocol):
         self._early = b""
         self._last = b""
         self._unended = 0
+        self._cut_off: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream
         self._transport = transport
         self._server.connection_made(transport)
         if self._early:
-            self.data_received(self._early)
+            self._received(self._early)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._received(bytes(_BUFFER[:nbytes]))
+
+    def _received(self, data: bytes) -> None:
         if self._transport is None:  # on the heels of the handshake
             self._early += data
             return
@@ -115,10 +133,19 @@ class _Connection(asyncio.Protocol):
         self._server.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._go_on()
         self._server.connection_lost(exc)
 
     def pause_writing(self) -> None:
+        assert self._transport is not None  # noqa: S101 - as it was written to
+        self._cut_off = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._transport.abort)
         self._server.pause_writing()
 
     def resume_writing(self) -> None:
+        self._go_on()
         self._server.resume_writing()
+
+    def _go_on(self) -> None:
+        if self._cut_off is not None:
+            self._cut_off.cancel()
+            self._cut_off = None

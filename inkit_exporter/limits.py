@@ -1,10 +1,10 @@
-"""What clients may take of the process: requests at a time, and seconds to read an answer."""
+"""What clients may take of the process: requests at a time."""
 
-import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 
 DEFAULT_REQUESTS: Final = 40
 """As in Prometheus' own exporters."""
@@ -15,47 +15,41 @@ DEFAULT_CONNECTIONS: Final = 512
 IDLE_SECONDS: Final = 130.0
 """Until a connection is closed on which no whole request came: longer than Prometheus' longest usual interval."""
 
-ANSWER_SECONDS: Final = 30.0
-"""Until a client is cut off that does not read its answer: longer than Prometheus waits."""
-
 HEALTH_PATHS: Final = frozenset({"/-/healthy", "/-/ready"})
 
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
-def limit_requests(most: int) -> Middleware:
+
+Marker = Callable[[web.StreamResponse], web.StreamResponse]
+
+
+def limit_requests(handler: Handler, most: int, mark: Marker) -> Handler:
     """Answer at most so many requests at a time, without limit if 0; those for health are answered whatever comes.
 
     A request lasts until its answer has been read, but for what the system buffers.
+
+    Args:
+        handler: answers them.
+        most: so many.
+        mark: puts on an answer what each has.
     """
     under_way = 0
 
-    @web.middleware
-    async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def limited(request: web.BaseRequest) -> web.StreamResponse:
         nonlocal under_way
         if request.path in HEALTH_PATHS:
-            return await handler(request)
+            return mark(await handler(request))
         if under_way >= most > 0:
             text = f"limit of concurrent requests reached ({most}), try again later\n"
-            return web.Response(status=503, text=text, headers={"Retry-After": "1"})
+            return mark(web.Response(status=503, text=text, headers={"Retry-After": "1"}))
         under_way += 1
         try:
-            response = await handler(request)
-            await _send(request, response)
+            response = mark(await handler(request))
+            with suppress(ConnectionError):  # that the client has gone is no concern of ours
+                await response.prepare(request)
+                await response.write_eof()
         finally:
             under_way -= 1
         return response
 
-    return limit
-
-
-async def _send(request: web.Request, response: web.StreamResponse) -> None:
-    """To its end; whether the client has gone meanwhile is no concern of ours."""
-    if request.transport is None:
-        return
-    cut_off = asyncio.get_running_loop().call_later(ANSWER_SECONDS, request.transport.abort)
-    try:
-        await response.prepare(request)
-        await response.write_eof()
-    except ConnectionError:
-        pass
-    finally:
-        cut_off.cancel()
+    return limited

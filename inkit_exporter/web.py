@@ -2,16 +2,18 @@
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from aiohttp import hdrs, web
 from msgspec import json
 from prometheus_client.exposition import gzip_accepted
+from yarl import URL
 
 from inkit_exporter import limits, page
 from inkit_exporter.connections import Connections
 from inkit_exporter.exposition import COMPRESSORS, Exposition, negotiate
+from inkit_exporter.limits import Handler, Marker
 from inkit_exporter.status import Status
 
 _SECURITY_HEADERS: Final = {
@@ -25,7 +27,7 @@ _SECURITY_HEADERS: Final = {
 _COMPRESS_AT_ONCE = 2**14
 
 
-def make_app(
+def make_handler(
     exposition: Exposition,
     *,
     telemetry_path: str,
@@ -33,9 +35,10 @@ def make_app(
     ready: Callable[[], bool],
     status: Callable[[Collection[str]], Status],
     reload: Callable[[], str | None] | None,
-    max_requests: int,
-) -> web.Application:
-    """The exporter's routes.
+) -> Handler:
+    """What answers every request, by path and method.
+
+    An `Application` of aiohttp, of which no more would be needed, takes longer than all else that a scrape needs here.
 
     Args:
         exposition: what `telemetry_path` serves.
@@ -44,29 +47,45 @@ def make_app(
         ready: whether every account has been polled.
         status: of the accounts of these names, or of all; for the page at `/` and the JSON behind it.
         reload: reads the configuration again and tells what is wrong with it; None where it is not allowed.
-        max_requests: how many are answered at a time.
     """
-    app = web.Application(client_max_size=2**16, middlewares=[limits.limit_requests(max_requests)])
-    app.on_response_prepare.append(_unsigned)
-    app.router.add_get("/", _page(status, telemetry_path))
-    app.router.add_get(telemetry_path, _metrics(exposition))
-    app.router.add_get("/api/v1/status", _json(status))
-    app.router.add_get("/-/healthy", _probe(healthy, "healthy", "a poll loop has ended"))
-    app.router.add_get("/-/ready", _probe(ready, "ready", "not every account has been polled yet"))
-    app.router.add_post("/-/reload", _reload(reload))
-    return app
+    read, change = (hdrs.METH_GET, hdrs.METH_HEAD), (hdrs.METH_POST,)
+    routes = {
+        "/": (read, _page(status, telemetry_path)),
+        URL(telemetry_path).path: (read, _metrics(exposition)),
+        "/api/v1/status": (read, _json(status)),
+        "/-/healthy": (read, _probe(healthy, "healthy", "a poll loop has ended")),
+        "/-/ready": (read, _probe(ready, "ready", "not every account has been polled yet")),
+        "/-/reload": (change, _reload(reload)),
+    }
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if (route := routes.get(request.path)) is None:
+            return web.Response(status=404, text="not found\n")
+        methods, handler = route
+        if request.method not in methods:
+            return web.Response(status=405, text="method not allowed\n", headers={hdrs.ALLOW: ", ".join(methods)})
+        return await handler(request)
+
+    return answer
 
 
-async def _unsigned(_: web.Request, response: web.StreamResponse) -> None:
-    """Which versions of what answer is nobody's business but the build_info's."""
-    response.headers.pop(hdrs.SERVER, None)
+def make_marker(headers: Callable[[], Mapping[str, str]]) -> Marker:
+    """Puts the configured headers on an answer, and in place of aiohttp's and Python's versions only our name."""
+
+    def mark(response: web.StreamResponse) -> web.StreamResponse:
+        response.headers[hdrs.SERVER] = "inkit-exporter"
+        for name, value in headers().items():
+            if name == hdrs.CONTENT_SECURITY_POLICY:
+                response.headers.add(name, value)  # beside the page's own: browsers obey both
+            else:
+                response.headers[name] = value
+        return response
+
+    return mark
 
 
-_Handler = Callable[[web.Request], Awaitable[web.Response]]
-
-
-def _metrics(exposition: Exposition) -> _Handler:
-    async def metrics(request: web.Request) -> web.Response:
+def _metrics(exposition: Exposition) -> Handler:
+    async def metrics(request: web.BaseRequest) -> web.Response:
         form = negotiate(",".join(request.headers.getall(hdrs.ACCEPT, [])))
         gzip = gzip_accepted(",".join(request.headers.getall(hdrs.ACCEPT_ENCODING, [])))
         headers = {hdrs.CONTENT_TYPE: form.content_type, hdrs.VARY: "Accept, Accept-Encoding"}
@@ -84,8 +103,8 @@ def _metrics(exposition: Exposition) -> _Handler:
     return metrics
 
 
-def _reload(reload: Callable[[], str | None] | None) -> _Handler:
-    async def handle(_: web.Request) -> web.Response:
+def _reload(reload: Callable[[], str | None] | None) -> Handler:
+    async def handle(_: web.BaseRequest) -> web.Response:
         if reload is None:
             return web.Response(status=403, text="reloading is not allowed: start with --web.enable-lifecycle\n")
         error = reload()
@@ -94,22 +113,22 @@ def _reload(reload: Callable[[], str | None] | None) -> _Handler:
     return handle
 
 
-def _probe(check: Callable[[], bool], good: str, bad: str) -> _Handler:
-    async def probe(_: web.Request) -> web.Response:
+def _probe(check: Callable[[], bool], good: str, bad: str) -> Handler:
+    async def probe(_: web.BaseRequest) -> web.Response:
         return web.Response(text=f"{good}\n") if check() else web.Response(status=503, text=f"not {good}: {bad}\n")
 
     return probe
 
 
-def _json(status: Callable[[Collection[str]], Status]) -> _Handler:
-    async def status_json(request: web.Request) -> web.Response:
+def _json(status: Callable[[Collection[str]], Status]) -> Handler:
+    async def status_json(request: web.BaseRequest) -> web.Response:
         return _compressed(json.encode(status(_accounts(request))), "application/json")
 
     return status_json
 
 
-def _page(status: Callable[[Collection[str]], Status], telemetry_path: str) -> _Handler:
-    async def status_page(request: web.Request) -> web.Response:
+def _page(status: Callable[[Collection[str]], Status], telemetry_path: str) -> Handler:
+    async def status_page(request: web.BaseRequest) -> web.Response:
         response = _compressed(page.render(status(_accounts(request)), telemetry_path).encode(), "text/html")
         response.charset = "utf-8"
         response.headers["Content-Security-Policy"] = page.CONTENT_SECURITY_POLICY
@@ -118,7 +137,7 @@ def _page(status: Callable[[Collection[str]], Status], telemetry_path: str) -> _
     return status_page
 
 
-def _accounts(request: web.Request) -> Collection[str]:
+def _accounts(request: web.BaseRequest) -> Collection[str]:
     return request.query.getall("account", [])
 
 
@@ -135,7 +154,7 @@ def _compressed(body: bytes, content_type: str) -> web.Response:
 
 
 async def start(
-    app: web.Application,
+    handler: Handler,
     addresses: Sequence[tuple[str | None, int]],
     max_connections: int,
     ssl_context: ssl.SSLContext | None,
@@ -145,18 +164,16 @@ async def start(
     Raises:
         OSError: an address can't be listened on.
     """
-    runner = web.AppRunner(
-        app,
+    server = web.Server(
+        handler,
         access_log=None,
-        shutdown_timeout=0.3,
         keepalive_timeout=limits.IDLE_SECONDS,
         lingering_time=0,  # nobody waits here for the rest of a body, as no request needs one
     )
+    runner = web.ServerRunner(server, shutdown_timeout=0.3)
     await runner.setup()
-    assert runner.server is not None  # noqa: S101 - after setup there is one
     listeners: list[asyncio.Server] = []
-
-    connections = Connections(runner.server, max_connections, ssl_context)
+    connections = Connections(server, max_connections, ssl_context)
 
     async def stop() -> None:
         for listener in listeners:

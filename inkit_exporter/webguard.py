@@ -6,7 +6,7 @@ import secrets
 import ssl
 import time
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
@@ -15,10 +15,9 @@ from typing import Any
 import bcrypt
 import structlog
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
 
 from inkit_exporter.config import ConfigError
-from inkit_exporter.limits import HEALTH_PATHS
+from inkit_exporter.limits import HEALTH_PATHS, Handler
 from inkit_exporter.webconfig import RateLimit, WebSettings, load
 
 log = structlog.get_logger()
@@ -69,11 +68,11 @@ class LiveWebSettings:
             raise ConfigError(f"{self._path}: tls_server_config: can't be switched on while running; restart")
 
 
-def protect(app: web.Application, live: LiveWebSettings) -> None:
-    """Put the rate limit, then the password, before each answer but those for health, and the headers on every one."""
+def protect(handler: Handler, live: LiveWebSettings) -> Handler:
+    """Put the rate limit, then the password, before each answer but those for health."""
     limiter, passwords = _Limiter(), _Passwords()
 
-    async def refuse(request: web.Request) -> web.Response | None:
+    async def refuse(request: web.BaseRequest) -> web.Response | None:
         settings = live.current()
         if settings is None:
             return web.Response(status=500, text="the web configuration is broken; the log says how\n")
@@ -89,26 +88,12 @@ def protect(app: web.Application, live: LiveWebSettings) -> None:
                     return web.Response(status=401, text="unauthorized\n", headers=challenge)
         return None
 
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        resource = request.match_info.route.resource
-        is_open = resource is not None and resource.canonical in HEALTH_PATHS
+    async def guarded(request: web.BaseRequest) -> web.StreamResponse:
+        is_open = request.path in HEALTH_PATHS and request.method in {hdrs.METH_GET, hdrs.METH_HEAD}
         refusal = None if is_open else await refuse(request)
         return await handler(request) if refusal is None else refusal
 
-    app.middlewares.append(guard)
-    app.on_response_prepare.append(_header_setter(live))
-
-
-def _header_setter(live: LiveWebSettings) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
-    async def set_headers(_: web.Request, response: web.StreamResponse) -> None:
-        for name, value in live.headers.items():
-            if name == hdrs.CONTENT_SECURITY_POLICY:
-                response.headers.add(name, value)  # beside the page's own: browsers obey both
-            else:
-                response.headers[name] = value
-
-    return set_headers
+    return guarded
 
 
 class _Limiter:

@@ -5,7 +5,7 @@ import resource
 import signal
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 
 import aiohttp
@@ -13,7 +13,8 @@ import pytest
 from aiohttp import web
 from conftest import Api, Exporter, StartExporter, batch, sample_key, up
 
-from inkit_exporter import limits
+from inkit_exporter import connections, limits
+from inkit_exporter.web import start
 
 POLLS = sample_key("inkit_polls_total", account="default")
 
@@ -144,24 +145,20 @@ async def test_rude_requests_are_refused_or_answered_and_change_nothing(
 
 
 @asynccontextmanager
-async def serving(
-    handler: Callable[[web.Request], Awaitable[web.StreamResponse]], most: int
-) -> AsyncIterator[tuple[str, int]]:
+async def serving(handler: limits.Handler, most: int) -> AsyncIterator[tuple[str, int]]:
     """A handler at any path, behind the limit on requests."""
-    app = web.Application(middlewares=[limits.limit_requests(most)])
-    app.router.add_get("/{path:.*}", handler)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield runner.addresses[0][:2]
-    await runner.cleanup()
+    limited = limits.limit_requests(handler, most, lambda response: response)
+    stop, addresses = await start(limited, [("127.0.0.1", 0)], max_connections=0, ssl_context=None)
+    host, port = addresses[0].split(":")
+    yield host, int(port)
+    await stop()
 
 
 async def test_no_more_than_so_many_requests_at_a_time_but_health_always() -> None:
     open_now = asyncio.Event()
     waiting = asyncio.Semaphore(0)
 
-    async def handler(request: web.Request) -> web.StreamResponse:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
         if request.path == "/metrics":
             waiting.release()
             await open_now.wait()
@@ -187,10 +184,10 @@ async def test_no_more_than_so_many_requests_at_a_time_but_health_always() -> No
 async def test_a_client_that_does_not_read_is_cut_off_and_gives_its_place_to_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limits, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(connections, "ANSWER_SECONDS", 1)
     large = b"a" * 20_000_000  # more than the system buffers
 
-    async def handler(_: web.Request) -> web.StreamResponse:
+    async def handler(_: web.BaseRequest) -> web.StreamResponse:
         return web.Response(body=large)
 
     async with serving(handler, most=1) as (host, port), aiohttp.ClientSession(f"http://{host}:{port}") as http:

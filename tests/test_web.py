@@ -176,4 +176,4 @@ async def test_no_answer_tells_which_versions_of_what_serve(api: Api, exporter: 
     running = await exporter()
     for path in ("/", "/metrics", "/-/healthy", "/nowhere"):
         async with running.http.get(path) as response:
-            assert "Server" not in response.headers
+            assert response.headers["Server"] == "inkit-exporter"

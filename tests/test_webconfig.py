@@ -8,14 +8,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import aiohttp
 import bcrypt
 import pytest
 import trustme
 import yaml
-from aiohttp.web import Application
+from aiohttp.web import BaseRequest
 from conftest import ROOT, Api, Exporter, StartExporter, run_to_end, write_config
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -148,10 +148,14 @@ async def test_tls_is_served_and_plain_http_is_not(world: World, serve: Any) -> 
     assert any("protected_by=tls_server_config" in line for line in server.exporter.log)
 
 
+async def no_answer(_: BaseRequest) -> NoReturn:
+    raise AssertionError
+
+
 async def test_a_client_that_never_ends_its_handshake_is_cut_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "HANDSHAKE_SECONDS", 0.1)
     live = LiveWebSettings(world.write(SERVER))
-    stop, (address,) = await web.start(Application(), [("127.0.0.1", 0)], 0, live.ssl_context)
+    stop, (address,) = await web.start(no_answer, [("127.0.0.1", 0)], 0, live.ssl_context)
     reader, writer = await asyncio.open_connection(*address.split(":"))
     async with asyncio.timeout(10):
         assert await reader.read() == b""

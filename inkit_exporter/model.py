@@ -89,23 +89,23 @@ class Batch(Struct, frozen=True, gc=False):
 
     @property
     def finished(self) -> bool:
-        """The status says so and nothing is in progress at any destination."""
-        if self.status not in FINISHED_STATUSES:
-            return False
-        for counts in self.destinations.values():  # a loop, as it runs for every batch of every poll  # noqa: SIM110
-            if counts.in_progress:
-                return False
-        return True
+        """Whether `is_finished`."""
+        return is_finished(self.status, sum(counts.in_progress for counts in self.destinations.values()))
 
     @property
     def failing(self) -> bool:
-        """The status says so or documents of it have failed at any destination."""
-        if self.status == "failed":
-            return True
-        for counts in self.destinations.values():  # noqa: SIM110
-            if counts.failed:
-                return True
-        return False
+        """Whether `is_failing`."""
+        return is_failing(self.status, sum(counts.failed for counts in self.destinations.values()))
+
+
+def is_finished(status: str, in_progress: int) -> bool:
+    """Whether a batch is, as its status says so and none of its documents are in progress at any destination."""
+    return status in FINISHED_STATUSES and not in_progress
+
+
+def is_failing(status: str, failed: int) -> bool:
+    """Whether a batch is, as its status says so or documents of it have failed at any destination."""
+    return status == "failed" or failed > 0
 
 
 class Pagination(Struct, frozen=True):
@@ -158,7 +158,7 @@ class Labels:
 
     def of_keys(self, destinations: dict[str, Counts]) -> dict[str, Counts]:
         """The same counts by label value; names that become one value are added up."""
-        if destinations.keys() <= self._admitted:
+        if self._admitted.issuperset(destinations):
             return destinations
         labelled: dict[str, Counts] = {}
         for text, counts in destinations.items():
@@ -258,9 +258,9 @@ def make_batch(record: Record | Raw | Body, labels: AccountLabels) -> Batch:
         raise MalformedBatch(f"it has more than {_MAX_DESTINATIONS} destinations")
     created = record.created_at
     return Batch(
-        id=record.id,
-        name=(record.name or "")[:_MAX_NAME_LENGTH],
-        created_at=(created if created.tzinfo else created.replace(tzinfo=UTC)).timestamp(),
-        status=labels.statuses.of(record.status),
-        destinations=labels.destinations.of_keys(record.destinations),
+        record.id,
+        (record.name or "")[:_MAX_NAME_LENGTH],
+        (created if created.tzinfo else created.replace(tzinfo=UTC)).timestamp(),
+        labels.statuses.of(record.status),
+        labels.destinations.of_keys(record.destinations),
     )

@@ -13,14 +13,11 @@ Where the order can't be relied on, and at first, it is the whole list.
 import math
 from collections.abc import Callable, Generator, Iterable
 from enum import Enum
-from typing import Final
 
 from msgspec import Struct
 
 from inkit_exporter.model import Batch, Page
 from inkit_exporter.window import Run, Window
-
-INFINITY: Final = float("inf")
 
 # A page may well repeat the one before it, as new batches push the others down. That three in a row bring nothing new
 # takes three pages of new batches within three requests, or a server that loops.
@@ -81,9 +78,9 @@ class Plan:
         self._settings = settings
         self._listed = False
         self._page_size = 1
-        self._cursor = INFINITY
+        self._cursor = math.inf
         self._owed = self._polled_at = 0.0
-        self._horizon = -INFINITY
+        self._horizon = -math.inf
         self._seen: set[str] = set()
 
     def poll(self, now: float) -> Conversation:
@@ -238,9 +235,10 @@ class Plan:
                 number = page.pagination.next_page
 
     def _merge(self, run: Run, now: float) -> Conversation:
-        self._seen.update(run.batches)
+        self._seen |= self.window.unfinished & run.batches.keys()
         for _ in self.window.merge(run, now):
             yield None
+        self._seen |= self.window.unfinished & run.batches.keys()
 
     def _beyond(self, number: int) -> bool:
         """Whether a page reaches past the last batch that may be kept."""
@@ -249,7 +247,7 @@ class Plan:
     def _swept(self) -> None:
         """A sweep has come to the end of the window."""
         self.window.listed_whole()
-        self._cursor = INFINITY
+        self._cursor = math.inf
         self._owed = 0.0
         self.by_id = self._settings.by_id  # what refused it may have passed
 
@@ -262,13 +260,13 @@ class _Found:
         self._whole = whole
         self.furthest = 0
         self.ordered = True
-        self.newest = -INFINITY
+        self.newest = -math.inf
         self._horizon = horizon
         self._max_batches = max_batches
         self._batches: dict[str, Batch] = {}
         self._listed: set[str] = set()
         self._invalid = 0
-        self._oldest = self.page_oldest = INFINITY
+        self._oldest = self.page_oldest = math.inf
         self._page_size: int | None = None
         self._total: int | None = None
         self._barren = 0
@@ -284,8 +282,8 @@ class _Found:
         unbounded = to_end or not self.ordered
         return Run(
             self._batches,
-            newest=INFINITY if self.first == 1 else self.newest,
-            oldest=-INFINITY if unbounded else self._oldest,
+            newest=math.inf if self.first == 1 else self.newest,
+            oldest=-math.inf if unbounded else self._oldest,
             last_page=self.furthest,
         )
 
@@ -297,7 +295,7 @@ class _Found:
     def take(self, page: Page, number: int) -> Generator[None, Answer, bool]:
         """Note a page, in steps; True when the list can't go on after it."""
         self._number = number
-        self.page_oldest = INFINITY
+        self.page_oldest = math.inf
         if page.empty:
             return True
         if self._page_size is not None and page.pagination.page_size > self._page_size:

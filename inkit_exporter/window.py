@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from inkit_exporter.model import Batch, Counts
+from inkit_exporter.model import Batch, Counts, is_failing, is_finished
 from inkit_exporter.totals import Totals
 
 LISTED: Final = 50
@@ -128,21 +128,21 @@ class Window:
     def put(self, batch: Batch, now: float) -> None:
         """Add a batch, or replace what was known of it; `now` is wall time."""
         known = self._batches.get(batch.id)
-        if known == batch:
-            return
-        self.totals.observe(known, batch, now)
         if known is not None:
+            if known == batch:
+                return
             self._count(known, -1)
+        self.totals.observe(known, batch, now)
+        self._batches[batch.id] = batch
+        failed, in_progress = self._count(batch, +1)
         _exchange(self._order, known, batch)
-        _exchange(self._failing, _if_failing(known), _if_failing(batch))
-        unfinished = _if_unfinished(batch)
+        _exchange(self._failing, _if_failing(known), batch if is_failing(batch.status, failed) else None)
+        unfinished = None if is_finished(batch.status, in_progress) else batch
         _exchange(self._unfinished, _if_unfinished(known), unfinished)
         if unfinished:
             self._changed[batch.id] = now
         else:
             self._changed.pop(batch.id, None)
-        self._batches[batch.id] = batch
-        self._count(batch, +1)
 
     def remove(self, batch_id: str) -> None:
         """Forget a batch that the API no longer has."""
@@ -196,15 +196,22 @@ class Window:
         _exchange(self._unfinished, _if_unfinished(batch), None)
         self._count(batch, -1)
 
-    def _count(self, batch: Batch, sign: int) -> None:
+    def _count(self, batch: Batch, sign: int) -> tuple[int, int]:
+        """Add a batch to the sums, or take it away; returns how many of its documents failed and are in progress."""
         self._statuses[batch.status] = self._statuses.get(batch.status, 0) + sign
+        all_failed = all_in_progress = 0
         by_destination = self._documents[batch.status]
         for destination, counts in batch.destinations.items():
             sums = by_destination[destination]
             sums[0] += sign * counts.count
             sums[1] += sign * counts.completed
-            sums[2] += sign * counts.failed
-            sums[3] += sign * counts.in_progress
+            if failed := counts.failed:
+                sums[2] += sign * failed
+                all_failed += failed
+            if in_progress := counts.in_progress:
+                sums[3] += sign * in_progress
+                all_in_progress += in_progress
+        return all_failed, all_in_progress
 
 
 def _zeros_by_destination() -> defaultdict[str, list[int]]:
@@ -213,15 +220,17 @@ def _zeros_by_destination() -> defaultdict[str, list[int]]:
 
 def _exchange(ranking: list[Batch], known: Batch | None, batch: Batch | None) -> None:
     """Put one batch in the place of the other, where None stands for one that is not in the ranking."""
-    if known and batch and known.created_at == batch.created_at:
-        ranking[_place(ranking, known)] = batch
-        return
-    if known:
-        del ranking[_place(ranking, known)]
-    if batch and (not ranking or batch.created_at < ranking[-1].created_at):
-        ranking.append(batch)
-    elif batch:
-        bisect.insort(ranking, batch, key=_position)
+    if known is not None:
+        place = _place(ranking, known)
+        if batch is not None and known.created_at == batch.created_at:
+            ranking[place] = batch
+            return
+        del ranking[place]
+    if batch is not None:
+        if not ranking or batch.created_at < ranking[-1].created_at:
+            ranking.append(batch)
+        else:
+            bisect.insort(ranking, batch, key=_position)
 
 
 def _place(ranking: list[Batch], batch: Batch) -> int:

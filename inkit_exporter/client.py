@@ -45,7 +45,6 @@ from inkit_exporter.model import (
 DEFAULT_PAGE_SIZE: Final = 25
 """The API's documented page size, for when it refuses the configured one."""
 
-_READ_BYTES = 2**16
 # Records made batches in one go, about 0.1 ms, or 0.5 where each is decoded apart: in between, scrapes are answered.
 _RECORDS_AT_ONCE = 200
 # The API writes 14 bytes or more for each value. Millions of tiny ones would unfold to thirty times their bytes.
@@ -305,7 +304,7 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> Body:
         response.close()
         raise too_large
     body = bytearray()
-    async for chunk in response.content.iter_chunked(_READ_BYTES):
+    async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > limit:
             response.close()

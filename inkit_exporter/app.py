@@ -15,6 +15,7 @@ from pathlib import Path
 
 import stamina
 import structlog
+from yarl import URL
 
 from inkit_exporter import __version__, config, demo, logs, web, webconfig
 from inkit_exporter.accounts import Accounts
@@ -98,12 +99,13 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
         )
         if live:
             handler = protect(handler, live)
-        mark = web.make_marker(lambda: live.headers if live else {})
-        handler = limit_requests(handler, options.web_max_requests, mark)
+        handler = limit_requests(handler, options.web_max_requests)
         listen = options.web_listen_address or [parse_address(DEFAULT_ADDRESS)]
         tls = live.ssl_context if live else None
         try:
-            end_serving, addresses = await web.start(handler, listen, options.web_max_connections, tls)
+            end_serving, addresses = await web.start(
+                handler, listen, options.web_max_connections, tls, lambda: live.headers if live else {}
+            )
         except (OSError, UnicodeError) as error:  # the latter for what can't be a host's name
             problem = getattr(error, "strerror", None) or error
             raise ConfigError(f"--web.listen-address: {problem}; choose another or free it") from None
@@ -184,7 +186,7 @@ def _settings(options: argparse.Namespace) -> Settings:
             "--demo brings its own configuration and runs until stopped; leave out --config.file and --once"
         )
     path = options.web_telemetry_path
-    if path in _OWN_PATHS or not re.fullmatch("/[^{}?#]*", path):
+    if not re.fullmatch("/[^{}?#]*", path) or URL.build(path=path, encoded=True).path in _OWN_PATHS:
         raise ConfigError(f"--web.telemetry-path={path}: must begin with /, be no other endpoint, and hold no {{}}?#")
     if options.config_file:
         return config.load(options.config_file)

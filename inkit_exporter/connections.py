@@ -12,7 +12,7 @@ HANDSHAKE_SECONDS: Final = 10.0
 """Until a connection is closed whose TLS handshake does not come to an end: as long as a whole scrape may take."""
 
 ANSWER_SECONDS: Final = 30.0
-"""Until a client is cut off that does not read its answer: longer than Prometheus waits."""
+"""Until a client is cut off that has not read its answer to the end: longer than Prometheus waits."""
 
 REQUEST_BYTES: Final = 2**15
 """Until a connection is closed that sends no end of a request: more than browsers send of cookies and all else."""
@@ -34,6 +34,8 @@ class Connections:
         self._most = most
         self._ssl_context = ssl_context
         self._handshakes: dict[asyncio.Task[None], asyncio.Transport] = {}
+        # By the socket, until that is gone: to aiohttp one that is being closed, for as long as it takes, is none.
+        self._open: dict[_Connection, asyncio.Transport] = {}
 
     def make(self) -> asyncio.Protocol:
         """The next connection."""
@@ -42,10 +44,10 @@ class Connections:
     def _begin(self, transport: asyncio.Transport) -> None:
         if self._most:
             # An honest handshake takes milliseconds, so that the oldest of those goes before any other.
-            transports = [*self._handshakes.values(), *(c.transport for c in self._server.connections if c.transport)]
+            transports = [*self._handshakes.values(), *self._open.values()]
             for oldest in transports[: max(0, len(transports) + 1 - self._most)]:
                 oldest.abort()
-        connection = _Connection(self._server())
+        connection = _Connection(self._server(), transport, self._open)
         if self._ssl_context is None:
             transport.set_protocol(connection)
             connection.connection_made(transport)
@@ -69,7 +71,8 @@ class Connections:
             tls = await asyncio.get_running_loop().start_tls(
                 transport, connection, ssl_context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
             )
-            if tls is not None:
+            if tls is not None and not tls.is_closing():
+                transport.set_protocol(_BelowTls(transport.get_protocol(), connection))
                 connection.connection_made(tls)
 
 
@@ -93,20 +96,32 @@ class _Connection(asyncio.BufferedProtocol):
     """Passes on what is received, as long as requests end: aiohttp bounds each header, but hardly their sum.
 
     It cuts off clients that do not read what they are sent.
+
+    Args:
+        server: answers the requests.
+        socket: the connection without TLS.
+        those_open: it puts itself there, with its socket, for as long as that is open.
     """
 
-    def __init__(self, server: web.RequestHandler) -> None:
+    def __init__(
+        self, server: web.RequestHandler, socket: asyncio.Transport, those_open: "dict[_Connection, asyncio.Transport]"
+    ) -> None:
         self._server = server
+        self._socket = socket
+        self._those_open = those_open
         self._transport: asyncio.Transport | None = None
         self._early = b""
         self._last = b""
         self._unended = 0
+        self._pauses = 0
         self._cut_off: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream
         self._transport = transport
+        self._those_open[self] = self._socket
         self._server.connection_made(transport)
+        self._socket.set_write_buffer_limits(0)  # so that whatever is not taken is a pause, and has its time
         if self._early:
             self._received(self._early)
 
@@ -127,25 +142,44 @@ class _Connection(asyncio.BufferedProtocol):
             self._server.data_received(data)
         else:
             self._transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n")
-            self._transport.abort()
+            self._socket.abort()
 
     def eof_received(self) -> None:
         self._server.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._go_on()
+        self._those_open.pop(self, None)
+        if self._cut_off is not None:
+            self._cut_off.cancel()
         self._server.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        assert self._transport is not None  # noqa: S101 - as it was written to
-        self._cut_off = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._transport.abort)
-        self._server.pause_writing()
+        self._pauses += 1
+        if self._pauses == 1:
+            self._cut_off = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._socket.abort)
+            self._server.pause_writing()
 
     def resume_writing(self) -> None:
-        self._go_on()
-        self._server.resume_writing()
-
-    def _go_on(self) -> None:
-        if self._cut_off is not None:
+        self._pauses -= 1
+        if self._pauses == 0 and self._cut_off is not None:
             self._cut_off.cancel()
-            self._cut_off = None
+            self._server.resume_writing()
+
+
+class _BelowTls(asyncio.BufferedProtocol):
+    """Tells a connection of pauses of its socket, which TLS keeps to itself until it has buffered half a megabyte."""
+
+    def __init__(self, tls: asyncio.BaseProtocol, connection: _Connection) -> None:
+        assert isinstance(tls, asyncio.BufferedProtocol)  # noqa: S101 - as asyncio's is
+        self._tls = tls
+        self._connection = connection
+        self.get_buffer, self.buffer_updated = tls.get_buffer, tls.buffer_updated  # type: ignore[method-assign]
+        self.eof_received, self.connection_lost = tls.eof_received, tls.connection_lost  # type: ignore[method-assign]
+
+    def pause_writing(self) -> None:
+        self._tls.pause_writing()
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
+        self._tls.resume_writing()

@@ -20,31 +20,23 @@ HEALTH_PATHS: Final = frozenset({"/-/healthy", "/-/ready"})
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-Marker = Callable[[web.StreamResponse], web.StreamResponse]
-
-
-def limit_requests(handler: Handler, most: int, mark: Marker) -> Handler:
+def limit_requests(handler: Handler, most: int) -> Handler:
     """Answer at most so many requests at a time, without limit if 0; those for health are answered whatever comes.
 
     A request lasts until its answer has been read, but for what the system buffers.
-
-    Args:
-        handler: answers them.
-        most: so many.
-        mark: puts on an answer what each has.
     """
     under_way = 0
 
     async def limited(request: web.BaseRequest) -> web.StreamResponse:
         nonlocal under_way
         if request.path in HEALTH_PATHS:
-            return mark(await handler(request))
+            return await handler(request)
         if under_way >= most > 0:
             text = f"limit of concurrent requests reached ({most}), try again later\n"
-            return mark(web.Response(status=503, text=text, headers={"Retry-After": "1"}))
+            return web.Response(status=503, text=text, headers={"Retry-After": "1"})
         under_way += 1
         try:
-            response = mark(await handler(request))
+            response = await handler(request)
             with suppress(ConnectionError):  # that the client has gone is no concern of ours
                 await response.prepare(request)
                 await response.write_eof()

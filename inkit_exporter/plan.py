@@ -235,6 +235,7 @@ class Plan:
                 number = page.pagination.next_page
 
     def _merge(self, run: Run, now: float) -> Conversation:
+        # Nobody asks for others than those that were unfinished before, or are now.
         self._seen |= self.window.unfinished & run.batches.keys()
         for _ in self.window.merge(run, now):
             yield None

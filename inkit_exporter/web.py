@@ -13,7 +13,7 @@ from yarl import URL
 from inkit_exporter import limits, page
 from inkit_exporter.connections import Connections
 from inkit_exporter.exposition import COMPRESSORS, Exposition, negotiate
-from inkit_exporter.limits import Handler, Marker
+from inkit_exporter.limits import Handler
 from inkit_exporter.status import Status
 
 _SECURITY_HEADERS: Final = {
@@ -51,7 +51,7 @@ def make_handler(
     read, change = (hdrs.METH_GET, hdrs.METH_HEAD), (hdrs.METH_POST,)
     routes = {
         "/": (read, _page(status, telemetry_path)),
-        URL(telemetry_path).path: (read, _metrics(exposition)),
+        URL.build(path=telemetry_path, encoded=True).path: (read, _metrics(exposition)),
         "/api/v1/status": (read, _json(status)),
         "/-/healthy": (read, _probe(healthy, "healthy", "a poll loop has ended")),
         "/-/ready": (read, _probe(ready, "ready", "not every account has been polled yet")),
@@ -69,19 +69,14 @@ def make_handler(
     return answer
 
 
-def make_marker(headers: Callable[[], Mapping[str, str]]) -> Marker:
-    """Puts the configured headers on an answer, and in place of aiohttp's and Python's versions only our name."""
-
-    def mark(response: web.StreamResponse) -> web.StreamResponse:
-        response.headers[hdrs.SERVER] = "inkit-exporter"
-        for name, value in headers().items():
-            if name == hdrs.CONTENT_SECURITY_POLICY:
-                response.headers.add(name, value)  # beside the page's own: browsers obey both
-            else:
-                response.headers[name] = value
-        return response
-
-    return mark
+def _mark(response: web.StreamResponse, headers: Mapping[str, str]) -> None:
+    """Put the configured headers on an answer, and in place of aiohttp's and Python's versions only our name."""
+    response.headers[hdrs.SERVER] = "inkit-exporter"
+    for name, value in headers.items():
+        if name == hdrs.CONTENT_SECURITY_POLICY:
+            response.headers.add(name, value)  # beside the page's own: browsers obey both
+        else:
+            response.headers[name] = value
 
 
 def _metrics(exposition: Exposition) -> Handler:
@@ -158,14 +153,26 @@ async def start(
     addresses: Sequence[tuple[str | None, int]],
     max_connections: int,
     ssl_context: ssl.SSLContext | None,
+    headers: Callable[[], Mapping[str, str]] = dict,
 ) -> tuple[Callable[[], Awaitable[None]], list[str]]:
     """Serve on every address, with TLS if there is a context; returns what ends it, and the addresses in use.
+
+    The headers are put on every answer, those included that aiohttp makes itself of what is no request, or of an error.
 
     Raises:
         OSError: an address can't be listened on.
     """
+    loop = asyncio.get_running_loop()
+
+    class Request(web.BaseRequest):
+        async def _prepare_hook(self, response: web.StreamResponse) -> None:
+            _mark(response, headers())
+
     server = web.Server(
         handler,
+        request_factory=lambda message, payload, connection, writer, task: Request(
+            message, payload, connection, writer, task, loop
+        ),
         access_log=None,
         keepalive_timeout=limits.IDLE_SECONDS,
         lingering_time=0,  # nobody waits here for the rest of a body, as no request needs one
@@ -184,7 +191,7 @@ async def start(
     try:
         for host, port in addresses:
             # So many may be accepted before the first is counted: together with the limit, less than the descriptors.
-            listener = await asyncio.get_running_loop().create_server(connections.make, host, port, backlog=128)
+            listener = await loop.create_server(connections.make, host, port, backlog=128)
             listeners.append(listener)
     except BaseException:
         await stop()

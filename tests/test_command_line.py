@@ -60,6 +60,7 @@ async def test_a_token_in_the_environment_is_enough(tmp_path: Path) -> None:
         (["--config.check"], "--config.file"),
         (["--demo", "--web.telemetry-path=metrics"], "--web.telemetry-path"),
         (["--demo", "--web.telemetry-path=/"], "--web.telemetry-path"),
+        (["--demo", "--web.telemetry-path=/%2D/ready"], "--web.telemetry-path"),
         (["--demo", "--web.telemetry-path=/{"], "--web.telemetry-path"),
         (["--demo", "--web.telemetry-path=/metrics?all"], "--web.telemetry-path"),
         (["--web.listen-address=10465"], "[HOST]:PORT"),

@@ -4,12 +4,15 @@ import asyncio
 import resource
 import signal
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
+from typing import Any
 
 import aiohttp
 import pytest
+import trustme
 from aiohttp import web
 from conftest import Api, Exporter, StartExporter, batch, sample_key, up
 
@@ -145,10 +148,12 @@ async def test_rude_requests_are_refused_or_answered_and_change_nothing(
 
 
 @asynccontextmanager
-async def serving(handler: limits.Handler, most: int) -> AsyncIterator[tuple[str, int]]:
-    """A handler at any path, behind the limit on requests."""
-    limited = limits.limit_requests(handler, most, lambda response: response)
-    stop, addresses = await start(limited, [("127.0.0.1", 0)], max_connections=0, ssl_context=None)
+async def serving(
+    handler: limits.Handler, most: int = 0, most_connections: int = 0, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[str, int]]:
+    """A handler at any path, behind the limits on requests and connections."""
+    limited = limits.limit_requests(handler, most)
+    stop, addresses = await start(limited, [("127.0.0.1", 0)], most_connections, tls)
     host, port = addresses[0].split(":")
     yield host, int(port)
     await stop()
@@ -181,29 +186,110 @@ async def test_no_more_than_so_many_requests_at_a_time_but_health_always() -> No
         assert await status("/metrics") == 200
 
 
+def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """The server's, and the client's."""
+    ca, server, client = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    ca.issue_cert("localhost").configure_cert(server)
+    ca.configure_trust(client)
+    return server, client
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
 async def test_a_client_that_does_not_read_is_cut_off_and_gives_its_place_to_another(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, *, encrypted: bool
 ) -> None:
     monkeypatch.setattr(connections, "ANSWER_SECONDS", 1)
     large = b"a" * 20_000_000  # more than the system buffers
+    server, client = tls_contexts() if encrypted else (None, None)
+    name: Any = {"server_hostname": "localhost"} if encrypted else {}
 
     async def handler(_: web.BaseRequest) -> web.StreamResponse:
         return web.Response(body=large)
 
-    async with serving(handler, most=1) as (host, port), aiohttp.ClientSession(f"http://{host}:{port}") as http:
-        reader, writer = await asyncio.open_connection(host, port, limit=1)
+    async with serving(handler, most=1, tls=server) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port, limit=1, ssl=client, **name)
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
         await reader.read(1)
+        seen = []
         async with asyncio.timeout(10):
-            while True:
-                async with http.get("/metrics") as response:
-                    if response.status == 200:
-                        assert len(await response.read()) == len(large)
-                        break
+            while 200 not in seen:
+                another, its_writer = await asyncio.open_connection(host, port, ssl=client, **name)
+                its_writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+                seen.append(int((await another.readline()).split()[1]))
+                answer = await another.read()
+                its_writer.close()
                 await asyncio.sleep(0.02)
+        assert seen[0] == 503, "the first one's answer is under way until it has been read"
+        assert answer.endswith(large)
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await reader.readexactly(len(large))
         writer.close()
+
+
+async def test_the_end_of_an_answer_that_nobody_reads_keeps_no_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(limits, "IDLE_SECONDS", 0.5)
+    transports, lost = [], asyncio.Event()
+
+    class Noted(connections._Connection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            assert isinstance(transport, asyncio.Transport)
+            transports.append(transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            lost.set()
+
+    monkeypatch.setattr(connections, "_Connection", Noted)
+
+    async def handler(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=b"a" * 40_000)
+
+    async with serving(handler) as address, asyncio.timeout(20):
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(address)
+            while not (transports and transports[0].get_write_buffer_size()):
+                client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                await asyncio.sleep(0.005)
+            await lost.wait()
+
+
+async def test_connections_that_are_being_closed_count_until_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "IDLE_SECONDS", 0.1)
+    server, client = tls_contexts()
+    alive: list[connections._Connection] = []
+
+    class Noted(connections._Connection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            alive.append(self)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            alive.remove(self)
+
+    monkeypatch.setattr(connections, "_Connection", Noted)
+
+    async def handler(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(text="done")
+
+    async with serving(handler, most_connections=2, tls=server) as (host, port), asyncio.timeout(20):
+        clients = []
+        for _ in range(6):
+            reader, writer = await asyncio.open_connection(host, port, ssl=client, server_hostname="localhost")
+            clients.append(writer)
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await reader.readuntil(b"done")
+            assert isinstance(writer.transport, asyncio.Transport)
+            writer.transport.pause_reading()  # and so it will not answer when TLS is to be ended
+            while alive[-1]._server.transport is not None:
+                await asyncio.sleep(0.01)
+        while len(alive) > 2:
+            await asyncio.sleep(0.01)
+        for writer in clients:
+            writer.transport.abort()
 
 
 async def test_with_no_limit_on_connections_none_is_closed(api: Api, exporter: StartExporter) -> None:

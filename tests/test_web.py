@@ -9,7 +9,19 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from conftest import ROOT, Api, Handler, StartExporter, batch, parse_samples, run_to_end, sample_key, up, write_config
+from conftest import (
+    ROOT,
+    Api,
+    Exporter,
+    Handler,
+    StartExporter,
+    batch,
+    parse_samples,
+    run_to_end,
+    sample_key,
+    up,
+    write_config,
+)
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 
@@ -107,6 +119,23 @@ async def test_ready_once_every_account_was_polled_and_healthy_from_the_start(
     assert (await running.get("/-/ready"))[0] == 200
 
 
+async def ask(running: Exporter, target: str) -> str:
+    """The whole answer to a GET of anything."""
+    host, port = running.http._base_url.host, running.http._base_url.port  # type: ignore[union-attr]
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(f"GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    return answer.decode()
+
+
+async def test_a_telemetry_path_that_looks_like_a_host(api: Api, exporter: StartExporter) -> None:
+    running = await exporter("--web.telemetry-path=//metrics")
+    assert "\r\n\r\n# HELP" in await ask(running, "//metrics")
+    assert "<!doctype" in await ask(running, "/")
+
+
 async def test_another_telemetry_path(api: Api, exporter: StartExporter) -> None:
     running = await exporter("--web.telemetry-path=/custom/metrics")
     assert (await running.get("/custom/metrics"))[0] == 200
@@ -177,3 +206,5 @@ async def test_no_answer_tells_which_versions_of_what_serve(api: Api, exporter: 
     for path in ("/", "/metrics", "/-/healthy", "/nowhere"):
         async with running.http.get(path) as response:
             assert response.headers["Server"] == "inkit-exporter"
+    for target in ("*", "http://a:b/"):  # which are no requests
+        assert "Server: inkit-exporter\r\n" in await ask(running, target)

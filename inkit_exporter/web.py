@@ -38,7 +38,7 @@ def make_handler(
 ) -> Handler:
     """What answers every request, by path and method.
 
-    An `Application` of aiohttp, of which no more would be needed, takes longer than all else that a scrape needs here.
+    An `Application` of aiohttp, of which no more would be needed, takes longer for a scrape than the code here.
 
     Args:
         exposition: what `telemetry_path` serves.

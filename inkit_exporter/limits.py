@@ -1,4 +1,4 @@
-"""What clients may take of the process: requests at a time."""
+"""What clients may take of the process: requests and connections at a time, and how long one may be idle."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -170,9 +171,7 @@ async def start(
 
     server = web.Server(
         handler,
-        request_factory=lambda message, payload, connection, writer, task: Request(
-            message, payload, connection, writer, task, loop
-        ),
+        request_factory=partial(Request, loop=loop),
         access_log=None,
         keepalive_timeout=limits.IDLE_SECONDS,
         lingering_time=0,  # nobody waits here for the rest of a body, as no request needs one

@@ -1,7 +1,8 @@
 """What polls cost in API requests, against listing the window in full: a simulation of the real plan, without a server.
 
-A day's batches arrive evenly; each poll is the exporter's own decision (`inkit_exporter.plan`) against a listing as
-the API would give it. Unfinished batches are the newest ones ("recent") or spread evenly over the window ("scattered").
+A day's batches arrive evenly; each poll is the exporter's own decision (`inkit_exporter.window.plan`) against a
+listing as the API would give it. Unfinished batches are the newest ones ("recent") or spread evenly over the window
+("scattered").
 
     python bench/budget.py [--polls 120] [--full]
 """
@@ -18,10 +19,10 @@ from msgspec.structs import replace
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from inkit_exporter.model import Batch, Counts, Page, Pagination
-from inkit_exporter.plan import Answer, Plan, PlanSettings
-from inkit_exporter.totals import Totals
-from inkit_exporter.window import Window
+from inkit_exporter.api.batches import Batch, Counts, Page, Pagination
+from inkit_exporter.window.plan import Answer, Plan, PlanSettings
+from inkit_exporter.window.totals import Totals
+from inkit_exporter.window.window import Window
 
 DAY = 86_400.0
 LIMIT = 300  # requests a minute that Inkit allows an account

@@ -37,14 +37,14 @@ sys.path.insert(0, str(ROOT))
 from processes import cpu_seconds, resident_mib
 
 from inkit_exporter import logs
-from inkit_exporter.accounts import Accounts
-from inkit_exporter.client import open_session
+from inkit_exporter.api.batches import AccountLabels, Page, decode_page, make_batch
+from inkit_exporter.api.client import open_session
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, Settings
 from inkit_exporter.demo import DESTINATIONS, JsonBatch, make_api, serve_api
-from inkit_exporter.model import AccountLabels, Page, decode_page, make_batch
-from inkit_exporter.plan import Plan, PlanSettings
-from inkit_exporter.totals import Totals
-from inkit_exporter.window import Window
+from inkit_exporter.polling.accounts import Accounts
+from inkit_exporter.window.plan import Plan, PlanSettings
+from inkit_exporter.window.totals import Totals
+from inkit_exporter.window.window import Window
 
 TOKEN = "bench"
 SCRAPE_EVERY = 0.02  # seconds; so that one in fifty, as the p99 shows, is the first after a second, and rendered anew

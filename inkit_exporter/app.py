@@ -17,16 +17,19 @@ import stamina
 import structlog
 from yarl import URL
 
-from inkit_exporter import __version__, config, demo, logs, web, webconfig
-from inkit_exporter.accounts import Accounts
-from inkit_exporter.client import open_session
-from inkit_exporter.config import AccountSettings, ApiSettings, ConfigError, PollSettings, Seconds, Settings, Shard
-from inkit_exporter.exposition import TEXT, Exposition
-from inkit_exporter.flags import DEFAULT_ADDRESS, PROGRAM, make_parser, parse_address
-from inkit_exporter.limits import limit_requests
-from inkit_exporter.metrics import REVISION, ProcessMetrics
-from inkit_exporter.status import make_status
-from inkit_exporter.webguard import LiveWebSettings, protect
+from inkit_exporter import __version__, config, demo, logs
+from inkit_exporter.api.client import open_session
+from inkit_exporter.cli import DEFAULT_ADDRESS, PROGRAM, make_parser, parse_address
+from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, Settings, Shard
+from inkit_exporter.errors import ConfigError
+from inkit_exporter.metrics.exposition import TEXT, Exposition
+from inkit_exporter.metrics.families import REVISION, ProcessMetrics
+from inkit_exporter.polling.accounts import Accounts
+from inkit_exporter.status.report import make_status
+from inkit_exporter.web import server as web
+from inkit_exporter.web.limits import limit_requests
+from inkit_exporter.web.toolkit import config as webconfig
+from inkit_exporter.web.toolkit.guard import LiveWebSettings, protect
 
 _OWN_PATHS = frozenset({"/", "/api/v1/status", "/-/healthy", "/-/ready", "/-/reload"})
 

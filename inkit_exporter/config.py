@@ -5,21 +5,17 @@ from collections.abc import Mapping
 from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
 import msgspec
-import yaml
 from msgspec import Meta, Struct
 from yarl import URL
 
-from inkit_exporter.yamlsubset import NOT_OF_ITS_TYPE, Loader
+from inkit_exporter.errors import ConfigError
+from inkit_exporter.yamlfile import Section, convert, read_yaml
 
 DEFAULT_BASE_URL: Final = "https://api.inkit.com/v1"
 DEFAULT_TOKEN_ENV: Final = "INKIT_API_TOKEN"  # noqa: S105 - a name
-
-
-class ConfigError(Exception):
-    """What is wrong with the configuration, where, and what to do, in one line."""
 
 
 class Seconds(float):
@@ -54,13 +50,8 @@ class Bytes(int):
         return cls(size)
 
 
-T = TypeVar("T")
 # The bound is beyond all use, and keeps what is computed of it within what a float or a C integer can hold.
 _PositiveInt = Annotated[int, Meta(ge=1, le=10**9)]
-
-
-class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A part of a configuration; it rejects keys that it doesn't know."""
 
 
 class Filters(Section, frozen=True):
@@ -140,39 +131,9 @@ def parse(text: str) -> Settings:
     if not isinstance(document, dict):
         raise ConfigError("expected a mapping with the key `accounts`; see config.example.yaml")
     _refuse_tokens(document)
-    settings = convert(document, Settings, reference="config.example.yaml")
+    settings = convert(document, Settings, reference="config.example.yaml", dec_hook=_decode_custom)
     _check_accounts(settings.accounts)
     return msgspec.structs.replace(settings, poll=_fit_to_interval(settings.poll, given=document.get("poll") or {}))
-
-
-def read_yaml(text: str) -> object:
-    """YAML's safe subset, without aliases and keys given twice.
-
-    Raises:
-        ConfigError: naming the line.
-    """
-    try:
-        return yaml.load(text, Loader=Loader)  # noqa: S506 - a subclass of SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError(f"{place}{error.problem or 'not valid YAML'}") from None
-    except yaml.reader.ReaderError as error:
-        raise ConfigError(f"position {error.position}: a character that YAML does not allow; remove it") from None
-    except (yaml.YAMLError, RecursionError, *NOT_OF_ITS_TYPE) as error:
-        raise ConfigError(f"not valid YAML ({type(error).__name__})") from None
-
-
-def convert(document: object, kind: type[T], *, reference: str) -> T:
-    """A document as settings of a kind.
-
-    Raises:
-        ConfigError: naming the place, and the reference that documents the keys.
-    """
-    try:
-        return msgspec.convert(document, kind, dec_hook=_decode_custom)
-    except msgspec.ValidationError as error:
-        raise ConfigError(_explain(str(error), reference)) from None
 
 
 class Shard(Struct, frozen=True):
@@ -249,17 +210,6 @@ def _decode_custom(target: type, value: object) -> object:
     if target is Bytes:
         return Bytes.parse(value)
     raise NotImplementedError(target)
-
-
-def _explain(message: str, reference: str) -> str:
-    """Put the place first: msgspec says `… - at `$.poll.interval``."""
-    text, _, place = message.partition(" - at `$")
-    place = place.rstrip("`").lstrip(".")
-    if unknown := re.search(r"unknown field `(.*)`", text, re.DOTALL):
-        return f"{place + '.' if place else ''}{unknown[1]}: unknown key; {reference} lists all keys"
-    if missing := re.search(r"missing required field `(.*)`", text):
-        return f"{place + '.' if place else ''}{missing[1]}: missing; {reference} shows it"
-    return f"{place + ': ' if place else ''}{text[:1].lower()}{text[1:]}"
 
 
 def _refuse_tokens(document: dict[Any, Any]) -> None:

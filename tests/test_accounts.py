@@ -12,10 +12,10 @@ from aiohttp import web
 from conftest import ROOT, TOKEN, Api, Handler, StartExporter, batch, documents, up
 from structlog.testing import capture_logs
 
-from inkit_exporter.accounts import Accounts
-from inkit_exporter.client import open_session
+from inkit_exporter.api.client import open_session
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, Settings
-from inkit_exporter.poller import AccountState, Poller
+from inkit_exporter.polling.accounts import Accounts
+from inkit_exporter.polling.poller import AccountState, Poller
 
 NAMES = ("fails", "works")
 
@@ -174,8 +174,8 @@ async def test_stopping_leaves_no_task_behind(api: Api) -> None:
 
 
 BREAKS_EVERY_LOOP = """
-from inkit_exporter.accounts import Accounts
-from inkit_exporter.poller import Poller
+from inkit_exporter.polling.accounts import Accounts
+from inkit_exporter.polling.poller import Poller
 
 async def run(self, first_after):
     if self.state.up is None:

@@ -18,10 +18,9 @@ from faulty import page as listed
 from structlog.testing import capture_logs
 
 from inkit_exporter import __version__
-from inkit_exporter.budget import Budget
-from inkit_exporter.client import DEFAULT_PAGE_SIZE, Client, open_session
-from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, ConfigError, Filters, Seconds
-from inkit_exporter.errors import (
+from inkit_exporter.api.batches import AccountLabels
+from inkit_exporter.api.client import DEFAULT_PAGE_SIZE, Client, open_session
+from inkit_exporter.api.errors import (
     ApiError,
     AuthError,
     BadResponse,
@@ -35,7 +34,9 @@ from inkit_exporter.errors import (
     TransientError,
     check_status,
 )
-from inkit_exporter.model import AccountLabels
+from inkit_exporter.api.rate_limit import Budget
+from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, Filters, Seconds
+from inkit_exporter.errors import ConfigError
 
 NOW = 1_700_000_000.0
 BATCH = batch("fb_1")

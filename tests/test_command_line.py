@@ -26,7 +26,7 @@ from conftest import (
 )
 
 import inkit_exporter
-from inkit_exporter.flags import parse_address
+from inkit_exporter.cli import parse_address
 
 
 async def test_version_is_told() -> None:

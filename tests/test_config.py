@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inkit_exporter import config
-from inkit_exporter.config import AccountSettings, Bytes, ConfigError, Seconds, Settings, Shard
+from inkit_exporter.config import AccountSettings, Bytes, Seconds, Settings, Shard
+from inkit_exporter.errors import ConfigError
 
 EXAMPLE = (ROOT / "config.example.yaml").read_text()
 ACCOUNT = "accounts: [{name: a, api_token_file: t}]\n"

@@ -12,9 +12,9 @@ from conftest import TOKEN, Api, batch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from inkit_exporter import model
+from inkit_exporter.api import batches as model
+from inkit_exporter.api.batches import AccountLabels, make_batch, split_page
 from inkit_exporter.demo import DAY_SECONDS, DESTINATIONS, JsonBatch, day, make_api, serve_api
-from inkit_exporter.model import AccountLabels, make_batch, split_page
 
 seeds = st.integers(0, 10**6)
 START = 1_700_000_000.0

@@ -12,13 +12,13 @@ from conftest import ROOT
 from msgspec import inspect
 from prometheus_client import Metric
 
-from inkit_exporter import status
+from inkit_exporter.api.batches import Counts
+from inkit_exporter.cli import make_parser
 from inkit_exporter.config import Settings, Shard
-from inkit_exporter.flags import make_parser
-from inkit_exporter.metrics import AccountMetrics, ProcessMetrics
-from inkit_exporter.model import Counts
-from inkit_exporter.poller import AccountState
-from inkit_exporter.window import LISTED, Snapshot
+from inkit_exporter.metrics.families import AccountMetrics, ProcessMetrics
+from inkit_exporter.polling.poller import AccountState
+from inkit_exporter.status import report as status
+from inkit_exporter.window.window import LISTED, Snapshot
 
 OPERATING = (ROOT / "docs" / "operating.md").read_text()
 REFERENCE = (ROOT / "docs" / "metrics.md").read_text()

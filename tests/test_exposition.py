@@ -14,12 +14,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
+from inkit_exporter.api.batches import Counts
 from inkit_exporter.config import Shard
-from inkit_exporter.exposition import OPENMETRICS, TEXT, Exposition, Format, Source, negotiate
-from inkit_exporter.metrics import AccountMetrics, ProcessMetrics
-from inkit_exporter.model import Counts
-from inkit_exporter.poller import AccountState
-from inkit_exporter.window import Snapshot
+from inkit_exporter.metrics.exposition import OPENMETRICS, TEXT, Exposition, Format, Source, negotiate
+from inkit_exporter.metrics.families import AccountMetrics, ProcessMetrics
+from inkit_exporter.polling.poller import AccountState
+from inkit_exporter.window.window import Snapshot
 
 STALE_AFTER = 5.0
 Sample = tuple[str, frozenset[tuple[str, str]], float]

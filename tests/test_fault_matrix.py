@@ -15,10 +15,10 @@ from statistics import median
 from conftest import TOKEN, Exporter, StartExporter, batch, up
 from faulty import FAULTS, PAGE_FAULTS, PAGE_SIZE, Account, Server, listening
 
-from inkit_exporter.accounts import Accounts
-from inkit_exporter.client import open_session
+from inkit_exporter.api.client import open_session
 from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, PollSettings, Seconds, Settings
 from inkit_exporter.demo import JsonBatch
+from inkit_exporter.polling.accounts import Accounts
 
 INTERVAL = 3.0
 TIMEOUT = 1.5

@@ -14,10 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inkit_exporter import config
-from inkit_exporter.accounts import Accounts
-from inkit_exporter.client import open_session
-from inkit_exporter.config import ConfigError, Settings
-from inkit_exporter.model import (
+from inkit_exporter.api.batches import (
     AccountLabels,
     Batch,
     Counts,
@@ -29,9 +26,13 @@ from inkit_exporter.model import (
     make_batch,
     split_page,
 )
-from inkit_exporter.plan import Answer, Plan, PlanSettings, Refusal, Unreliable
-from inkit_exporter.totals import Totals
-from inkit_exporter.window import Window
+from inkit_exporter.api.client import open_session
+from inkit_exporter.config import Settings
+from inkit_exporter.errors import ConfigError
+from inkit_exporter.polling.accounts import Accounts
+from inkit_exporter.window.plan import Answer, Plan, PlanSettings, Refusal, Unreliable
+from inkit_exporter.window.totals import Totals
+from inkit_exporter.window.window import Window
 
 GOOD_ACCOUNT = {"name": "a", "api_token_env": "T", "base_url": "https://x.example/v1", "filters": {"search": "s"}}
 GOOD = {

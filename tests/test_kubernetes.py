@@ -15,8 +15,8 @@ import yaml
 from conftest import ROOT, TOKEN, Api, StartExporter, batch, run_to_end, up
 
 import inkit_exporter
+from inkit_exporter.cli import DEFAULT_ADDRESS, make_parser
 from inkit_exporter.config import Shard
-from inkit_exporter.flags import DEFAULT_ADDRESS, make_parser
 
 OVERLAYS = ROOT / "deploy" / "kubernetes" / "overlays"
 PROMETHEUS = ROOT / "deploy" / "prometheus"

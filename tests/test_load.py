@@ -16,8 +16,8 @@ import trustme
 from aiohttp import web
 from conftest import Api, Exporter, StartExporter, batch, sample_key, up
 
-from inkit_exporter import connections, limits
-from inkit_exporter.web import start
+from inkit_exporter.web import connections, limits
+from inkit_exporter.web.server import start
 
 POLLS = sample_key("inkit_polls_total", account="default")
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inkit_exporter.model import (
+from inkit_exporter.api.batches import (
     AT_ONCE_BYTES,
     DESTINATIONS,
     LABEL_LIMIT,

@@ -1,6 +1,7 @@
 """What is installed: the wheel, the locked requirements, the image's recipe."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -53,9 +54,7 @@ def test_the_wheel_holds_the_package_and_the_command_and_nothing_else(tmp_path: 
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE", "exporter.py"):
         (source / name).write_bytes((ROOT / name).read_bytes())
-    (source / "inkit_exporter").mkdir()
-    for path in (ROOT / "inkit_exporter").glob("*.*"):
-        (source / "inkit_exporter" / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(ROOT / "inkit_exporter", source / "inkit_exporter", ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
@@ -63,7 +62,7 @@ def test_the_wheel_holds_the_package_and_the_command_and_nothing_else(tmp_path: 
         "inkit_exporter",
         wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info",
     }
-    assert {"inkit_exporter/page.html", "inkit_exporter/py.typed"} <= set(names)
+    assert {"inkit_exporter/status/page.html", "inkit_exporter/py.typed"} <= set(names)
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(tmp_path / "to")]
     subprocess.run([*install, str(wheel)], check=True, capture_output=True)
     command = tmp_path / "to" / "bin" / "inkit-exporter"

@@ -14,8 +14,8 @@ from aiohttp import web
 from browser import Browser, chromium
 from conftest import Api, Exporter, Handler, StartExporter, batch, documents, up
 
-from inkit_exporter.page import render
-from inkit_exporter.status import Status
+from inkit_exporter.status.page import render
+from inkit_exporter.status.report import Status
 
 SCRIPT = "<script>alert(1)</script>"
 IMAGE = '"><img src=x onerror=alert(1)>'

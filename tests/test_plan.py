@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from inkit_exporter.model import FINISHED_STATUSES, Batch, Counts, Page, Pagination
-from inkit_exporter.plan import Answer, Plan, PlanSettings, Refusal, Unreliable
-from inkit_exporter.totals import Totals
-from inkit_exporter.window import LISTED, Excerpt, Run, Snapshot, Window
+from inkit_exporter.api.batches import FINISHED_STATUSES, Batch, Counts, Page, Pagination
+from inkit_exporter.window.plan import Answer, Plan, PlanSettings, Refusal, Unreliable
+from inkit_exporter.window.totals import Totals
+from inkit_exporter.window.window import LISTED, Excerpt, Run, Snapshot, Window
 
 LOOKBACK = 1000.0
 NOW = 10_000.0

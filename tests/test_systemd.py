@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 from test_packaging import PROJECT
 
-from inkit_exporter.flags import make_parser
+from inkit_exporter.cli import make_parser
 
 GUIDE = (ROOT / "docs" / "operating.md").read_text().split("## With systemd")[1].split("\n## ")[0]
 UNIT = ROOT / "deploy" / "systemd" / "inkit-exporter.service"

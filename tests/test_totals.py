@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from inkit_exporter.model import Batch, Counts
-from inkit_exporter.totals import Changes, Increase, Totals
-from inkit_exporter.window import Run, Window
+from inkit_exporter.api.batches import Batch, Counts
+from inkit_exporter.window.totals import Changes, Increase, Totals
+from inkit_exporter.window.window import Run, Window
 
 NOW = 10_000.0
 INFINITY = float("inf")

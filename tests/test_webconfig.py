@@ -24,11 +24,12 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from inkit_exporter import connections, web
-from inkit_exporter.config import ConfigError
-from inkit_exporter.webconfig import load
-from inkit_exporter.webguard import LiveWebSettings
-from inkit_exporter.webtls import TlsSection
+from inkit_exporter.errors import ConfigError
+from inkit_exporter.web import connections
+from inkit_exporter.web import server as web
+from inkit_exporter.web.toolkit.config import load
+from inkit_exporter.web.toolkit.guard import LiveWebSettings
+from inkit_exporter.web.toolkit.tls import TlsSection
 
 REFERENCE = (ROOT / "docs" / "web-configuration.md").read_text()
 SERVER = {"cert_file": "server.pem", "key_file": "server.key"}

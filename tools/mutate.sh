@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes small mistakes in the core modules, one at a time, and tells which ones no test notices; see docs/mutation.md.
-#   tools/mutate.sh [--max-children N] [PATTERN...], such as "inkit_exporter.window*"
+#   tools/mutate.sh [--max-children N] [PATTERN...], such as "inkit_exporter.window.*"
 set -eu
 
 mutmut() {

@@ -13,11 +13,11 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from inkit_exporter import __version__
+from inkit_exporter.api.batches import DESTINATIONS
+from inkit_exporter.api.errors import REASONS
 from inkit_exporter.config import Shard
-from inkit_exporter.errors import REASONS
-from inkit_exporter.model import DESTINATIONS
-from inkit_exporter.poller import AccountState
-from inkit_exporter.totals import Changes
+from inkit_exporter.polling.poller import AccountState
+from inkit_exporter.window.totals import Changes
 
 _BATCH_LABELS = ("account", "destination", "batch_status")
 _LAST_POLL = "As of the last complete poll."

@@ -12,12 +12,13 @@ import structlog
 from msgspec import Struct
 
 from inkit_exporter import config
-from inkit_exporter.budget import Budget
-from inkit_exporter.client import Client
-from inkit_exporter.config import AccountSettings, ApiSettings, ConfigError, PollSettings, Settings
-from inkit_exporter.metrics import AccountMetrics
-from inkit_exporter.model import AccountLabels
-from inkit_exporter.poller import AccountState, Poller
+from inkit_exporter.api.batches import AccountLabels
+from inkit_exporter.api.client import Client
+from inkit_exporter.api.rate_limit import Budget
+from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Settings
+from inkit_exporter.errors import ConfigError
+from inkit_exporter.metrics.families import AccountMetrics
+from inkit_exporter.polling.poller import AccountState, Poller
 
 WATCH_SECONDS: Final = 5.0
 """How often the watchdog looks."""

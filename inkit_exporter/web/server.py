@@ -11,11 +11,12 @@ from msgspec import json
 from prometheus_client.exposition import gzip_accepted
 from yarl import URL
 
-from inkit_exporter import limits, page
-from inkit_exporter.connections import Connections
-from inkit_exporter.exposition import COMPRESSORS, Exposition, negotiate
-from inkit_exporter.limits import Handler
-from inkit_exporter.status import Status
+from inkit_exporter.metrics.exposition import COMPRESSORS, Exposition, negotiate
+from inkit_exporter.status import page
+from inkit_exporter.status.report import Status
+from inkit_exporter.web import limits
+from inkit_exporter.web.connections import Connections
+from inkit_exporter.web.limits import Handler
 
 _SECURITY_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",

@@ -16,9 +16,9 @@ import bcrypt
 import structlog
 from aiohttp import hdrs, web
 
-from inkit_exporter.config import ConfigError
-from inkit_exporter.limits import HEALTH_PATHS, Handler
-from inkit_exporter.webconfig import RateLimit, WebSettings, load
+from inkit_exporter.errors import ConfigError
+from inkit_exporter.web.limits import HEALTH_PATHS, Handler
+from inkit_exporter.web.toolkit.config import RateLimit, WebSettings, load
 
 log = structlog.get_logger()
 

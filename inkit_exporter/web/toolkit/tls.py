@@ -8,7 +8,8 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from inkit_exporter.config import ConfigError, Section
+from inkit_exporter.errors import ConfigError
+from inkit_exporter.yamlfile import Section
 
 T = TypeVar("T")
 Read = Callable[[Path, str], bytes]

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from inkit_exporter.config import ConfigError, Section, convert, read_yaml
-from inkit_exporter.webtls import Read, TlsContext, TlsSection, choose, make_context
+from inkit_exporter.errors import ConfigError
+from inkit_exporter.web.toolkit.tls import Read, TlsContext, TlsSection, choose, make_context
+from inkit_exporter.yamlfile import Section, convert, read_yaml
 
 
 class RateLimit(Struct, frozen=True):

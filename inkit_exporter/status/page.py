@@ -9,9 +9,9 @@ from html import escape
 from importlib.resources import files
 from typing import Final
 
-from inkit_exporter.status import AccountStatus, Status
+from inkit_exporter.status.report import AccountStatus, Status
 
-_TEMPLATE: Final = files("inkit_exporter").joinpath("page.html").read_text("utf-8")
+_TEMPLATE: Final = files("inkit_exporter.status").joinpath("page.html").read_text("utf-8")
 
 
 def _hashes(tag: str) -> str:

@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from inkit_exporter import __version__, limits, logs
+from inkit_exporter import __version__, logs
 from inkit_exporter.config import Shard
+from inkit_exporter.web import limits
 
 PROGRAM: Final = "inkit-exporter"
 DEFAULT_ADDRESS: Final = ":10465"

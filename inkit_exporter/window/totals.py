@@ -8,7 +8,7 @@ import math
 
 from msgspec import Struct, field
 
-from inkit_exporter.model import Batch
+from inkit_exporter.api.batches import Batch
 
 # Batches that vanished are remembered, should they come back; beyond so many, the one that vanished first is forgotten.
 _MOST_VANISHED = 10_000

@@ -8,8 +8,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from inkit_exporter.model import Batch, Counts, is_failing, is_finished
-from inkit_exporter.totals import Totals
+from inkit_exporter.api.batches import Batch, Counts, is_failing, is_finished
+from inkit_exporter.window.totals import Totals
 
 LISTED: Final = 50
 """How many batches an excerpt shows at most: more than a person reads, and little to keep."""

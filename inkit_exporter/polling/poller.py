@@ -10,10 +10,8 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from inkit_exporter.budget import Budget
-from inkit_exporter.client import Client, RequestMeter
-from inkit_exporter.config import AccountSettings, Filters, PollSettings
-from inkit_exporter.errors import (
+from inkit_exporter.api.client import Client, RequestMeter
+from inkit_exporter.api.errors import (
     ApiError,
     AuthError,
     BadResponse,
@@ -22,9 +20,11 @@ from inkit_exporter.errors import (
     RequestTimeout,
     TransientError,
 )
-from inkit_exporter.plan import Answer, Conversation, Plan, PlanSettings, Refusal, Request, Unreliable
-from inkit_exporter.totals import Changes, Totals
-from inkit_exporter.window import Snapshot, Window
+from inkit_exporter.api.rate_limit import Budget
+from inkit_exporter.config import AccountSettings, Filters, PollSettings
+from inkit_exporter.window.plan import Answer, Conversation, Plan, PlanSettings, Refusal, Request, Unreliable
+from inkit_exporter.window.totals import Changes, Totals
+from inkit_exporter.window.window import Snapshot, Window
 
 log = structlog.get_logger()
 

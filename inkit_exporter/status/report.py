@@ -9,9 +9,9 @@ from itertools import islice
 from msgspec import Struct
 
 from inkit_exporter import __version__
-from inkit_exporter.model import Counts
-from inkit_exporter.poller import Poller
-from inkit_exporter.window import LISTED, Excerpt, Snapshot
+from inkit_exporter.api.batches import Counts
+from inkit_exporter.polling.poller import Poller
+from inkit_exporter.window.window import LISTED, Excerpt, Snapshot
 
 
 class DocumentsStatus(Struct, frozen=True):

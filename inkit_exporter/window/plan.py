@@ -16,8 +16,8 @@ from enum import Enum
 
 from msgspec import Struct
 
-from inkit_exporter.model import Batch, Page
-from inkit_exporter.window import Run, Window
+from inkit_exporter.api.batches import Batch, Page
+from inkit_exporter.window.window import Run, Window
 
 # A page may well repeat the one before it, as new batches push the others down. That three in a row bring nothing new
 # takes three pages of new batches within three requests, or a server that loops.

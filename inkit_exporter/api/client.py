@@ -15,19 +15,7 @@ from msgspec import Raw
 from yarl import URL
 
 from inkit_exporter import __version__
-from inkit_exporter.budget import Budget
-from inkit_exporter.config import AccountSettings, ApiSettings, ConfigError
-from inkit_exporter.errors import (
-    AuthError,
-    BadResponse,
-    ConnectionFailed,
-    NotFound,
-    QueryRefused,
-    RequestTimeout,
-    TransientError,
-    check_status,
-)
-from inkit_exporter.model import (
+from inkit_exporter.api.batches import (
     AT_ONCE_BYTES,
     AccountLabels,
     Batch,
@@ -41,6 +29,19 @@ from inkit_exporter.model import (
     make_batch,
     split_page,
 )
+from inkit_exporter.api.errors import (
+    AuthError,
+    BadResponse,
+    ConnectionFailed,
+    NotFound,
+    QueryRefused,
+    RequestTimeout,
+    TransientError,
+    check_status,
+)
+from inkit_exporter.api.rate_limit import Budget
+from inkit_exporter.config import AccountSettings, ApiSettings
+from inkit_exporter.errors import ConfigError
 
 DEFAULT_PAGE_SIZE: Final = 25
 """The API's documented page size, for when it refuses the configured one."""

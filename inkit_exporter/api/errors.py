@@ -1,0 +1,113 @@
+"""The kinds of failure at the API, and which of them an answer's status stands for. No I/O, no clock."""
+
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import ClassVar, Final
+
+
+class ApiError(Exception):
+    """A request that failed for good; `reason` is its kind, as in `inkit_poll_failures_total`."""
+
+    reason: ClassVar[str]
+
+
+class AuthError(ApiError):
+    """401 or 403, or no token to send."""
+
+    reason = "auth"
+
+
+class Forbidden(AuthError):
+    """403."""
+
+
+class TransientError(ApiError):
+    """Worth another attempt; after `retry_after` seconds, if the API named a time."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RateLimited(TransientError):
+    """429."""
+
+    reason = "rate_limited"
+
+
+class ServerError(TransientError):
+    """5xx."""
+
+    reason = "server_error"
+
+
+class RequestTimeout(TransientError):
+    """No whole answer in time."""
+
+    reason = "timeout"
+
+
+class ConnectionFailed(TransientError):
+    """Refused, reset, cut short, no such host, TLS failure."""
+
+    reason = "connection"
+
+
+class BadResponse(ApiError):
+    """An answer that the API's documentation does not lead to expect."""
+
+    reason = "bad_response"
+
+
+class QueryRefused(BadResponse):
+    """422."""
+
+
+class NotFound(BadResponse):
+    """404."""
+
+
+REASONS: Final = ("auth", "rate_limited", "timeout", "connection", "server_error", "bad_response")
+
+
+def check_status(status: int, retry_after: str | None, now: float) -> None:
+    """Raise the kind of error that a status stands for; only 200 passes.
+
+    Args:
+        status: of the answer.
+        retry_after: its `Retry-After` header, if any.
+        now: seconds since the epoch, for a `Retry-After` that is a date.
+    """
+    if status == 200:  # noqa: PLR2004
+        return
+    answered = f"the API answered {status}"
+    match status:
+        case 401:
+            raise AuthError(f"{answered}: the API key is not accepted; check the account's token")
+        case 403:
+            raise Forbidden(f"{answered}: the key's role lacks the permission to list batches")
+        case 404:
+            raise NotFound(f"{answered}: nothing is there; check base_url")
+        case 422:
+            raise QueryRefused(f"{answered}: it refuses the query; check the account's filters")
+        case 429:
+            raise RateLimited(f"{answered}: the account is over its rate limit", parse_retry_after(retry_after, now))
+        case _ if 300 <= status < 400:  # noqa: PLR2004
+            raise BadResponse(f"{answered}: a redirect, which is not followed; check base_url")
+        case _ if status >= 500:  # noqa: PLR2004
+            raise ServerError(f"{answered}: it has a failure of its own", parse_retry_after(retry_after, now))
+    raise BadResponse(f"{answered}, which its documentation does not lead to expect here")
+
+
+def parse_retry_after(value: str | None, now: float) -> float | None:
+    """Seconds to wait, from either form of `Retry-After` (RFC 9110, 10.2.3); None if there is no such time."""
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        date = parsedate_to_datetime(text)
+        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now)
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None

@@ -17,11 +17,14 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "tests")]
+
+import conversation
 
 from inkit_exporter.api.batches import Batch, Counts, Page, Pagination
-from inkit_exporter.window.plan import Answer, Plan, PlanSettings
-from inkit_exporter.window.totals import Totals
+from inkit_exporter.config import PollSettings, Seconds
+from inkit_exporter.window.plan import Plan
+from inkit_exporter.window.totals import Totals, TotalsTracker
 from inkit_exporter.window.window import Window
 
 DAY = 86_400.0
@@ -56,36 +59,32 @@ class Listing:
         return Page([self.batch(i) for i in range(first, first - size, -1)], Pagination(number, number + 1, size))
 
 
-DEFAULTS = PlanSettings(interval=60.0, lookback=DAY, resync_interval=3600.0, max_batches=10**6)
+DEFAULTS = PollSettings(interval=Seconds(60), lookback=Seconds(DAY), resync_interval=Seconds(3600), max_batches=10**6)
 
 
-def new_plan(settings: PlanSettings = DEFAULTS) -> Plan:
+def new_plan(settings: PollSettings = DEFAULTS) -> Plan:
     """A plan that has seen nothing."""
-    return Plan(settings, Window(settings.max_batches, Totals()))
+    return Plan(settings, Window(settings.max_batches, TotalsTracker(Totals())))
 
 
 def poll(plan: Plan, listing: Listing, size: int) -> tuple[int, float]:
     """One poll now: its requests, and the CPU seconds that the plan took, without making the answers."""
-    conversation = plan.poll(listing.now)
-    answer: Answer = None
-    requests, seconds = 0, 0.0
-    while True:
+    making = 0.0
+
+    def serve(number: int) -> Page:
+        nonlocal making
         started = time.process_time()
-        try:
-            request = conversation.send(answer)
-        except StopIteration:
-            return requests, seconds + time.process_time() - started
-        seconds += time.process_time() - started
-        answer = None
-        if isinstance(request, int):
-            answer = listing.page(request, size)
-        elif isinstance(request, str):
-            answer = listing.batch(int(request.removeprefix("fb_")))
-        requests += request is not None
+        page = listing.page(number, size)
+        making += time.process_time() - started
+        return page
+
+    started = time.process_time()
+    requests = conversation.poll(plan, serve, listing.now, most=10**6)
+    return requests, time.process_time() - started - making
 
 
 def requests_of_polls(
-    a_day: int, size: int, share: float, polls: int, *, scattered: bool = False, settings: PlanSettings = DEFAULTS
+    a_day: int, size: int, share: float, polls: int, *, scattered: bool = False, settings: PollSettings = DEFAULTS
 ) -> Iterator[int]:
     """The requests of one poll after another, the first, which lists all, left out."""
     listing = Listing(a_day, share, scattered=scattered)
@@ -101,7 +100,7 @@ def steady_cpu(a_day: int, polls: int) -> float:
     """CPU in ms of a steady poll that fetches one page of 100, in which two batches are new, without HTTP and JSON."""
     listing = Listing(a_day, 0.0, scattered=False)
     listing.now = 10 * DAY
-    plan = new_plan(replace(DEFAULTS, resync_interval=1000 * DAY))
+    plan = new_plan(replace(DEFAULTS, resync_interval=Seconds(1000 * DAY)))
     poll(plan, listing, 100)
     spent = 0.0
     for _ in range(polls):
@@ -124,7 +123,7 @@ def row(a_day: int, size: int, share: float, polls: int, *, scattered: bool) -> 
     )
 
 
-def cost_of_a_key(name: str, value: str, size: int, settings: PlanSettings) -> str:
+def cost_of_a_key(name: str, value: str, size: int, settings: PollSettings) -> str:
     """A line of the table that changes one key: 10,000 batches a day, 1% of them unfinished."""
     a_day, hours = 10_000, 12
     requests = list(requests_of_polls(a_day, size, 0.01, int(hours * 3600 / settings.interval), settings=settings))
@@ -155,13 +154,13 @@ def main() -> None:
     print("\n| changed | to | requests a minute | of the 300 | first poll |\n|---|---|---|---|---|")
     for name, value, size, settings in (
         ("nothing", "-", 100, DEFAULTS),
-        ("poll.interval", "30s", 100, replace(DEFAULTS, interval=30.0)),
-        ("poll.interval", "5m", 100, replace(DEFAULTS, interval=300.0)),
-        ("poll.lookback", "6h", 100, replace(DEFAULTS, lookback=DAY / 4)),
-        ("poll.lookback", "7d", 100, replace(DEFAULTS, lookback=7 * DAY)),
+        ("poll.interval", "30s", 100, replace(DEFAULTS, interval=Seconds(30.0))),
+        ("poll.interval", "5m", 100, replace(DEFAULTS, interval=Seconds(300.0))),
+        ("poll.lookback", "6h", 100, replace(DEFAULTS, lookback=Seconds(DAY / 4))),
+        ("poll.lookback", "7d", 100, replace(DEFAULTS, lookback=Seconds(7 * DAY))),
         ("poll.page_size", "25", 25, DEFAULTS),
-        ("poll.resync_interval", "15m", 100, replace(DEFAULTS, resync_interval=900.0)),
-        ("poll.resync_interval", "6h", 100, replace(DEFAULTS, resync_interval=6 * 3600.0)),
+        ("poll.resync_interval", "15m", 100, replace(DEFAULTS, resync_interval=Seconds(900.0))),
+        ("poll.resync_interval", "6h", 100, replace(DEFAULTS, resync_interval=Seconds(6 * 3600.0))),
     ):
         print(cost_of_a_key(name, value, size, settings), flush=True)
     print("\n| batches in the window | CPU of a steady poll, ms | of that in the smallest window |\n|---|---|---|")

@@ -32,18 +32,19 @@ import aiohttp
 import msgspec
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import conversation
 from processes import cpu_seconds, resident_mib
 
 from inkit_exporter import logs
-from inkit_exporter.api.batches import AccountLabels, Page, decode_page, make_batch
 from inkit_exporter.api.client import open_session
+from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.pages import read_page
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, Settings
 from inkit_exporter.demo import DESTINATIONS, JsonBatch, make_api, serve_api
 from inkit_exporter.polling.accounts import Accounts
-from inkit_exporter.window.plan import Plan, PlanSettings
-from inkit_exporter.window.totals import Totals
+from inkit_exporter.state import States
 from inkit_exporter.window.window import Window
 
 TOKEN = "bench"
@@ -132,19 +133,10 @@ def without_http(bodies: list[bytes], batches: int) -> float:
 
     def poll() -> Window:
         labels = AccountLabels()
-        window = Window(batches, Totals())
-        plan = Plan(PlanSettings(interval=3600, lookback=86_400, resync_interval=3600, max_batches=batches), window)
-        answer: Page | None = None
-        conversation = plan.poll(time.time())
-        with suppress(StopIteration):
-            while True:
-                request = conversation.send(answer)
-                answer = None
-                if isinstance(request, int):
-                    records, pagination = decode_page(bodies[request - 1])
-                    answer = Page([make_batch(record, labels) for record in records], pagination)
-        assert len(window) == batches
-        return window
+        plan = conversation.new_plan(interval=3600, lookback=86_400, resync_interval=3600, max_batches=batches)
+        conversation.poll(plan, lambda number: read_page(bodies[number - 1], labels), time.time(), most=len(bodies))
+        assert len(plan.window) == batches
+        return plan.window
 
     return least_cpu(poll, batches)
 
@@ -234,10 +226,10 @@ async def longest_hold(base_url: str, batches: int, page_size: int) -> float:
             longest = max(longest, time.thread_time() - begun)
 
     async with open_session() as session:
-        accounts = Accounts(session, {"T": TOKEN})
+        accounts = Accounts(session, {"T": TOKEN}, States())
         accounts.apply(settings, ["bench"])
         watcher = asyncio.create_task(watch())
-        assert await accounts.pollers[0].poll()
+        assert await accounts.poll_once()
         watcher.cancel()
     return longest * 1e3
 
@@ -328,7 +320,7 @@ def main() -> None:
         latencies: dict[str, list[float]] = {"idle": [], "polling": []}
         rounds = [asyncio.run(measure(batches, page_size, base_url, latencies)) for _ in range(options.rounds)]
         fetches = [asyncio.run(fetch(base_url, batches, page_size)) for _ in range(options.rounds)]
-        sizes = [size for size in (100, 1000, 10_000, 30_000) if size <= batches]
+        sizes = [size for size in (100, 1000, 8000) if size <= batches]
         gc.collect()
         gc.freeze()
         holds = {size: [asyncio.run(longest_hold(base_url, batches, size)) for _ in range(3)] for size in sizes}

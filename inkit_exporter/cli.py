@@ -1,15 +1,24 @@
-"""The command line."""
+"""The command line: flags, checks of the configuration, and errors in one line."""
 
 import argparse
+import os
+import re
+import sys
 from pathlib import Path
 from typing import Final
 
-from inkit_exporter import __version__, logs
-from inkit_exporter.config import Shard
+from yarl import URL
+
+from inkit_exporter import __version__, config, logs
+from inkit_exporter.config import Settings, Shard
+from inkit_exporter.errors import ConfigError
 from inkit_exporter.web import limits
+from inkit_exporter.web.toolkit import config as webconfig
 
 PROGRAM: Final = "inkit-exporter"
 DEFAULT_ADDRESS: Final = ":10465"
+
+_OWN_PATHS = frozenset({"/", "/api/v1/status", "/-/healthy", "/-/ready", "/-/reload"})
 
 
 def parse_address(text: str) -> tuple[str | None, int]:
@@ -90,3 +99,71 @@ def make_parser() -> argparse.ArgumentParser:
     add("--log.format", dest="log_format", choices=logs.FORMATS, default="logfmt", help="(default logfmt)")
     add("--version", action="version", version=f"{PROGRAM} {__version__}")
     return parser
+
+
+def load_settings(options: argparse.Namespace) -> Settings:
+    """The configuration that the command line names.
+
+    Raises:
+        ConfigError: it is wrong, or the flags contradict one another.
+    """
+    if options.demo and (options.config_file or options.once):
+        raise ConfigError(
+            "--demo brings its own configuration and runs until stopped; leave out --config.file and --once"
+        )
+    path = options.web_telemetry_path
+    if not re.fullmatch("/[^{}?#]*", path) or URL.build(path=path, encoded=True).path in _OWN_PATHS:
+        raise ConfigError(f"--web.telemetry-path={path}: must begin with /, be no other endpoint, and hold no {{}}?#")
+    if options.config_file:
+        return config.load(options.config_file)
+    settings = config.default_settings()
+    if not options.demo and not os.environ.get(config.DEFAULT_TOKEN_ENV):
+        raise ConfigError(
+            f"no account: set {config.DEFAULT_TOKEN_ENV} to an API token, or name a file with --config.file, "
+            "or try --demo, which needs neither"
+        )
+    return settings
+
+
+def check(path: Path | None, web_path: Path | None) -> int:
+    """Check the configuration files, and print what is wrong. Returns the exit status: 0 if all are right, else 1.
+
+    Raises:
+        ConfigError: there is no file to check.
+    """
+    if path is None and web_path is None:
+        raise ConfigError("--config.check: name the file to check with --config.file, or --web.config.file")
+    failed = 0
+    for named, check in ((path, _check_settings), (web_path, _check_web_settings)):
+        try:
+            if named:
+                check(named)
+        except ConfigError as error:
+            complain(error)
+            failed = 1
+    return failed
+
+
+def _check_settings(path: Path) -> None:
+    settings = config.load(path)
+    for i, account in enumerate(settings.accounts):
+        try:
+            config.read_token(account, os.environ)
+        except ConfigError as error:
+            print(f"{path}: accounts[{i}]: warning: {error}", file=sys.stderr)
+    print(f"{path}: ok, accounts: {', '.join(account.name for account in settings.accounts)}")
+
+
+def _check_web_settings(path: Path) -> None:
+    print(f"{path}: ok, protected by: {', '.join(sorted(webconfig.load(path).protections)) or 'nothing'}")
+
+
+def complain(error: ConfigError) -> int:
+    """Print an error in one line. Returns the exit status for bad usage."""
+    print(f"{PROGRAM}: {one_line(error)}", file=sys.stderr)
+    return 2
+
+
+def one_line(error: ConfigError) -> str:
+    """The error without line breaks."""
+    return " ".join(str(error).split())

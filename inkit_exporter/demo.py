@@ -50,7 +50,7 @@ def make_api(
     max_page_size: int | None = 100,
     middlewares: Sequence[Middleware] = (),
 ) -> web.Application:
-    """The API as documented: the list of batches and a single batch, behind `/v1`.
+    """The API as documented: the list of batches, behind `/v1`.
 
     Args:
         listing: all batches as they are now, newest first.
@@ -64,12 +64,7 @@ def make_api(
     async def list_batches(request: web.Request) -> web.Response:
         return _list(listing(), request, max_page_size)
 
-    async def retrieve_batch(request: web.Request) -> web.Response:
-        found = next((batch for batch in listing() if batch["id"] == request.match_info["id"]), None)
-        return web.json_response(found) if found else _problem(404, "no such batch")
-
     app.router.add_get("/v1/invoke/batch", list_batches)
-    app.router.add_get("/v1/invoke/batch/{id}", retrieve_batch)
     return app
 
 

@@ -160,7 +160,7 @@ class Account:
         self.at_next_poll = worsened
 
 
-_REQUEST = re.compile(r"GET /([\w-]+)/v1/invoke/batch(?:/([\w-]+))?(?:\?(\S*))? HTTP/1\.1\r\n")
+_REQUEST = re.compile(r"GET /([\w-]+)/v1/invoke/batch\?(\S*) HTTP/1\.1\r\n")
 
 
 class Server:
@@ -187,24 +187,23 @@ class Server:
             writer.close()
 
     async def _answer(self, account: Account, writer: asyncio.StreamWriter, head: str, match: re.Match[str]) -> bool:
-        _, batch_id, query = match.groups()
         account.requests += 1
         if f"X-Inkit-API-Token: {account.token}\r\n" not in head:
             if "X-Inkit-API-Token: another-one\r\n" not in head:
                 self.strange.append(head)
             await Exchange(writer, "", b"", "").send(http(b"", 401))
             return True
-        number = int(dict(part.split("=") for part in (query or "page=1").split("&"))["page"])
-        place = "single" if batch_id else "first" if number == 1 else "later"
+        number = int(dict(part.split("=") for part in match[2].split("&"))["page"])
+        place = {1: "first", 2: "second"}.get(number, "third")
         if place == "first" and account.at_next_poll:
             account.at_next_poll()
             account.at_next_poll = None
-        body = single(account.batches, batch_id) if batch_id else page(account.batches, number)
-        exchange = Exchange(writer, account.token, body or b"", self.foreign)
+        body = page(account.batches, number)
+        exchange = Exchange(writer, account.token, body, self.foreign)
         if account.broken and account.fault and account.place in (place, "any"):
             await account.fault(exchange)
             return exchange.keep
-        await exchange.send(http(b"", 404) if body is None else http(body))
+        await exchange.send(http(body))
         return True
 
 
@@ -220,11 +219,6 @@ def page(batches: list[JsonBatch], number: int) -> bytes:
         "total_count": len(batches),
     }
     return json.dumps({"items": batches[first:last], "metadata": {"pagination": pagination, "sort": {}}}).encode()
-
-
-def single(batches: list[JsonBatch], batch_id: str) -> bytes | None:
-    """One batch as the API documents it, if there is one."""
-    return next((json.dumps(batch).encode() for batch in batches if batch["id"] == batch_id), None)
 
 
 @asynccontextmanager

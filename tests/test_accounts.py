@@ -1,4 +1,4 @@
-"""The watchdog: a poll loop that ends or hangs is noticed, told, begun anew, and only if that fails, unhealthy."""
+"""The watchdog: a poll loop that ends or hangs is noticed, told, restarted, and only if that fails, unhealthy."""
 
 import asyncio
 import os
@@ -15,34 +15,46 @@ from structlog.testing import capture_logs
 from inkit_exporter.api.client import open_session
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, Settings
 from inkit_exporter.polling.accounts import Accounts
-from inkit_exporter.polling.poller import AccountState, Poller
+from inkit_exporter.polling.poller import Poller
+from inkit_exporter.state import AccountState, States
 
 NAMES = ("fails", "works")
 
 
+class Watched:
+    """Two accounts that poll fast, watched closely."""
+
+    def __init__(self, accounts: Accounts, states: States) -> None:
+        self.accounts = accounts
+        self.states = states
+
+    @property
+    def healthy(self) -> bool:
+        return self.accounts.healthy
+
+    def state(self, name: str = "fails") -> AccountState:
+        return self.states[name]
+
+
 @asynccontextmanager
-async def watched(api: Api) -> AsyncIterator[Accounts]:
-    """Two accounts that poll fast, watched closely; a poll hangs when it shows no life for 0.3 s."""
+async def watched(api: Api) -> AsyncIterator[Watched]:
+    """A poll hangs when it shows no life for 0.3 s."""
     settings = Settings(
         accounts=tuple(AccountSettings(name=name, api_token_env="T", base_url=api.base_url) for name in NAMES),
         poll=PollSettings(interval=Seconds(0.05), stale_after=Seconds(0.2), max_batches=10),
         api=ApiSettings(requests_per_minute=10_000),
     )
+    states = States()
     async with open_session() as session:
-        accounts = Accounts(session, {"T": TOKEN}, grace=0.1)
+        accounts = Accounts(session, {"T": TOKEN}, states, grace=0.1)
         accounts.apply(settings, NAMES)
-        accounts.start()
-        watchdog = asyncio.create_task(accounts.watch(every=0.02))
+        running = asyncio.create_task(accounts.run(watch_every=0.02))
         try:
-            yield accounts
-            assert not watchdog.done()
+            yield Watched(accounts, states)
+            assert not running.done()
         finally:
-            watchdog.cancel()
-            await accounts.stop()
-
-
-def state(accounts: Accounts, name: str = "fails") -> AccountState:
-    return next(poller.state for poller in accounts.pollers if poller.state.account == name)
+            running.cancel()
+            await asyncio.wait([running])
 
 
 def loops(name: str = "fails") -> list[asyncio.Task[object]]:
@@ -60,22 +72,22 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def polled_again(accounts: Accounts, name: str = "fails") -> None:
-    before = state(accounts, name).polled_at
-    await until(lambda: state(accounts, name).polled_at != before)
+async def polled_again(accounts: Watched, name: str = "fails") -> None:
+    before = accounts.state(name).polled_at
+    await until(lambda: accounts.state(name).polled_at != before)
 
 
-async def test_a_loop_that_ends_is_begun_anew_with_all_that_was_known(api: Api) -> None:
+async def test_a_loop_that_ends_is_restarted_with_all_that_was_known(api: Api) -> None:
     api.batches = [batch("fb_1")]
     async with watched(api) as accounts:
-        await until(lambda: state(accounts).up)
-        snapshot = state(accounts).snapshot
+        await until(lambda: accounts.state().up)
+        snapshot = accounts.state().snapshot
         with capture_logs() as logs:
             (loop,) = loops()
             loop.cancel()
             await until(lambda: loops() and loops() != [loop])
-        assert told(logs) == [("the poll loop has ended, beginning it anew", "fails", "error")]
-        assert state(accounts).snapshot is snapshot
+        assert told(logs) == [("the poll loop has ended, restarting it", "fails", "error")]
+        assert accounts.state().snapshot is snapshot
         await polled_again(accounts)
         assert accounts.healthy
         assert len(loops()) == 1
@@ -87,12 +99,12 @@ async def test_a_loop_that_ends_again_and_again_is_unhealthy_until_it_polls(
     run = Poller.run
 
     async def end(self: Poller, first_after: float) -> None:
-        if self.state.account == "fails":
+        if asyncio.current_task() in loops("fails"):
             raise ZeroDivisionError
         await run(self, first_after)
 
     async with watched(api) as accounts:
-        await until(lambda: state(accounts).up)
+        await until(lambda: accounts.state().up)
         monkeypatch.setattr(Poller, "run", end)
         with capture_logs() as logs:
             loops()[0].cancel()
@@ -105,13 +117,13 @@ async def test_a_loop_that_ends_again_and_again_is_unhealthy_until_it_polls(
         assert len(loops()) == len(loops("works")) == 1
 
 
-async def test_a_loop_that_hangs_is_ended_and_begun_anew(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_loop_that_hangs_is_ended_and_restarted(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     poll = Poller.poll
     hanging: list[Poller] = []
     ended: list[Poller] = []
 
     async def hang(self: Poller) -> bool:
-        if self.state.account == "works" or len(hanging) == 1:
+        if asyncio.current_task() in loops("works") or len(hanging) == 1:
             return await poll(self)
         hanging.append(self)
         try:
@@ -121,16 +133,16 @@ async def test_a_loop_that_hangs_is_ended_and_begun_anew(api: Api, monkeypatch: 
         raise AssertionError
 
     async with watched(api) as accounts:
-        await until(lambda: state(accounts).up)
+        await until(lambda: accounts.state().up)
         monkeypatch.setattr(Poller, "poll", hang)
         with capture_logs() as logs:
             await until(lambda: hanging)
             await until(lambda: ended)
-        assert told(logs) == [("the poll loop hangs, beginning it anew", "fails", "error")]
+        assert told(logs) == [("the poll loop hangs, restarting it", "fails", "error")]
         await polled_again(accounts)
         assert accounts.healthy
         assert len(loops()) == 1
-        assert hanging[0] not in accounts.pollers
+        assert hanging == ended
 
 
 async def test_a_loop_that_hangs_again_is_unhealthy(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +151,7 @@ async def test_a_loop_that_hangs_again_is_unhealthy(api: Api, monkeypatch: pytes
         raise AssertionError
 
     async with watched(api) as accounts:
-        await until(lambda: state(accounts).up)
+        await until(lambda: accounts.state().up)
         monkeypatch.setattr(Poller, "poll", hang)
         await until(lambda: not accounts.healthy)
         assert len(loops()) == 1
@@ -158,7 +170,7 @@ async def test_whatever_the_api_does_no_loop_is_taken_for_hung(api: Api, fault: 
     api.fault = answer
     with capture_logs() as logs:
         async with watched(api) as accounts:
-            await until(lambda: state(accounts).up is False)
+            await until(lambda: accounts.state().up is False)
             before = loops()
             await asyncio.sleep(0.8)  # more than twice what would be taken for hung
             assert loops() == before
@@ -169,7 +181,7 @@ async def test_whatever_the_api_does_no_loop_is_taken_for_hung(api: Api, fault: 
 async def test_stopping_leaves_no_task_behind(api: Api) -> None:
     before = asyncio.all_tasks()
     async with watched(api) as accounts:
-        await until(lambda: all(state(accounts, name).up for name in NAMES))
+        await until(lambda: all(accounts.state(name).up for name in NAMES))
     await until(lambda: asyncio.all_tasks() <= before)
 
 
@@ -177,17 +189,19 @@ BREAKS_EVERY_LOOP = """
 from inkit_exporter.polling.accounts import Accounts
 from inkit_exporter.polling.poller import Poller
 
+polled = set()
+
 async def run(self, first_after):
-    if self.state.up is None:
-        await self.poll()
+    if not polled:
+        polled.add(await self.poll())
     raise ZeroDivisionError
 
 Poller.run = run
-Accounts.watch.__defaults__ = (0.1,)
+Accounts.run.__defaults__ = (0.1,)
 """
 
 
-async def test_a_loop_that_can_not_be_begun_anew_turns_healthy_red_and_leaves_the_metrics(
+async def test_a_loop_that_can_not_be_restarted_turns_healthy_red_and_leaves_the_metrics(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(BREAKS_EVERY_LOOP)
@@ -199,4 +213,4 @@ async def test_a_loop_that_can_not_be_begun_anew_turns_healthy_red_and_leaves_th
             await asyncio.sleep(0.05)
     assert health == (503, "not healthy: a poll loop has ended\n")
     assert documents(await running.samples()) == {("inkit_storage", "completed"): 1}
-    assert any("beginning it anew" in line and "ZeroDivisionError" in line for line in running.log)
+    assert any("restarting it" in line and "ZeroDivisionError" in line for line in running.log)

@@ -1,4 +1,4 @@
-"""The account's budget by a clock of our own, and the times that the API names."""
+"""The account's limiter by a clock of our own, and the times that the API names."""
 
 import tracemalloc
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inkit_exporter.api.errors import parse_retry_after
-from inkit_exporter.api.rate_limit import MAX_PAUSE_SECONDS, Budget
+from inkit_exporter.api.rate_limit import MAX_PAUSE_SECONDS, RateLimiter
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -27,61 +27,61 @@ def test_in_no_minute_more_requests_go_than_allowed_and_none_waits_longer_than_i
     allowed: int, pauses: list[float]
 ) -> None:
     clock = Clock()
-    budget = Budget(allowed, clock)
+    limiter = RateLimiter(allowed, clock)
     sent: list[float] = []
     for pause in pauses:
         clock.now += pause
-        assert budget.spent() == min(allowed, sum(when > clock.now - 60 for when in sent))
-        if (delay := budget.delay()) > 0:
+        assert len(limiter.sent_at) == min(allowed, sum(when > clock.now - 60 for when in sent))
+        if (delay := limiter.delay()) > 0:
             # The request that is in the way left less than a minute ago.
             assert delay == pytest.approx(sent[-allowed] + 60 - clock.now)
             clock.now += delay
-        budget.spend()
+        limiter.count_request()
         sent.append(clock.now)
-        assert budget.spent() == min(allowed, sum(when > clock.now - 60 for when in sent))
+        assert len(limiter.sent_at) == min(allowed, sum(when > clock.now - 60 for when in sent))
     for i, first in enumerate(sent):
         assert sum(first <= later < first + 59.999 for later in sent[i:]) <= allowed
 
 
 def test_a_pause_holds_everything_back_until_its_end_and_no_longer_than_an_hour() -> None:
     clock = Clock()
-    budget = Budget(10, clock)
-    budget.pause(30)
-    budget.pause(10)
-    assert budget.delay() == 30
+    limiter = RateLimiter(10, clock)
+    limiter.pause(30)
+    limiter.pause(10)
+    assert limiter.delay() == 30
     clock.now += 30
-    assert budget.delay() == 0
-    budget.pause(1e12)
-    assert budget.delay() == MAX_PAUSE_SECONDS
+    assert limiter.delay() == 0
+    limiter.pause(1e12)
+    assert limiter.delay() == MAX_PAUSE_SECONDS
 
 
 def test_a_large_allowance_that_is_never_used_up_takes_no_memory() -> None:
     clock = Clock()
-    budget = Budget(10**6, clock)
+    limiter = RateLimiter(10**6, clock)
     tracemalloc.start()
     for _ in range(10_000):
         clock.now += 1
-        budget.spend()
+        limiter.count_request()
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert budget.spent() == 60
+    assert len(limiter.sent_at) == 60
     assert held < 10_000
 
 
 def test_a_request_counts_for_a_minute() -> None:
     clock = Clock()
-    budget = Budget(10, clock)
-    budget.spend()
+    limiter = RateLimiter(10, clock)
+    limiter.count_request()
     clock.now += 59
-    assert budget.spent() == 1
+    assert len(limiter.sent_at) == 1
     clock.now += 1
-    assert budget.spent() == 0
+    assert len(limiter.sent_at) == 0
 
 
 def test_a_machine_that_has_only_just_started_may_ask_at_once() -> None:
     clock = Clock()
     clock.now = 0.0
-    assert Budget(10, clock).delay() == 0
+    assert RateLimiter(10, clock).delay() == 0
 
 
 @pytest.mark.parametrize(
@@ -117,16 +117,16 @@ def test_any_retry_after_is_read_without_an_error(value: str) -> None:
 
 def test_another_allowance_takes_in_what_was_sent_before() -> None:
     clock = Clock()
-    budget = Budget(2, clock)
-    budget.spend()
+    limiter = RateLimiter(2, clock)
+    limiter.count_request()
     clock.now += 10
-    budget.spend()
-    assert budget.delay() == 50
-    budget.allow(3)
-    assert (budget.requests_per_minute, budget.spent()) == (3, 2)
-    assert budget.delay() <= 0
-    budget.spend()
-    assert budget.delay() == 50
-    budget.allow(1)
-    assert (budget.requests_per_minute, budget.spent()) == (1, 1)
-    assert budget.delay() == 60
+    limiter.count_request()
+    assert limiter.delay() == 50
+    limiter.set_limit(3)
+    assert (limiter.requests_per_minute, len(limiter.sent_at)) == (3, 2)
+    assert limiter.delay() <= 0
+    limiter.count_request()
+    assert limiter.delay() == 50
+    limiter.set_limit(1)
+    assert (limiter.requests_per_minute, len(limiter.sent_at)) == (1, 1)
+    assert limiter.delay() == 60

@@ -18,15 +18,13 @@ from faulty import page as listed
 from structlog.testing import capture_logs
 
 from inkit_exporter import __version__
-from inkit_exporter.api.batches import AccountLabels
+from inkit_exporter.api.batches import Page
 from inkit_exporter.api.client import DEFAULT_PAGE_SIZE, Client, open_session
 from inkit_exporter.api.errors import (
     ApiError,
     AuthError,
     BadResponse,
     ConnectionFailed,
-    Forbidden,
-    NotFound,
     QueryRefused,
     RateLimited,
     RequestTimeout,
@@ -34,7 +32,8 @@ from inkit_exporter.api.errors import (
     TransientError,
     check_status,
 )
-from inkit_exporter.api.rate_limit import Budget
+from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.rate_limit import RateLimiter
 from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, Filters, Seconds
 from inkit_exporter.errors import ConfigError
 
@@ -54,8 +53,8 @@ RECORD = json.dumps(BATCH).encode()
         (399, BadResponse, "a redirect, which is not followed; check base_url"),
         (400, BadResponse, "which its documentation does not lead to expect"),
         (401, AuthError, "check the account's token"),
-        (403, Forbidden, "the key's role lacks the permission"),
-        (404, NotFound, "check base_url"),
+        (403, AuthError, "the key's role lacks the permission"),
+        (404, BadResponse, "check base_url"),
         (422, QueryRefused, "check the account's filters"),
         (429, RateLimited, "over its rate limit"),
         (499, BadResponse, "which its documentation does not lead to expect"),
@@ -81,16 +80,17 @@ def test_a_time_to_come_back_may_be_a_date_or_missing() -> None:
         assert raised.value.retry_after is None
 
 
-class Meter:
+class Reports:
+    """What a client reports of its requests."""
+
     def __init__(self) -> None:
         self.requests: list[tuple[str, float]] = []
         self.waits: list[float] = []
 
-    def request(self, code: str, seconds: float) -> None:
+    def __call__(self, code: str, seconds: float, waited: float) -> None:
         self.requests.append((code, seconds))
-
-    def throttled(self, seconds: float) -> None:
-        self.waits.append(seconds)
+        if waited:
+            self.waits.append(waited)
 
     @property
     def codes(self) -> list[str]:
@@ -119,27 +119,34 @@ async def client_of(
     page_size: int = 100,
     patience: float = 10.0,
     token: Callable[[], str] = lambda: TOKEN,
-    budget: Budget | None = None,
+    rate_limiter: RateLimiter | None = None,
     seconds: float = 5.0,
     max_attempts: int = 1,
     max_response_size: int = 100_000,
-) -> AsyncIterator[tuple[Client, Meter]]:
-    meter = Meter()
+) -> AsyncIterator[tuple[Client, Reports]]:
+    reports = Reports()
     async with open_session() as session:
         client = Client(
             AccountSettings(name="a", base_url=base_url, filters=filters or Filters()),
             ApiSettings(
                 timeout=Seconds(seconds), max_attempts=max_attempts, max_response_size=Bytes(max_response_size)
             ),
+            reports,
             page_size=page_size,
             patience=patience,
             token=token,
             session=session,
-            meter=meter,
-            budget=budget or Budget(1000),
+            rate_limiter=rate_limiter or RateLimiter(1000),
             labels=AccountLabels(),
         )
-        yield client, meter
+        yield client, reports
+
+
+async def whole(client: Client, number: int) -> Page:
+    """A page of which all parts are put together."""
+    parts = list(await client.page(number))
+    batches = [one for part in parts for one in part.batches]
+    return Page(batches, parts[-1].pagination, invalid=sum(part.invalid for part in parts))
 
 
 def then(*answers: web.Response | None) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
@@ -159,8 +166,8 @@ async def test_a_page_is_asked_for_newest_first_with_filters_token_and_who_asks(
     api.batches = [batch(f"fb_{i}", age=i) for i in range(5)]
     filters = Filters(search="batch", destination_name="inkit_storage")
     with capture_logs() as logs:
-        async with client_of(api.base_url + "//", filters=filters, page_size=2) as (client, meter):
-            page = await client.page(2)
+        async with client_of(api.base_url + "//", filters=filters, page_size=2) as (client, reports):
+            page = await whole(client, 2)
     assert [one.id for one in page.batches] == ["fb_2", "fb_3"]
     assert (page.pagination.next_page, page.pagination.total_count, page.invalid) == (3, 5, 0)
     (request,) = api.requests
@@ -175,12 +182,12 @@ async def test_a_page_is_asked_for_newest_first_with_filters_token_and_who_asks(
     assert request.headers["User-Agent"] == f"inkit-exporter/{__version__}"
     assert request.headers["Accept"] == "application/json"
     assert request.headers["Accept-Encoding"] == "identity"
-    assert meter.codes == ["200"]
-    assert 0 < meter.requests[0][1] < 5
-    assert (client.requests, client.budget.spent()) == (1, 1)
-    assert not meter.waits
+    assert reports.codes == ["200"]
+    assert 0 < reports.requests[0][1] < 5
+    assert client.requests == 1
+    assert not reports.waits
     (told,) = logs
-    assert told.pop("seconds") == round(meter.requests[0][1], 3)
+    assert told.pop("seconds") == round(reports.requests[0][1], 3)
     assert told == {
         "log_level": "debug",
         "event": "request",
@@ -191,23 +198,11 @@ async def test_a_page_is_asked_for_newest_first_with_filters_token_and_who_asks(
     }
 
 
-@pytest.mark.parametrize("strange", ["fb_1", "../batch", "a/b", "a?page=1", "a%2Fb", "é b"])
-async def test_one_batch_is_asked_for_by_its_id_whatever_it_is_made_of(api: Api, strange: str) -> None:
-    api.batches = [batch("fb_0"), batch(strange, status="In Progress")]
+async def test_what_is_no_page_is_a_bad_response_that_says_where(api: Api) -> None:
+    api.fault = then(web.Response(body=b'{"items": []}'))
     async with client_of(api.base_url) as (client, _):
-        one = await client.batch(strange)
-        assert one is not None and (one.id, one.status) == (strange, "in_progress")
-        assert await client.batch("fb_2") is None
-
-
-async def test_what_is_no_batch_is_a_bad_response_that_says_where(api: Api) -> None:
-    api.batches = [batch("fb_1", created_at="yesterday")]
-    async with client_of(api.base_url) as (client, _):
-        with pytest.raises(BadResponse, match=r"is not a batch: .*created_at"):
-            await client.batch("fb_1")
-        api.fault = then(web.Response(body=b'{"items": []}'))
         with pytest.raises(BadResponse, match=r"^page 3 is not a list of batches: .*metadata"):
-            await client.page(3)
+            await whole(client, 3)
 
 
 async def test_records_that_can_not_be_read_are_skipped_counted_and_told_once(api: Api) -> None:
@@ -215,34 +210,36 @@ async def test_records_that_can_not_be_read_are_skipped_counted_and_told_once(ap
     with capture_logs() as logs:
         async with client_of(api.base_url) as (client, _):
             for _ in range(2):
-                page = await client.page(1)
+                page = await whole(client, 1)
                 assert ([one.id for one in page.batches], page.invalid) == (["fb_0", "fb_2"], 1)
-    told = [entry for entry in logs if entry["event"].startswith("skipped a malformed batch")]
+    told = [entry for entry in logs if entry["event"].startswith("skipped malformed batches")]
     assert [(entry["log_level"], entry["account"]) for entry in told] == [("warning", "a"), ("debug", "a")]
-    assert (told[0]["page"], told[0]["record"]) == (1, 2)
-    assert "total" in told[0]["error"]
+    assert (told[0]["page"], told[0]["batches"]) == (1, 1)
+    assert told[0]["error"].startswith("record 2: ") and "total" in told[0]["error"]
 
 
 async def test_ten_records_none_of_which_can_be_read_are_those_of_another_api(api: Api) -> None:
     api.batches = [batch(f"fb_{i}", age=i, total="1") for i in range(9)]
     async with client_of(api.base_url) as (client, _):
-        assert (await client.page(1)).invalid == 9
+        assert (await whole(client, 1)).invalid == 9
         api.batches = [batch("fb_9", total="1"), *api.batches]
-        with pytest.raises(BadResponse, match=r"^page 1 has 10 records and none can be read"):
-            await client.page(1)
+        with pytest.raises(
+            BadResponse, match=r"^page 1 is not a list of batches: it has 10 records and none can be read"
+        ):
+            await whole(client, 1)
         api.batches = [batch("fb_10"), *api.batches]
-        assert (await client.page(1)).invalid == 10
+        assert (await whole(client, 1)).invalid == 10
 
 
 async def test_a_large_page_is_read_as_well(api: Api) -> None:
     api.batches = [batch(f"fb_{i}", age=i, remark="x" * 100_000) for i in range(30)]
     api.batches[7]["total"] = "many"
     async with client_of(api.base_url, max_response_size=10**7) as (client, _):
-        page = await client.page(1)
+        page = await whole(client, 1)
         assert [one.id for one in page.batches] == [f"fb_{i}" for i in range(30) if i != 7]
         assert page.invalid == 1
         api.fault = then(web.Response(body=ONE.replace(RECORD, b", ".join([RECORD] * 20_000))))
-        assert len((await client.page(1)).batches) == 20_000, "5 MB"
+        assert len((await whole(client, 1)).batches) == 20_000, "5 MB"
 
 
 @pytest.mark.parametrize("flood", [b"0," * 200_000, b"0," * 2_000_000, b"0," * 500_000 + b'"' + b"x" * 2**20 + b'",'])
@@ -250,17 +247,17 @@ async def test_a_flood_of_tiny_values_is_refused_before_it_is_unfolded(api: Api,
     api.fault = then(web.Response(body=ONE.replace(RECORD, flood + RECORD)))
     async with asyncio.timeout(30), client_of(api.base_url, max_response_size=10**7) as (client, _):
         with pytest.raises(BadResponse, match="page 1 is not a list of batches: its values are too many"):
-            await client.page(1)
+            await whole(client, 1)
 
 
 async def test_a_page_size_that_the_api_refuses_gives_way_to_its_default_for_good(api: Api) -> None:
     api.batches = [batch(f"fb_{i}", age=i) for i in range(60)]
     with capture_logs() as logs:
-        async with client_of(api.base_url, page_size=101) as (client, meter):
-            assert len((await client.page(1)).batches) == DEFAULT_PAGE_SIZE
-            assert [one.id for one in (await client.page(3)).batches] == [f"fb_{i}" for i in range(50, 60)]
+        async with client_of(api.base_url, page_size=101) as (client, reports):
+            assert len((await whole(client, 1)).batches) == DEFAULT_PAGE_SIZE
+            assert [one.id for one in (await whole(client, 3)).batches] == [f"fb_{i}" for i in range(50, 60)]
             assert client.page_size == DEFAULT_PAGE_SIZE
-    assert meter.codes == ["422", "200", "200"]
+    assert reports.codes == ["422", "200", "200"]
     assert [entry for entry in logs if entry["log_level"] != "debug"] == [
         {
             "log_level": "warning",
@@ -274,17 +271,17 @@ async def test_a_page_size_that_the_api_refuses_gives_way_to_its_default_for_goo
 
 async def test_a_query_that_is_refused_for_another_reason_than_its_size_stays_refused(api: Api) -> None:
     api.fault = then(web.Response(status=422))
-    async with client_of(api.base_url) as (client, meter):
+    async with client_of(api.base_url) as (client, reports):
         with pytest.raises(QueryRefused):
-            await client.page(1)
-        assert (len(meter.codes), client.page_size) == (2, 100)
+            await whole(client, 1)
+        assert (len(reports.codes), client.page_size) == (2, 100)
         with pytest.raises(QueryRefused):
-            await client.page(2)
-        assert len(meter.codes) == 3
-    async with client_of(api.base_url, page_size=DEFAULT_PAGE_SIZE) as (client, meter):
+            await whole(client, 2)
+        assert len(reports.codes) == 3
+    async with client_of(api.base_url, page_size=DEFAULT_PAGE_SIZE) as (client, reports):
         with pytest.raises(QueryRefused):
-            await client.page(1)
-        assert len(meter.codes) == 1
+            await whole(client, 1)
+        assert len(reports.codes) == 1
 
 
 async def test_every_fault_is_told_by_its_kind_and_none_tells_the_token() -> None:
@@ -294,13 +291,13 @@ async def test_every_fault_is_told_by_its_kind_and_none_tells_the_token() -> Non
     async def ask(name: str, port: int) -> None:
         token = accounts[name].token
         url = f"http://127.0.0.1:{port}/{name}/v1"
-        async with client_of(url, token=lambda: token, seconds=0.5) as (client, meter):
+        async with client_of(url, token=lambda: token, seconds=0.5) as (client, reports):
             with pytest.raises(ApiError) as raised:
-                await client.page(1)
+                await whole(client, 1)
             assert raised.value.reason == FAULTS[name][0], name
             assert token not in str(raised.value), name
             assert str(raised.value) and "None" not in str(raised.value), name
-            (code,) = set(meter.codes)
+            (code,) = set(reports.codes)
             assert code.isdigit() or code == raised.value.reason, name
 
     visits = []
@@ -324,13 +321,13 @@ async def test_a_request_that_is_given_up_is_counted_as_such(api: Api) -> None:
         raise AssertionError
 
     api.fault = hang
-    async with client_of(api.base_url) as (client, meter):
-        task = asyncio.create_task(client.page(1))
+    async with client_of(api.base_url) as (client, reports):
+        task = asyncio.create_task(whole(client, 1))
         await started.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert meter.codes == ["cancelled"]
+        assert reports.codes == ["cancelled"]
 
 
 async def chunked(request: web.Request, _handler: Handler) -> web.StreamResponse:
@@ -344,115 +341,117 @@ async def chunked(request: web.Request, _handler: Handler) -> web.StreamResponse
 async def test_an_answer_may_be_as_large_as_configured_and_no_larger_whether_it_tells_its_size_or_not(api: Api) -> None:
     for api.fault in (then(web.Response(body=ONE)), chunked):
         async with client_of(api.base_url, max_response_size=len(ONE)) as (client, _):
-            assert len((await client.page(1)).batches) == 1
+            assert len((await whole(client, 1)).batches) == 1
         limit = len(ONE) - 1
-        async with client_of(api.base_url, max_response_size=limit) as (client, meter):
+        async with client_of(api.base_url, max_response_size=limit) as (client, reports):
             with pytest.raises(BadResponse, match=rf"larger than max_response_size \({limit} bytes\)"):
-                await client.page(1)
-        assert meter.codes == ["200"]
+                await whole(client, 1)
+        assert reports.codes == ["200"]
 
 
 async def test_where_nobody_listens_the_system_says_why() -> None:
-    async with client_of("http://127.0.0.1:1/v1") as (client, meter):
+    async with client_of("http://127.0.0.1:1/v1") as (client, reports):
         with pytest.raises(ConnectionFailed, match=r"^ClientConnectorError: .*Connect call failed"):
-            await client.page(1)
-    assert (meter.codes, client.requests) == (["connection"], 1)
+            await whole(client, 1)
+    assert (reports.codes, client.requests) == (["connection"], 1)
 
 
 async def test_silence_is_given_up_after_the_timeout(api: Api) -> None:
     api.fault = hang
-    async with asyncio.timeout(30), client_of(api.base_url, seconds=0.2) as (client, meter):
+    async with asyncio.timeout(30), client_of(api.base_url, seconds=0.2) as (client, reports):
         with pytest.raises(RequestTimeout, match=r"no whole answer within 0\.2s"):
-            await client.page(1)
-    assert meter.codes == ["timeout"]
-    assert 0.19 < meter.requests[0][1] < 10
+            await whole(client, 1)
+    assert reports.codes == ["timeout"]
+    assert 0.19 < reports.requests[0][1] < 10
 
 
 async def test_what_may_pass_is_tried_again_after_a_moment_and_up_to_max_attempts(api: Api) -> None:
     api.fault = then(web.Response(status=503), web.Response(status=429), None)
-    async with client_of(api.base_url, max_attempts=3) as (client, meter):
+    async with client_of(api.base_url, max_attempts=3) as (client, reports):
         started = time.monotonic()
-        await client.page(1)
+        await whole(client, 1)
         waited = time.monotonic() - started
-    assert meter.codes == ["503", "429", "200"]
+    assert reports.codes == ["503", "429", "200"]
     assert 0.75 <= waited < 10, "0.25 s and 0.5 s, each with up to 0.5 s of jitter"
-    assert not meter.waits
+    assert not reports.waits
     api.fault = then(web.Response(status=503))
-    async with asyncio.timeout(30), client_of(api.base_url, max_attempts=2) as (client, meter):
+    async with asyncio.timeout(30), client_of(api.base_url, max_attempts=2) as (client, reports):
         with pytest.raises(ServerError):
-            await client.page(1)
-    assert meter.codes == ["503", "503"]
+            await whole(client, 1)
+    assert reports.codes == ["503", "503"]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 302])
 async def test_what_does_not_pass_is_not_tried_again(api: Api, status: int) -> None:
     api.fault = then(web.Response(status=status))
-    async with client_of(api.base_url, max_attempts=4) as (client, meter):
+    async with client_of(api.base_url, max_attempts=4) as (client, reports):
         with pytest.raises(ApiError):
-            await client.page(1)
-    assert meter.codes == [str(status)]
+            await whole(client, 1)
+    assert reports.codes == [str(status)]
 
 
 async def test_the_time_that_the_api_names_is_waited_for_by_all_that_the_account_asks(api: Api) -> None:
     api.fault = then(web.Response(status=429, headers={"Retry-After": "1"}), None)
-    async with client_of(api.base_url, max_attempts=2, patience=1.0) as (client, meter):
+    limiter = RateLimiter(1000)
+    async with client_of(api.base_url, rate_limiter=limiter, max_attempts=2, patience=1.0) as (client, reports):
         started = time.monotonic()
-        first = asyncio.create_task(client.page(1))
-        while not meter.codes:
+        asked = asyncio.create_task(whole(client, 1))
+        while not reports.codes:
             await asyncio.sleep(0.01)
-        assert 0.5 < client.budget.delay() <= 1
-        await client.page(1)
-        await first
+        assert 0.5 < limiter.delay() <= 1
+        await asked
         assert time.monotonic() - started >= 1
-    assert meter.codes == ["429", "200", "200"]
-    assert len(meter.waits) == 2
-    assert all(0.5 < wait < 10 for wait in meter.waits)
+    assert reports.codes == ["429", "200"]
+    (wait,) = reports.waits
+    assert 0.5 < wait < 10
 
 
 async def test_a_time_longer_than_the_patience_fails_at_once_and_still_counts(api: Api) -> None:
     for when in ("40", format_datetime(datetime.now(UTC) + timedelta(seconds=41), usegmt=True)):
         api.fault = then(web.Response(status=503, headers={"Retry-After": when}))
-        async with asyncio.timeout(30), client_of(api.base_url, max_attempts=4, patience=38.0) as (client, meter):
+        limiter = RateLimiter(1000)
+        patient = client_of(api.base_url, rate_limiter=limiter, max_attempts=4, patience=38.0)
+        async with asyncio.timeout(30), patient as (client, reports):
             with pytest.raises(ServerError) as raised:
-                await client.page(1)
+                await whole(client, 1)
             assert raised.value.retry_after == pytest.approx(40, abs=1)
-            assert meter.codes == ["503"]
-            assert client.budget.delay() == pytest.approx(40, abs=1.5)
+            assert reports.codes == ["503"]
+            assert limiter.delay() == pytest.approx(40, abs=1.5)
 
 
 async def test_the_budget_is_waited_for_and_the_wait_is_told(api: Api) -> None:
-    budget = Budget(1000)
-    async with client_of(api.base_url, budget=budget) as (client, meter):
+    limiter = RateLimiter(1000)
+    async with client_of(api.base_url, rate_limiter=limiter) as (client, reports):
         started = time.monotonic()
-        budget.pause(0.3)
-        await client.page(1)
+        limiter.pause(0.3)
+        await whole(client, 1)
         assert 0.3 <= time.monotonic() - started < 10
-        (wait,) = meter.waits
+        (wait,) = reports.waits
         assert 0.25 < wait < 10
-        await client.page(1)
-        assert len(meter.waits) == 1
+        await whole(client, 1)
+        assert len(reports.waits) == 1
 
 
 async def test_a_token_that_is_exchanged_is_read_again_once_it_is_refused(api: Api) -> None:
     keys = Keys("old", TOKEN)
-    async with client_of(api.base_url, token=keys) as (client, meter):
-        await client.page(1)
-        await client.page(1)
-    assert meter.codes == ["401", "200", "200"]
+    async with client_of(api.base_url, token=keys) as (client, reports):
+        await whole(client, 1)
+        await whole(client, 1)
+    assert reports.codes == ["401", "200", "200"]
     assert keys.read == 2
 
 
 async def test_a_token_that_stays_refused_fails_without_another_request(api: Api) -> None:
     keys = Keys("old")
-    async with client_of(api.base_url, token=keys) as (client, meter):
+    async with client_of(api.base_url, token=keys) as (client, reports):
         with pytest.raises(AuthError, match="check the account's token"):
-            await client.page(1)
-    assert meter.codes == ["401"]
+            await whole(client, 1)
+    assert reports.codes == ["401"]
     keys = Keys("old", "as bad")
-    async with client_of(api.base_url, token=keys) as (client, meter):
+    async with client_of(api.base_url, token=keys) as (client, reports):
         with pytest.raises(AuthError, match="check the account's token"):
-            await client.page(1)
-    assert meter.codes == ["401", "401"]
+            await whole(client, 1)
+    assert reports.codes == ["401", "401"]
 
 
 async def test_without_a_token_nothing_is_sent_until_there_is_one(api: Api) -> None:
@@ -463,10 +462,10 @@ async def test_without_a_token_nothing_is_sent_until_there_is_one(api: Api) -> N
         with pytest.raises(AuthError, match="there is no token any more"):
             client.refresh_token()
         with pytest.raises(AuthError, match="there is no token any more"):
-            await client.page(1)
+            await whole(client, 1)
         assert not api.requests
         keys.tokens.append(TOKEN)
-        await client.page(1)
+        await whole(client, 1)
 
 
 async def test_a_kept_connection_that_is_found_closed_counts_as_the_request_it_was() -> None:
@@ -477,17 +476,18 @@ async def test_a_kept_connection_that_is_found_closed_counts_as_the_request_it_w
 
     async with listening(one_answer_each) as port:
         url = f"http://127.0.0.1:{port}/v1"
-        async with client_of(url, budget=Budget(3)) as (client, meter):
-            await client.page(1)
-            await client.page(1)
-            assert meter.codes == ["200", "connection", "200"]
-            assert (client.requests, client.budget.spent()) == (3, 3)
-            assert all(0 < seconds < 5 for _, seconds in meter.requests)
-        async with client_of(url, budget=Budget(2)) as (client, meter):
-            await client.page(1)
+        limiter = RateLimiter(3)
+        async with client_of(url, rate_limiter=limiter) as (client, reports):
+            await whole(client, 1)
+            await whole(client, 1)
+            assert reports.codes == ["200", "connection", "200"]
+            assert (client.requests, len(limiter.sent_at)) == (3, 3)
+            assert all(0 < seconds < 5 for _, seconds in reports.requests)
+        async with client_of(url, rate_limiter=RateLimiter(2)) as (client, reports):
+            await whole(client, 1)
             with pytest.raises(ConnectionFailed, match=r"^ServerDisconnectedError$"):
-                await client.page(1)
-            assert meter.codes == ["200", "connection"]
+                await whole(client, 1)
+            assert reports.codes == ["200", "connection"]
             assert client.requests == 2
 
 
@@ -503,8 +503,8 @@ async def test_no_cookie_comes_back_and_no_account_holds_up_another(api: Api) ->
     api.fault = bake
     # By name, as aiohttp keeps no cookies of an address anyway.
     async with client_of(api.base_url.replace("127.0.0.1", "localhost")) as (client, _):
-        await client.page(1)
-        await client.page(1)
+        await whole(client, 1)
+        await whole(client, 1)
     assert cookies == [{}, {}]
 
     everybody = asyncio.Barrier(101)

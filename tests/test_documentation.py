@@ -14,11 +14,12 @@ from prometheus_client import Metric
 
 from inkit_exporter.api.batches import Counts
 from inkit_exporter.cli import make_parser
-from inkit_exporter.config import Settings, Shard
-from inkit_exporter.metrics.families import AccountMetrics, ProcessMetrics
-from inkit_exporter.polling.poller import AccountState
+from inkit_exporter.config import PollSettings, Settings
+from inkit_exporter.metrics.families import AccountMetrics
+from inkit_exporter.metrics.process import ProcessMetrics
+from inkit_exporter.state import AccountState, States
 from inkit_exporter.status import report as status
-from inkit_exporter.window.window import LISTED, Snapshot
+from inkit_exporter.window.snapshot import LISTED, Snapshot
 
 OPERATING = (ROOT / "docs" / "operating.md").read_text()
 REFERENCE = (ROOT / "docs" / "metrics.md").read_text()
@@ -32,8 +33,9 @@ SNAPSHOT = Snapshot(
 
 def exposed() -> dict[str, Metric]:
     """Every family of the exporter's own, by the name it has in the text format."""
-    state = AccountState("a", 1.0, 1.0, up=True, snapshot=SNAPSHOT)
-    registries = AccountMetrics(state, lambda: None, clock=lambda: 0.0).registry, ProcessMetrics(Shard()).registry
+    states = States()
+    states.publish(AccountState(account="a", settings=PollSettings(), up=True, snapshot=SNAPSHOT))
+    registries = AccountMetrics(states, "a", lambda: 0.0).registry, ProcessMetrics(0, 1).registry
     families = [family for registry in registries for family in registry.collect()]
     return {_name(family): family for family in families if family.name.startswith("inkit_")}
 

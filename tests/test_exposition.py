@@ -12,14 +12,14 @@ from msgspec.structs import replace
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
-from prometheus_client.registry import Collector
 
 from inkit_exporter.api.batches import Counts
-from inkit_exporter.config import Shard
+from inkit_exporter.config import PollSettings, Seconds
 from inkit_exporter.metrics.exposition import OPENMETRICS, TEXT, Exposition, Format, Source, negotiate
-from inkit_exporter.metrics.families import AccountMetrics, ProcessMetrics
-from inkit_exporter.polling.poller import AccountState
-from inkit_exporter.window.window import Snapshot
+from inkit_exporter.metrics.families import AccountMetrics
+from inkit_exporter.metrics.process import ProcessMetrics
+from inkit_exporter.state import AccountState, States
+from inkit_exporter.window.snapshot import Snapshot
 
 STALE_AFTER = 5.0
 Sample = tuple[str, frozenset[tuple[str, str]], float]
@@ -30,33 +30,37 @@ class World:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.accounts: dict[str, AccountMetrics] = {}
-        self.changes = 0
-        process = ProcessMetrics(Shard(), clock=self.clock)
-        self.exposition = Exposition(lambda: list(self.accounts.values()), lambda: self.changes, process)
+        self.states = States()
+        process = ProcessMetrics(0, 1, clock=self.clock)
+        self.exposition = Exposition(self.sources, lambda: self.states.changes, process)
 
     def clock(self) -> float:
         return self.now
 
-    def add(self, name: str) -> AccountMetrics:
-        self.accounts[name] = AccountMetrics(AccountState(name, 1.0, STALE_AFTER), self.changed, clock=self.clock)
-        self.changed()
-        return self.accounts[name]
+    def sources(self) -> list[AccountMetrics]:
+        return [AccountMetrics(self.states, state.account, self.clock) for state in self.states]
+
+    def names(self) -> list[str]:
+        return [state.account for state in self.states]
+
+    def add(self, name: str) -> None:
+        settings = PollSettings(interval=Seconds(1), stale_after=Seconds(STALE_AFTER))
+        self.states.publish(AccountState(account=name, settings=settings))
 
     def remove(self, name: str) -> None:
-        self.accounts.pop(name, None)
-        self.changed()
-
-    def changed(self) -> None:
-        self.changes += 1
+        self.states.keep(other for other in self.names() if other != name)
 
     def poll(self, name: str, documents: int) -> None:
         snapshot = Snapshot(
             {("box", "completed"): Counts(documents, documents, 0, 0)}, {"completed": 1}, 1.0, None, truncated=False
         )
-        metrics = self.accounts[name]
-        metrics.poll(None)
-        metrics.show(replace(metrics.state, up=True, snapshot=snapshot, snapshot_at=self.now))
+        state = replace(self.states[name], up=True, snapshot=snapshot, snapshot_at=self.now, next_poll_at=self.now + 60)
+        self.states.publish(replace(state, polls=state.polls + 1))
+
+    def request(self, name: str) -> None:
+        state = self.states[name]
+        requests = state.requests.ended("200", 0.1, 0.0)
+        self.states.amend(replace(state, requests=requests, next_poll_at=min(state.next_poll_at, self.now)))
 
     async def seen(self, form: Format) -> list[Metric]:
         text = await self.exposition.text(form)
@@ -99,38 +103,33 @@ def test_what_is_served_is_what_rendering_everything_afresh_would_give(
                     world.add(name)
                 case "remove":
                     world.remove(name)
-                case "poll" if name in world.accounts:
+                case "poll" if name in world.names():
                     world.poll(name, arguments[1])
-                case "request" if name in world.accounts:
-                    world.accounts[name].request("200", 0.1)
+                case "request" if name in world.names():
+                    world.request(name)
                     world.now += 1  # which a poll under way may take to be seen
                 case "pass":
                     world.now += name
             families = await world.seen(form)
-            afresh = samples(f for metrics in world.accounts.values() for f in metrics.registry.collect())
+            afresh = samples(f for metrics in world.sources() for f in metrics.registry.collect())
             assert samples(families) == afresh
             assert len({family.name for family in families}) == len(families), "a family is in one piece"
 
     asyncio.run(run())
 
 
-async def test_an_account_is_rendered_again_only_when_it_changed() -> None:
+async def test_an_account_is_rendered_again_only_when_it_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     rendered: list[str] = []
+    collect = AccountMetrics.collect
 
-    class Noted(Collector):
-        def __init__(self, name: str) -> None:
-            self.name = name
+    def noted(metrics: AccountMetrics) -> Iterable[Metric]:
+        rendered.append(metrics.account)
+        return collect(metrics)
 
-        def describe(self) -> Iterable[Metric]:
-            return ()
-
-        def collect(self) -> Iterable[Metric]:
-            rendered.append(self.name)
-            return ()
-
+    monkeypatch.setattr(AccountMetrics, "collect", noted)
     for name in ("a", "b"):
-        world.add(name).registry.register(Noted(name))
+        world.add(name)
     await world.exposition.text(TEXT)
     await world.exposition.text(TEXT)
     assert rendered == ["a", "b"]
@@ -142,16 +141,16 @@ async def test_an_account_is_rendered_again_only_when_it_changed() -> None:
 
 async def test_the_requests_of_a_poll_under_way_are_seen_within_a_second_and_with_its_end_at_once() -> None:
     world = World()
-    metrics = world.add("a")
+    world.add("a")
 
     async def requests() -> float:
         return sum(v for n, _, v in samples(await world.seen(TEXT)) if n == "inkit_api_requests_total")
 
     for count in (1, 2, 3):
-        metrics.request("200", 0.1)
+        world.request("a")
         world.now += 1
         assert await requests() == count
-    metrics.request("200", 0.1)
+    world.request("a")
     assert await requests() == 3, "not rendered for every request"
     world.poll("a", 1)
     assert await requests() == 4
@@ -197,5 +196,7 @@ def test_the_first_format_that_both_speak(accept: str, form: Format) -> None:
 
 
 def test_accounts_are_sources() -> None:
-    source: Source = World().add("a")
+    world = World()
+    world.add("a")
+    source: Source = world.sources()[0]
     assert source.version() == source.version()

@@ -19,20 +19,17 @@ from inkit_exporter.api.client import open_session
 from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, PollSettings, Seconds, Settings
 from inkit_exporter.demo import JsonBatch
 from inkit_exporter.polling.accounts import Accounts
+from inkit_exporter.state import States
 
 INTERVAL = 3.0
 TIMEOUT = 1.5
 USUAL = 0.5
 
-# A single batch that can't be had is looked for in the list, unless no request is welcome.
-TOLD_OF_SINGLE = {"401": "auth", "429": "rate_limited", "429-seconds": "rate_limited", "429-nonsense": "rate_limited"}
-TOLD_OF_SINGLE |= {"503-seconds": "server_error"}
-
 Published = Mapping[str, Mapping[tuple[str, str], float]]
 
 
 def before() -> list[JsonBatch]:
-    """Three pages. Each poll reads the first, the second for its two unfinished, and one of the third by its id."""
+    """Three pages. Each poll reads the first, and the other two for their unfinished batches."""
     return [
         batch(f"fb_{i}", age=60 + i, status="In Progress", destinations={"box": (0, 0, 5)})
         if i in (12, 14, 25)
@@ -105,10 +102,9 @@ async def scrape(running: Exporter) -> Scrape:
 
 def matrix() -> Iterator[tuple[Account, str | None]]:
     """Each account with its fault, and what it is told as; None where the poll succeeds all the same."""
-    for place in ("first", "later", "single"):
-        for name, (reason, fault) in (FAULTS if place == "single" else {**FAULTS, **PAGE_FAULTS}).items():
-            told = TOLD_OF_SINGLE.get(name) if place == "single" else reason
-            yield Account(f"{place}-{name}", place, fault), told
+    for place in ("first", "second", "third"):
+        for name, (reason, fault) in {**FAULTS, **PAGE_FAULTS}.items():
+            yield Account(f"{place}-{name}", place, fault), reason
 
 
 def sockets(running: Exporter) -> int:
@@ -195,12 +191,12 @@ async def test_no_fault_leaves_a_task_or_a_connection_in_use_behind() -> None:
             poll=PollSettings(page_size=PAGE_SIZE),
             api=ApiSettings(timeout=Seconds(TIMEOUT), max_attempts=1, max_response_size=Bytes(100_000)),
         )
-        polled = Accounts(session, {"T": TOKEN})
+        polled = Accounts(session, {"T": TOKEN}, States())
         polled.apply(settings, accounts)
-        assert all(await asyncio.gather(*(poller.poll() for poller in polled.pollers)))
+        assert await polled.poll_once()
         for account in accounts.values():
             account.worsen(after(account.batches))
-        await asyncio.gather(*(poller.poll() for poller in polled.pollers))
+        await polled.poll_once()
         assert session.connector is not None
         assert not session.connector._acquired
         ours = [task for task in asyncio.all_tasks() if "listening" not in repr(task.get_coro())]

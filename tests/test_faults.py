@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -373,13 +374,16 @@ async def test_the_token_is_in_no_page_log_or_error(api: Api, exporter: StartExp
     # That the log is free of the token, the fixture asserts after every test.
 
 
-async def test_an_id_that_would_move_the_cursor_or_break_lines_is_spelled_out_in_the_log(
-    api: Api, exporter: StartExporter
+async def test_what_would_move_the_cursor_or_break_lines_is_spelled_out_in_the_log(
+    api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
-    later = batch("red\x1b[31m\u2028\x85\r\n", age=99, status="In Progress")
-    api.batches = [*(batch(f"fb_{age}", age=age) for age in range(1, 9)), later]
-    running = await exporter("--log.level=debug", poll={"page_size": 2})
-    assert r"/batch/red\x1b[31m\u2028\x85\r\n" in await running.wait_for_line("/batch/red")
+    odd = tmp_path / "red\x1b[31m\u2028\x85\r\n"
+    odd.mkdir()
+    path = write_config(odd, api.base_url)
+    running = await exporter(f"--config.file={path}")
+    path.write_text("nonsense")
+    running.process.send_signal(signal.SIGHUP)
+    assert r"/red\x1b[31m" in await running.wait_for_line("not reloaded")
     assert all(line.rstrip("\n").isprintable() for line in running.log)
 
 

@@ -8,22 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inkit_exporter.api.batches import (
-    AT_ONCE_BYTES,
-    DESTINATIONS,
-    LABEL_LIMIT,
-    OTHER,
-    AccountLabels,
-    Batch,
-    Counts,
-    Labels,
-    MalformedBatch,
-    MalformedPage,
-    decode_page,
-    make_batch,
-    snake_case,
-    split_page,
-)
+from inkit_exporter.api.batches import DESTINATIONS, Batch, Counts, Page
+from inkit_exporter.api.labels import LABEL_LIMIT, OTHER, AccountLabels, Labels, snake_case
+from inkit_exporter.api.pages import AT_ONCE_BYTES, MalformedPage, read_page
 
 EXAMPLE = json.loads((Path(__file__).parent / "samples" / "documented_example.json").read_text())
 
@@ -34,15 +21,39 @@ json_values = st.recursive(
 )
 
 
+def read(body: bytes) -> Page:
+    """A page of which all parts are put together."""
+    parts = list(read_page(body, AccountLabels()))
+    return Page(
+        [batch for part in parts for batch in part.batches],
+        parts[-1].pagination,
+        invalid=sum(part.invalid for part in parts),
+        problem="".join(part.problem for part in parts),
+    )
+
+
+def page(*records: str) -> bytes:
+    """A page of these records."""
+    return b'{"items": [%b], "metadata": %b}' % (
+        ",".join(records).encode(),
+        json.dumps(EXAMPLE["metadata"]).encode(),
+    )
+
+
+def record(**changes: object) -> str:
+    return json.dumps(EXAMPLE["items"][0] | changes)
+
+
 def test_the_documented_example() -> None:
-    records, pagination = split_page(json.dumps(EXAMPLE).encode())
+    documented = read(json.dumps(EXAMPLE).encode())
+    pagination = documented.pagination
     assert (pagination.current_page, pagination.next_page, pagination.page_size, pagination.total_count) == (
         1,
         None,
         25,
         2,
     )
-    first = make_batch(records[0], AccountLabels())
+    first, second = documented.batches
     assert first == Batch(
         EXAMPLE["items"][0]["id"],
         "Quarterly statements",
@@ -51,7 +62,19 @@ def test_the_documented_example() -> None:
         {"inkit_storage": Counts(1, 1, 0, 0)},
     )
     assert not first.finished
-    assert make_batch(records[1], AccountLabels()).finished
+    assert second.finished
+
+
+@pytest.mark.parametrize(("records", "destinations", "parts"), [(100, 9, 1), (200, 9, 2), (1000, 0, 1), (5, 1000, 3)])
+def test_a_page_comes_in_parts_by_the_number_of_its_records_and_destinations(
+    records: int, destinations: int, parts: int
+) -> None:
+    counts = {"count": 1, "completed": 1, "failed": 0, "in_progress": 0}
+    used = {f"place {i}": counts for i in range(destinations)}
+    body = page(*[record(id=f"fb_{i}", destinations=used) for i in range(records)])
+    read = list(read_page(body, AccountLabels()))
+    assert [part.more for part in read] == [True] * (parts - 1) + [False]
+    assert [batch.id for part in read for batch in part.batches] == [f"fb_{i}" for i in range(records)]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +120,7 @@ def test_labels_end_at_their_limit_and_texts_at_theirs() -> None:
         *(f"status_{i}" for i in range(LABEL_LIMIT - 1)),
         OTHER,
     ]
-    assert len(labels.admitted) == LABEL_LIMIT + 1
+    assert labels.of("status 0") == "status_0"
     assert Labels(()).of("x" * 64) == "x" * 64
     assert Labels(()).of("x" * 65) == OTHER
 
@@ -129,7 +152,7 @@ def test_a_page_with_anything_anywhere_is_decoded_or_refused(key: str, value: An
     place: Any = page if key in page else page["metadata"] if key == "pagination" else page["metadata"]["pagination"]  # type: ignore[index]
     place[key] = value
     try:
-        split_page(json.dumps(page).encode())
+        read(json.dumps(page).encode())
     except MalformedPage as error:
         assert str(error)
 
@@ -138,17 +161,27 @@ def test_a_page_with_anything_anywhere_is_decoded_or_refused(key: str, value: An
 def test_a_batch_with_anything_anywhere_is_decoded_or_refused(key: str, value: Any) -> None:
     record = EXAMPLE["items"][0] | ({"destinations": {"box": value}} if key == "box" else {key: value})
     try:
-        batch = make_batch(json.dumps(record).encode(), AccountLabels())
-    except MalformedBatch as error:
-        assert str(error)
-    else:
+        batches = read(page(json.dumps(record))).batches
+    except MalformedPage as error:
+        assert "Infinity" in json.dumps(record) or "NaN" in json.dumps(record), str(error)
+        return
+    for batch in batches:
         for counts in batch.destinations.values():
             assert min(counts.count, counts.completed, counts.failed, counts.in_progress) >= 0
         assert len(batch.name) <= 200
 
 
-def record(**changes: object) -> bytes:
-    return json.dumps(EXAMPLE["items"][0] | changes).encode()
+def only(record: str) -> Batch:
+    """The batch of a page with one record."""
+    (batch,) = read(page(record)).batches
+    return batch
+
+
+def problem(record: str) -> str:
+    """What is wrong with the record of a page."""
+    answer = read(page(record))
+    assert (list(answer.batches), answer.invalid) == ([], 1)
+    return answer.problem
 
 
 @pytest.mark.usefixtures("elsewhere")
@@ -156,52 +189,46 @@ def record(**changes: object) -> bytes:
     "text", ["2023-11-07T03:05:52.298042", "2023-11-07T03:05:52.298042Z", "2023-11-07T05:05:52.298042+02:00"]
 )
 def test_a_time_without_a_zone_is_utc(text: str) -> None:
-    assert make_batch(record(created_at=text), AccountLabels()).created_at == 1699326352.298042
+    assert only(record(created_at=text)).created_at == 1699326352.298042
 
 
 def test_a_name_may_be_missing_and_is_cut_where_it_is_long() -> None:
-    assert make_batch(record(name=None), AccountLabels()).name == ""
-    assert make_batch(record(name="x" * 300), AccountLabels()).name == "x" * 200
+    assert only(record(name=None)).name == ""
+    assert only(record(name="x" * 300)).name == "x" * 200
 
 
 def test_a_record_may_be_large_but_not_beyond_all_measure() -> None:
     longest = record(remark="x" * (AT_ONCE_BYTES - len(record(remark=""))))
     assert len(longest) == AT_ONCE_BYTES
-    assert make_batch(longest, AccountLabels()).name == "Quarterly statements"
-    with pytest.raises(MalformedBatch, match=f"^it has more than {AT_ONCE_BYTES} bytes$"):
-        make_batch(longest + b" ", AccountLabels())
+    assert only(longest).name == "Quarterly statements"
+    larger = longest.replace("xx", "xxx", 1)
+    assert problem(larger) == f"record 1: it has more than {AT_ONCE_BYTES} bytes"
     counts = {"count": 1, "completed": 1, "failed": 0, "in_progress": 0}
     many = {f"place {i}": counts for i in range(1001)}
-    with pytest.raises(MalformedBatch, match="more than 1000 destinations"):
-        make_batch(record(destinations=many), AccountLabels())
+    assert "more than 1000 destinations" in problem(record(destinations=many))
     del many["place 1000"]
-    assert (
-        sum(one.count for one in make_batch(record(destinations=many), AccountLabels()).destinations.values()) == 1000
-    )
+    assert sum(one.count for one in only(record(destinations=many)).destinations.values()) == 1000
 
 
 def test_what_is_malformed_is_told_with_its_place() -> None:
-    with pytest.raises(MalformedBatch, match=r"Expected `int`, got `str` - at `\$\.total`"):
-        make_batch(record(total="1"), AccountLabels())
-    body = json.dumps({"items": [EXAMPLE["items"][0] | {"total": "1"}], "metadata": EXAMPLE["metadata"]}).encode()
-    with pytest.raises(MalformedPage, match=r"Expected `int`, got `str` - at `\$\.items\[0\]\.total`"):
-        decode_page(body)
+    assert problem(record(total="1")) == "record 1: Expected `int`, got `str` - at `$.total`"
+    answer = read(page(record(), record(created_at="yesterday"), record(total="1")))
+    assert (len(answer.batches), answer.invalid) == (1, 2)
+    assert answer.problem.startswith("record 2: Invalid RFC3339")
     with pytest.raises(MalformedPage, match="missing required field `metadata`"):
-        split_page(b'{"items": []}')
+        read(b'{"items": []}')
 
 
 @given(st.binary())
-def test_any_bytes_are_refused_or_decoded(body: bytes) -> None:
+def test_any_bytes_are_refused(body: bytes) -> None:
     with pytest.raises(MalformedPage):
-        split_page(body)
-    with pytest.raises(MalformedBatch):
-        make_batch(body, AccountLabels())
+        read(body)
 
 
-@pytest.mark.parametrize("body", [b'{"id": "\xff"}', rb'{"id": "\ud800"}', b'{"id": ' + b"[" * 10**6])
-def test_text_that_is_no_text_is_refused(body: bytes) -> None:
-    with pytest.raises(MalformedBatch):
-        make_batch(body, AccountLabels())
+@pytest.mark.parametrize("text", [b'"\xff"', rb'"\ud800"', b"[" * 10**6])
+def test_text_that_is_no_text_is_refused(text: bytes) -> None:
+    with pytest.raises(MalformedPage):
+        read(b'{"items": [{"id": ' + text + b'}], "metadata": {}}')
 
 
 @pytest.mark.parametrize(

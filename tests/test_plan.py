@@ -1,24 +1,28 @@
 """Polls against their oracle, the full listing: whatever happens at the API, and whenever, the sums are right."""
 
 from bisect import insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import combinations, count
 from random import Random
 from zlib import crc32
 
+import conversation
 import pytest
+from conversation import Serve, page_of, pages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from inkit_exporter.api.batches import FINISHED_STATUSES, Batch, Counts, Page, Pagination
-from inkit_exporter.window.plan import Answer, Plan, PlanSettings, Refusal, Unreliable
-from inkit_exporter.window.totals import Totals
-from inkit_exporter.window.window import LISTED, Excerpt, Run, Snapshot, Window
+from inkit_exporter.window.plan import Plan
+from inkit_exporter.window.sequence import InconsistentListing
+from inkit_exporter.window.snapshot import LISTED, Snapshot, TopBatches
+from inkit_exporter.window.totals import Totals, TotalsTracker
+from inkit_exporter.window.window import Window
 
 LOOKBACK = 1000.0
 NOW = 10_000.0
-HORIZON = NOW - LOOKBACK
+CUTOFF = NOW - LOOKBACK
 STATUSES = ("completed", "in_progress", "failed", "brand_new")
 NOTHING = Counts(0, 0, 0, 0)
 
@@ -34,42 +38,18 @@ unsorted = st.lists(batches, max_size=40, unique_by=lambda batch: batch.id)
 listings = unsorted.map(lambda found: sorted(found, key=lambda batch: -batch.created_at))
 
 
-def page_of(listing: list[Batch], number: int, size: int) -> Page:
-    start = (number - 1) * size
-    following = number + 1 if start + size < len(listing) else None
-    return Page(listing[start : start + size], Pagination(number, following, size, len(listing)))
+def new_plan(max_batches: int = 10**6, *, lookback: float = LOOKBACK, resync_interval: float = 600.0) -> Plan:
+    return conversation.new_plan(
+        interval=10.0, lookback=lookback, resync_interval=resync_interval, max_batches=max_batches
+    )
 
 
-def new_plan(max_batches: int = 10**6, *, by_id: bool = True, resync_interval: float = 600.0) -> Plan:
-    limits = PlanSettings(10.0, LOOKBACK, resync_interval, max_batches, by_id)
-    return Plan(limits, Window(max_batches, Totals()))
+def new_window(max_batches: int) -> Window:
+    return Window(max_batches, TotalsTracker(Totals()))
 
 
-def poll(plan: Plan, serve: Callable[[int | str], Answer], now: float = NOW) -> int:
-    """One poll; returns the number of its requests."""
-    conversation = plan.poll(now)
-    answer: Answer = None
-    requests = 0
-    while True:
-        try:
-            request = conversation.send(answer)
-        except StopIteration:
-            return requests
-        if request is None:
-            answer = None
-            continue
-        requests += 1
-        assert requests < 2000, "asks for ever"
-        answer = serve(request)
-
-
-def pages(listing: list[Batch], size: int) -> Callable[[int | str], Answer]:
-    def serve(request: int | str) -> Answer:
-        if isinstance(request, int):
-            return page_of(listing, request, size)
-        return next((batch for batch in listing if batch.id == request), None)
-
-    return serve
+def poll(plan: Plan, serve: Serve, now: float = NOW) -> int:
+    return conversation.poll(plan, serve, now)
 
 
 def oracle(found: list[Batch]) -> Snapshot:
@@ -90,8 +70,8 @@ def oracle(found: list[Batch]) -> Snapshot:
         max(created, default=None),
         min((batch.created_at for batch in unfinished), default=None),
         truncated=False,
-        failing=Excerpt(tuple(failed[:LISTED]), len(failed)),
-        unfinished=Excerpt(tuple(unfinished[:LISTED]), len(unfinished)),
+        failing=TopBatches(tuple(failed[:LISTED]), len(failed)),
+        unfinished=TopBatches(tuple(unfinished[:LISTED]), len(unfinished)),
     )
 
 
@@ -102,8 +82,8 @@ def essence(snapshot: Snapshot) -> tuple[object, ...]:
         {status: number for status, number in snapshot.batches.items() if number},
         snapshot.newest_created,
         snapshot.oldest_unfinished_created,
-        replace(snapshot.failing, changes=()),
-        replace(snapshot.unfinished, changes=()),
+        replace(snapshot.failing, changed_at=()),
+        replace(snapshot.unfinished, changed_at=()),
     )
 
 
@@ -166,8 +146,7 @@ def test_batches_that_come_and_vanish_between_the_pages(data: st.DataObject, lis
     ids = count(10**7)
     ever = {batch.id for batch in server}
 
-    def serve(number: int | str) -> Page:
-        assert isinstance(number, int)
+    def serve(number: int) -> Page:
         page = page_of(server, number, size)
         for _ in range(data.draw(st.integers(0, 2))):
             server.insert(0, Batch(f"fb_{next(ids)}", "", NOW + 1, "in_progress", {"box": Counts(1, 0, 0, 1)}))
@@ -179,7 +158,7 @@ def test_batches_that_come_and_vanish_between_the_pages(data: st.DataObject, lis
     plan = new_plan()
     try:
         poll(plan, serve)
-    except Unreliable:
+    except InconsistentListing:
         return
     held = {batch.id for batch in plan.window.batches}
     assert not {batch.id for batch in recent(server)} & {batch.id for batch in listing} - held
@@ -200,25 +179,23 @@ def test_a_list_that_never_stops_getting_shorter_is_given_up() -> None:
     listing = big_world(100)
     asked = 0
 
-    def serve(request: int | str) -> Answer:
+    def serve(request: int) -> Page:
         nonlocal asked
-        assert isinstance(request, int)
         asked += 1
         page = page_of(listing, request, 10)
         return replace(page, pagination=replace(page.pagination, total_count=10_000 - asked))
 
-    with pytest.raises(Unreliable, match=r"^batches keep vanishing from the list while it is read$"):
+    with pytest.raises(InconsistentListing, match=r"^batches keep vanishing from the list while it is read$"):
         poll(new_plan(), serve)
     assert 100 < asked < 300
 
 
 @given(st.lists(batches, max_size=60), st.integers(1, 20))
 def test_sums_follow_every_change(changes: list[Batch], most: int) -> None:
-    window = Window(most, Totals())
+    window = new_window(most)
     for batch in changes:
-        window.put(batch, NOW)
-    for _ in window.trim(HORIZON):
-        pass
+        window.upsert(batch, NOW)
+    window.trim(CUTOFF)
     assert len(window) <= most
     assert essence(window.snapshot(None)) == essence(oracle(list(window.batches)))
 
@@ -237,19 +214,19 @@ def test_excerpts_are_cut_and_say_how_many_there_are() -> None:
 
 def test_a_page_size_that_grows_on_the_way_would_leave_a_gap_and_is_refused() -> None:
     listing = [Batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in range(50)]
-    with pytest.raises(Unreliable, match="page size grew from 5 to 10"):
+    with pytest.raises(InconsistentListing, match="page size grew from 5 to 10"):
         poll(new_plan(), lambda number: page_of(listing, int(number), 5 if number == 1 else 10))
 
 
 def test_combinations_seen_before_stay_at_zero() -> None:
     before = oracle([Batch("fb_1", "", NOW, "failed", {"box": Counts(1, 0, 1, 0)})])
-    snapshot = Window(10, Totals()).snapshot(before)
+    snapshot = new_window(10).snapshot(before)
     assert snapshot.documents == {("box", "failed"): NOTHING}
     assert snapshot.batches == {"failed": 0}
 
 
 def test_a_batch_has_changed_when_it_is_new_or_different_or_comes_back() -> None:
-    window = Window(2, Totals())
+    window = new_window(2)
     waits, moves = (Batch(f"fb_{name}", "", NOW, "in_progress", {"box": Counts(2, 0, 0, 2)}) for name in "ab")
 
     def oldest_change() -> float | None:
@@ -257,40 +234,37 @@ def test_a_batch_has_changed_when_it_is_new_or_different_or_comes_back() -> None
 
     assert oldest_change() is None
     for now in (NOW, NOW + 1):
-        window.put(waits, now)
-        window.put(moves, now)
+        window.upsert(waits, now)
+        window.upsert(moves, now)
     assert oldest_change() == NOW
-    window.put(moves := replace(moves, destinations={"box": Counts(2, 0, 1, 1)}), NOW + 2)
+    window.upsert(moves := replace(moves, destinations={"box": Counts(2, 0, 1, 1)}), NOW + 2)
     assert oldest_change() == NOW, "the other one waits still"
     snapshot = window.snapshot(None)
-    assert snapshot.failing == Excerpt((moves,), 1, (NOW + 2,))
-    assert snapshot.unfinished == Excerpt((moves, waits), 2, (NOW + 2, NOW))
-    window.put(replace(waits, status="completed", destinations={}), NOW + 3)
+    assert snapshot.failing == TopBatches((moves,), 1, (NOW + 2,))
+    assert snapshot.unfinished == TopBatches((moves, waits), 2, (NOW + 2, NOW))
+    window.upsert(replace(waits, status="completed", destinations={}), NOW + 3)
     assert oldest_change() == NOW + 2
-    window.put(replace(waits, status="in_progress"), NOW + 4)
+    window.upsert(replace(waits, status="in_progress"), NOW + 4)
     window.remove(moves.id)
     assert oldest_change() == NOW + 4
-    window.put(moves, NOW + 5)
+    window.upsert(moves, NOW + 5)
     window.remove(waits.id)
     assert oldest_change() == NOW + 5
     for i in (1, 2):
-        window.put(Batch(f"fb_{i}", "", NOW + i, "completed", {}), NOW + 6)
-    for _ in window.trim(HORIZON):
-        pass
+        window.upsert(Batch(f"fb_{i}", "", NOW + i, "completed", {}), NOW + 6)
+    window.trim(CUTOFF)
     assert oldest_change() is None
-    window.put(moves, NOW + 7)
+    window.upsert(moves, NOW + 7)
     assert oldest_change() == NOW + 7
-    window.put(replace(moves, status="failed", destinations={}), NOW + 8)
+    window.upsert(replace(moves, status="failed", destinations={}), NOW + 8)
     assert oldest_change() is None
 
 
-def test_a_run_replaces_what_lies_between_its_edges_and_nothing_else() -> None:
-    window = Window(10, Totals())
+def test_what_is_missing_between_two_times_is_removed_and_nothing_else() -> None:
+    window = new_window(10)
     for i in range(6):
-        window.put(Batch(f"fb_{i}", "", NOW - i, "completed", {}), NOW)
-    kept = Batch("fb_2", "", NOW - 2, "failed", {})
-    for _ in window.merge(Run({"fb_2": kept}, newest=NOW - 1, oldest=NOW - 4), NOW):
-        pass
+        window.upsert(Batch(f"fb_{i}", "", NOW - i, "completed", {}), NOW)
+    window.remove_missing({"fb_2"}, newest=NOW - 1, oldest=NOW - 4)
     assert [batch.id for batch in window.batches] == ["fb_0", "fb_1", "fb_2", "fb_4", "fb_5"]
 
 
@@ -362,30 +336,33 @@ class World:
 SEEN_AT_ONCE = ("create", "burst", "time", "future", "progress", "finish", "finish", "vanish")
 SEEN_BY_THE_SWEEP = ("delete", "reopen", "amend")
 seeds = st.integers(0, 2**32)
+sizes = st.integers(2, 12)
 
 
-@given(seeds, st.lists(st.integers(2, 12), min_size=1, max_size=3), st.booleans(), st.booleans(), st.integers(0, 60))
+@given(seeds, st.lists(sizes, min_size=1, max_size=3), st.booleans(), sizes, st.integers(0, 60))
 @settings(max_examples=300)
 def test_after_every_poll_the_sums_are_those_of_a_full_listing(
-    seed: int, sizes: list[int], ties: bool, by_id: bool, malformed: int
+    seed: int, sizes: list[int], ties: bool, parts: int, malformed: int
 ) -> None:
     """For all that a poll sees at once: what is created, progresses, finishes, or vanishes unfinished.
 
-    The page size may change from poll to poll, and records that can't be read stand between the others.
+    The page size may change from poll to poll, pages may come in parts, and records that can't be read stand between
+    the others.
     """
     world = World(Random(seed), ties=ties)
-    plan = new_plan(by_id=by_id)
+    plan = new_plan()
     changes = Changes()
 
     def readable(batch: Batch) -> bool:
         return crc32(batch.id.encode()) % 100 >= malformed
 
-    def serve(request: int | str) -> Answer:
-        answer = pages(world.batches, size)(request)
-        if not isinstance(answer, Page):
-            return answer
-        batches = [batch for batch in answer.batches if readable(batch)]
-        return Page(batches, answer.pagination, invalid=len(answer.batches) - len(batches))
+    def serve(number: int) -> Iterator[Page]:
+        page = page_of(world.batches, number, size)
+        for start in range(0, max(1, len(page.batches)), parts):
+            records = page.batches[start : start + parts]
+            batches = [batch for batch in records if readable(batch)]
+            more = start + parts < len(page.batches)
+            yield Page(batches, page.pagination, invalid=len(records) - len(batches), more=more)
 
     for i in range(12):
         size = sizes[i % len(sizes)]
@@ -406,10 +383,10 @@ def test_what_a_poll_does_not_see_is_right_after_the_resync_interval(seed: int, 
     world = World(Random(seed), ties=ties)
     plan = new_plan()
 
-    def changing(request: int | str) -> Answer:
+    def changing(request: int) -> Page:
         if world.chance.random() < 0.3:
             world.happen(world.chance.choice((*SEEN_AT_ONCE[:2], *SEEN_AT_ONCE[3:], *SEEN_BY_THE_SWEEP)))
-        return pages(world.batches, size)(request)
+        return page_of(world.batches, request, size)
 
     for _ in range(8):
         for _ in range(world.chance.randint(0, 6)):
@@ -417,7 +394,7 @@ def test_what_a_poll_does_not_see_is_right_after_the_resync_interval(seed: int, 
         world.now += 10
         try:
             poll(plan, changing, world.now)
-        except Unreliable:
+        except InconsistentListing:
             continue
     for _ in range(60):
         world.now += 10
@@ -439,8 +416,8 @@ def test_whenever_the_clock_is_set_the_sums_are_those_of_a_full_listing_by_it(
         world.now += world.chance.uniform(0, 60)
     plan = new_plan()
     poll(plan, pages(world.batches, size), world.now)
-    plan.window.totals.begin()
-    there, counted, skew = len(world.batches), 0, 0
+    plan.window.totals.start_counting()
+    there, skew = len(world.batches), 0
     changes = Changes()
     changes.oldest(recent(world.batches, world.now), world.now)
     for jump in (*jumps, -sum(jumps)):
@@ -453,8 +430,7 @@ def test_whenever_the_clock_is_set_the_sums_are_those_of_a_full_listing_by_it(
         snapshot = plan.window.snapshot(None)
         assert essence(snapshot) == essence(oracle(expected))
         assert snapshot.oldest_change == changes.oldest(expected, world.now + skew)
-        counted += plan.window.totals.take().created.amount
-    assert counted <= len(world.batches) - there
+    assert plan.window.totals.totals.created.value <= len(world.batches) - there
 
 
 @given(seeds, st.integers(2, 8), st.integers(5, 40))
@@ -492,118 +468,44 @@ def test_a_steady_poll_costs_one_request_whatever_the_window() -> None:
         assert requests == [1] * 100
 
 
-def test_unfinished_batches_out_of_sight_cost_a_request_each_or_one_for_a_page_of_them() -> None:
+def test_unfinished_batches_out_of_sight_cost_a_request_for_each_page_of_them() -> None:
     plan = new_plan()
     listing = big_world(5000, unfinished=lambda i: i in (1050, 2010, 2020, 2030, 3077))
     poll(plan, pages(listing, 100))
-    asked: list[int | str] = []
+    asked: list[int] = []
 
-    def serve(request: int | str) -> Answer:
+    def serve(request: int) -> Page:
         asked.append(request)
-        return pages(listing, 100)(request)
+        return page_of(listing, request, 100)
 
     assert poll(plan, serve, NOW + 0.1) == 4
-    assert asked == [1, 21, "fb_1050", "fb_3077"]
+    assert asked == [1, 11, 21, 31]
 
 
-def test_a_404_for_a_batch_that_is_in_the_list_is_not_believed() -> None:
-    plan = new_plan()
-    listing = big_world(500, unfinished=lambda i: i in (150, 250))
-
-    def serve(request: int | str) -> Answer:
-        return page_of(listing, request, 100) if isinstance(request, int) else None
-
-    poll(plan, serve)
-    for i in range(3):
-        poll(plan, serve, NOW + i / 10)
-        assert essence(plan.window.snapshot(None)) == essence(oracle(recent(listing, NOW + i / 10)))
-    assert not plan.by_id
-    del listing[250]
-    poll(plan, serve, NOW + 0.5)
-    assert essence(plan.window.snapshot(None)) == essence(oracle(recent(listing, NOW + 0.5)))
-
-
-def test_one_404_that_is_not_believed_is_enough() -> None:
-    plan = new_plan()
-    listing = big_world(500, unfinished=lambda i: i in (150, 250))
-    poll(plan, pages(listing, 100))
-    del listing[250]
-
-    def serve(request: int | str) -> Answer:
-        return page_of(listing, request, 100) if isinstance(request, int) else None
-
-    poll(plan, serve, NOW + 0.1)
-    assert not plan.by_id
-    assert essence(plan.window.snapshot(None)) == essence(oracle(recent(listing, NOW + 0.1)))
-
-
-def test_where_single_batches_are_refused_pages_are_read() -> None:
-    plan = new_plan()
-    listing = big_world(300, unfinished=lambda i: i == 250)
-
-    def serve(request: int | str) -> Answer:
-        return Refusal.REFUSED if isinstance(request, str) else page_of(listing, request, 100)
-
-    poll(plan, serve)
-    listing[250] = Batch("fb_250", "", listing[250].created_at, "failed", {})
-    assert poll(plan, serve, NOW + 0.1) == 3
-    assert essence(plan.window.snapshot(None)) == essence(oracle(recent(listing, NOW + 0.1)))
-    listing[250] = Batch("fb_250", "", listing[250].created_at, "in_progress", {})
-    assert poll(plan, serve, NOW + 0.2) == 1
-
-
-def test_what_was_refused_is_tried_again_once_in_a_resync_interval() -> None:
-    plan = Plan(PlanSettings(10.0, 10 * LOOKBACK, 600.0, 10**6), Window(10**6, Totals()))
-    listing = big_world(300, unfinished=lambda i: i == 250)
-    refusals = 0
-
-    def refuse(request: int | str) -> Answer:
-        nonlocal refusals
-        refusals += isinstance(request, str)
-        return Refusal.REFUSED if isinstance(request, str) else page_of(listing, request, 100)
-
-    for i in range(240):
-        poll(plan, refuse, NOW + 10.0 * i)
-    assert 3 <= refusals <= 8, "240 polls of 10 s are four resync intervals of 600 s, a sweep may be faster"
-    for i in range(240, 300):
-        poll(plan, pages(listing, 100), NOW + 10.0 * i)
-    assert plan.by_id
-
-
-def test_after_one_refusal_no_other_batch_is_asked_for_alone() -> None:
-    plan = new_plan()
-    listing = big_world(400, unfinished=lambda i: i in (150, 250, 350))
-    asked: list[int | str] = []
-
-    def refuse(request: int | str) -> Answer:
-        asked.append(request)
-        return Refusal.REFUSED if isinstance(request, str) else page_of(listing, request, 100)
-
-    poll(plan, refuse)
-    for i in (1, 2):
-        poll(plan, refuse, NOW + i / 10)
-    assert [request for request in asked if isinstance(request, str)] == ["fb_150"]
-
-
-def test_another_batch_than_the_one_asked_for_is_not_taken() -> None:
-    plan = new_plan()
-    listing = big_world(300, unfinished=lambda i: i == 250)
-    poll(plan, pages(listing, 100))
-    with pytest.raises(Unreliable, match=r"^asked for one batch, the API answers with another$"):
-        poll(plan, lambda number: page_of(listing, number, 100) if isinstance(number, int) else listing[7], NOW + 0.1)
-    assert plan.window.snapshot(None).unfinished.total == 1
+@pytest.mark.parametrize(("gone", "requests"), [(0, 2), (40, 2), (60, 3), (1050, 11), (2500, 12)])
+def test_an_unfinished_batch_is_found_wherever_it_went_as_others_vanished(gone: int, requests: int) -> None:
+    """Its page is asked for, and pages further up, until it is found or its place is."""
+    for vanishes in (False, True):
+        plan = new_plan()
+        listing = big_world(5000, unfinished=lambda i: i == 3050)
+        poll(plan, pages(listing, 100))
+        left = listing[:100] + listing[100 + gone :]
+        if vanishes:
+            left.remove(listing[3050])
+        assert poll(plan, pages(left, 100), NOW + 0.1) <= requests
+        assert plan.window.snapshot(None).unfinished.total == (not vanishes)
 
 
 def test_within_the_resync_interval_each_page_is_listed_at_a_steady_cost() -> None:
     """A window of 1790 owes 198.9 batches a poll: what a page leaves owing counts for the next."""
     listing = big_world(1790)
-    plan = Plan(PlanSettings(10.0, 10 * LOOKBACK, 100.0, 10**6), Window(10**6, Totals()))
+    plan = new_plan(lookback=10 * LOOKBACK, resync_interval=100.0)
     poll(plan, pages(listing, 100))
-    asked: list[int | str] = []
+    asked: list[int] = []
 
-    def serve(request: int | str) -> Answer:
+    def serve(request: int) -> Page:
         asked.append(request)
-        return pages(listing, 100)(request)
+        return page_of(listing, request, 100)
 
     costs = [poll(plan, serve, NOW + 10.0 * i) for i in range(1, 11)]
     assert set(asked) == set(range(1, 19))
@@ -614,19 +516,19 @@ def test_within_the_resync_interval_each_page_is_listed_at_a_steady_cost() -> No
 @pytest.mark.parametrize(("number", "most"), [(50, 10**6), (500, 50)])
 def test_a_window_that_the_first_page_shows_whole_is_not_swept(number: int, most: int) -> None:
     listing = big_world(number)
-    plan = Plan(PlanSettings(10.0, 10 * LOOKBACK, 100.0, most), Window(most, Totals()))
+    plan = new_plan(most, lookback=10 * LOOKBACK, resync_interval=100.0)
     assert [poll(plan, pages(listing, 100), NOW + 10.0 * i) for i in range(50)] == [1] * 50
 
 
 def test_of_a_window_that_is_cut_nothing_beyond_its_end_is_asked_for() -> None:
     listing = big_world(5000)
-    plan = Plan(PlanSettings(10.0, 10 * LOOKBACK, 100.0, 1790), Window(1790, Totals()))
+    plan = new_plan(1790, lookback=10 * LOOKBACK, resync_interval=100.0)
     assert poll(plan, pages(listing, 100)) == 18
-    asked: set[int | str] = set()
+    asked: set[int] = set()
 
-    def serve(request: int | str) -> Answer:
+    def serve(request: int) -> Page:
         asked.add(request)
-        return pages(listing, 100)(request)
+        return page_of(listing, request, 100)
 
     for i in range(1, 40):
         assert poll(plan, serve, NOW + 10.0 * i) <= 5
@@ -638,7 +540,7 @@ def test_batches_of_the_same_time_are_listed_afresh_wherever_others_vanish(size:
     listing = [Batch(f"fb_{i:02}", "", NOW - i // together, "completed", {}) for i in range(12)]
     for above, gone in combinations(range(12), 2):
         for when in range(4):
-            plan = Plan(PlanSettings(10.0, 10 * LOOKBACK, 60.0, 10**6), Window(10**6, Totals()))
+            plan = new_plan(lookback=10 * LOOKBACK, resync_interval=60.0)
             left = list(listing)
             poll(plan, pages(left, size))
             for i in range(1, 15):
@@ -651,7 +553,7 @@ def test_batches_of_the_same_time_are_listed_afresh_wherever_others_vanish(size:
 @pytest.mark.parametrize("gone", range(5, 31))
 def test_however_many_vanish_above_the_sweep_it_finds_back_to_where_it_was(gone: int) -> None:
     listing = big_world(60)
-    plan = Plan(PlanSettings(10.0, 10 * LOOKBACK, 100.0, 10**6), Window(10**6, Totals()))
+    plan = new_plan(lookback=10 * LOOKBACK, resync_interval=100.0)
     poll(plan, pages(listing, 5))
     for i in range(1, 6):
         poll(plan, pages(listing, 5), NOW + 10.0 * i)
@@ -665,10 +567,10 @@ def test_a_list_whose_last_page_leads_on_for_ever_is_read_as_far_as_it_goes() ->
     plan = new_plan()
     listing = [Batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(4)]
 
-    def endless(request: int | str) -> Page:
-        start = (int(request) - 1) * 2
+    def endless(request: int) -> Page:
+        start = (request - 1) * 2
         items = listing[start : start + 2] or listing[-1:]
-        return Page(items, Pagination(int(request), int(request) + 1, 2, len(listing)))
+        return Page(items, Pagination(request, request + 1, 2, len(listing)))
 
     # Two pages, and three that bring nothing new; later that is first noticed in reading a part.
     for i, requests in enumerate((5, 10, 10)):
@@ -680,23 +582,23 @@ def test_a_page_again_under_another_number_ends_the_list_if_all_of_it_was_seen()
     """Records that can't be read count as seen; of those that can, one is on each page."""
     listing = [Batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(4)]
 
-    def serve(request: int | str, total: int) -> Page:
-        number = min(int(request), 4)
-        pagination = Pagination(number, int(request) + 1, 2, total)
+    def serve(request: int, total: int) -> Page:
+        number = min(request, 4)
+        pagination = Pagination(number, request + 1, 2, total)
         return Page([listing[number - 1]], pagination, invalid=1 if number == request else 0)
 
     assert poll(plan := new_plan(), lambda request: serve(request, 8)) == 5
     assert len(plan.window) == 4
-    with pytest.raises(Unreliable, match=r"^page 5 leads back to what was read, at 8 of 9 batches$"):
+    with pytest.raises(InconsistentListing, match=r"^page 5 leads back to what was read, at 8 of 9 batches$"):
         poll(new_plan(), lambda request: serve(request, 9))
 
 
 def test_a_server_that_counts_its_pages_otherwise_is_read_all_the_same() -> None:
     listing = [Batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(6)]
 
-    def serve(request: int | str) -> Page:
-        page = page_of(listing, int(request), 2)
-        return replace(page, pagination=replace(page.pagination, current_page=int(request) - 1))
+    def serve(request: int) -> Page:
+        page = page_of(listing, request, 2)
+        return replace(page, pagination=replace(page.pagination, current_page=request - 1))
 
     poll(plan := new_plan(), serve)
     assert len(plan.window) == 6
@@ -705,8 +607,8 @@ def test_a_server_that_counts_its_pages_otherwise_is_read_all_the_same() -> None
 def test_an_empty_page_is_the_end_of_the_list_wherever_it_leads() -> None:
     listing = [Batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(4)]
 
-    def serve(request: int | str) -> Page:
-        number = int(request)
+    def serve(request: int) -> Page:
+        number = request
         return Page(listing[2 * number - 2 : 2 * number], Pagination(number, number + 1, 2, None))
 
     assert poll(plan := new_plan(), serve) == 3
@@ -733,17 +635,17 @@ def test_pages_that_repeat_the_first_one_are_not_taken_for_the_end_of_the_list(t
     listing = [Batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(5)]
     poll(plan, pages(listing, 2))
 
-    def stuck(request: int | str) -> Page:
-        return Page(listing[:2], Pagination(int(request), int(request) + 1, 2, total))
+    def stuck(request: int) -> Page:
+        return Page(listing[:2], Pagination(request, request + 1, 2, total))
 
-    with pytest.raises(Unreliable, match="leads back"):
+    with pytest.raises(InconsistentListing, match="leads back"):
         poll(plan, stuck)
     assert len(plan.window) == 5
 
 
 def test_the_sweep_spreads_over_the_resync_interval_without_bursts() -> None:
     listing = big_world(6000)
-    plan = Plan(PlanSettings(10.0, 10 * LOOKBACK, 600.0, 10**6), Window(10**6, Totals()))
+    plan = new_plan(lookback=10 * LOOKBACK, resync_interval=600.0)
     assert poll(plan, pages(listing, 100)) == 60
     requests = [poll(plan, pages(listing, 100), NOW + 10.0 * i) for i in range(1, 61)]
     assert max(requests) <= 4

@@ -1,7 +1,9 @@
 """The running totals against their oracle: for each batch, the highest numbers that any poll saw, less the baseline."""
 
 import asyncio
+import math
 from collections import Counter
+from itertools import pairwise
 
 from aiohttp import web
 from conftest import Api, Handler, StartExporter, batch, sample_key, up
@@ -10,11 +12,12 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from inkit_exporter.api.batches import Batch, Counts
-from inkit_exporter.window.totals import Changes, Increase, Totals
-from inkit_exporter.window.window import Run, Window
+from inkit_exporter.counters import Counter as Total
+from inkit_exporter.counters import Exemplar
+from inkit_exporter.window.totals import Totals, TotalsTracker
+from inkit_exporter.window.window import Window
 
 NOW = 10_000.0
-INFINITY = float("inf")
 
 states = st.builds(
     lambda status, destinations: (status, destinations),
@@ -28,18 +31,26 @@ polls = st.lists(st.dictionaries(st.sampled_from([f"fb_{i}" for i in range(5)]),
 Poll = dict[str, tuple[str, dict[str, Counts]]]
 
 
-def observe(history: list[Poll]) -> list[Changes]:
-    """What each poll of a history saw happen; every poll lists everything."""
-    totals = Totals()
-    window = Window(100, totals)
+def observe(history: list[Poll]) -> list[Totals]:
+    """The totals after each poll of a history; every poll lists everything."""
+    window = new_window(100)
     seen = []
     for poll in history:
-        listing = {i: Batch(i, "", NOW, status, destinations) for i, (status, destinations) in poll.items()}
-        for _ in window.merge(Run(listing, INFINITY, -INFINITY), NOW + 60):
-            pass
-        seen.append(totals.take())
-        totals.begin()
+        window.update((Batch(i, "", NOW, *state) for i, state in poll.items()), NOW + 60, 0)
+        window.remove_missing(poll.keys(), math.inf, -math.inf)
+        seen.append(window.totals.totals.copy())
+        window.totals.start_counting()
     return seen
+
+
+def new_window(max_batches: int) -> Window:
+    return Window(max_batches, TotalsTracker(Totals()))
+
+
+def counting_window(max_batches: int) -> Window:
+    window = new_window(max_batches)
+    window.totals.start_counting()
+    return window
 
 
 def finished(state: tuple[str, dict[str, Counts]]) -> bool:
@@ -57,118 +68,127 @@ def highest(history: list[Poll], field: str) -> Counter[tuple[str, str]]:
 
 @given(polls)
 def test_each_document_counts_once_whatever_the_api_does(history: list[Poll]) -> None:
-    changes = observe(history)
+    totals = observe(history)
     for field in ("completed", "failed"):
         expected: Counter[str] = Counter()
         baseline = highest(history[:1], field)
         for (batch_id, name), number in highest(history, field).items():
             expected[name] += number - baseline[batch_id, name]
-        counted: Counter[str] = Counter()
-        for change in changes:
-            for name, increase in getattr(change, field).items():
-                assert increase.amount > 0
-                counted[name] += increase.amount
-        assert +counted == +expected
+        counted = {name: counter.value for name, counter in getattr(totals[-1], field).items()}
+        assert counted == +expected
+
+
+@given(polls)
+def test_no_total_ever_decreases(history: list[Poll]) -> None:
+    totals = observe(history)
+    for field in ("completed", "failed", "finished"):
+        for before, after in pairwise(getattr(total, field) for total in totals):
+            assert all(after[label].value >= counter.value for label, counter in before.items())
+
+
+@given(polls, polls)
+def test_a_new_window_goes_on_with_the_totals_of_the_one_before(history: list[Poll], later: list[Poll]) -> None:
+    before = observe(history)[-1]
+    window = Window(100, TotalsTracker(before))
+    for poll in later:
+        window.update((Batch(i, "", NOW, *state) for i, state in poll.items()), NOW + 60, 0)
+        window.remove_missing(poll.keys(), math.inf, -math.inf)
+        window.totals.start_counting()
+    after, alone = window.totals.totals, observe(later)[-1]
+    for field in ("completed", "failed", "finished"):
+        sums, earlier, own = (
+            {label: counter.value for label, counter in getattr(total, field).items()}
+            for total in (after, before, alone)
+        )
+        assert Counter(sums) == Counter(earlier) + Counter(own)
+    assert after.created.value == before.created.value + alone.created.value
+    assert sum(after.durations.counts) == sum(before.durations.counts) + sum(alone.durations.counts)
 
 
 @given(polls)
 def test_each_batch_is_created_and_finished_once(history: list[Poll]) -> None:
-    changes = observe(history)
+    totals = observe(history)[-1]
     new = {batch_id for poll in history for batch_id in poll} - history[0].keys()
-    assert sum(change.created.amount for change in changes) == len(new)
+    assert totals.created.value == len(new)
     ended_before = {batch_id for batch_id, state in history[0].items() if finished(state)}
     ended = {batch_id for poll in history for batch_id, state in poll.items() if finished(state)} - ended_before
-    assert sum(increase.amount for change in changes for increase in change.finished.values()) == len(ended)
-    durations = [duration for change in changes for duration in change.durations]
-    assert Counter(batch_id for _, batch_id in durations) == Counter(ended)
-    assert all(seconds == 60 for seconds, _ in durations)
+    assert sum(counter.value for counter in totals.finished.values()) == len(ended)
+    assert sum(totals.durations.counts) == totals.durations.counts[2] == len(ended), "60 s each"
+    assert totals.durations.sum == 60 * len(ended)
 
 
 def test_a_batch_that_the_window_reaches_back_to_is_no_news() -> None:
-    totals = Totals()
-    window = Window(2, totals)
-    totals.begin()
+    window = counting_window(2)
     batches = [Batch(f"fb_{i}", "", NOW + i, "completed", {"box": Counts(1, 1, 0, 0)}) for i in range(4)]
     for one in batches:
-        window.put(one, NOW)
-        for _ in window.trim(0):
-            pass
-    assert totals.take().created.amount == 4
+        window.upsert(one, NOW)
+        window.trim(0)
+    before = window.totals.totals.copy()
+    assert before.created.value == 4
     window.remove("fb_3")
-    window.put(batches[0], NOW)
-    window.put(batches[1], NOW)
-    assert totals.take() == Changes()
+    window.upsert(batches[0], NOW)
+    window.upsert(batches[1], NOW)
+    assert window.totals.totals == before
 
 
 def test_the_clock_may_jump_without_counting_anything_twice() -> None:
-    totals = Totals()
-    window = Window(100, totals)
-    totals.begin()
+    window = counting_window(100)
     one = Batch("fb_1", "", NOW, "completed", {"box": Counts(3, 3, 0, 0)})
-    window.put(one, NOW - 5)
-    assert totals.take().durations == [(0.0, "fb_1")]
-    for _ in window.trim(NOW + 1):
-        pass
-    window.put(one, NOW)
-    assert totals.take() == Changes()
+    window.upsert(one, NOW - 5)
+    before = window.totals.totals.copy()
+    assert (before.durations.counts[0], before.durations.sum) == (1, 0.0)
+    window.trim(NOW + 1)
+    window.upsert(one, NOW)
+    assert window.totals.totals == before
 
 
-def test_each_sum_names_a_batch_to_which_it_is_due() -> None:
-    totals = Totals()
-    window = Window(100, totals)
-    totals.begin()
-    window.put(Batch("fb_1", "", NOW, "in_progress", {"box": Counts(9, 1, 2, 6)}), NOW + 10)
-    window.put(Batch("fb_1", "", NOW, "pending", {"box": Counts(9, 1, 2, 6)}), NOW + 15)
-    window.put(Batch("fb_1", "", NOW, "completed", {"box": Counts(9, 4, 5, 0)}), NOW + 20)
-    assert remembered(totals) == 0, "no number shrank"
-    assert totals.take() == Changes(
-        completed={"box": Increase(4, "fb_1")},
-        failed={"box": Increase(5, "fb_1")},
-        created=Increase(1, "fb_1"),
-        finished={"completed": Increase(1, "fb_1")},
-        durations=[(20, "fb_1")],
-    )
+def test_each_total_names_the_batch_that_it_grew_by_last() -> None:
+    window = counting_window(100)
+    window.upsert(Batch("fb_1", "", NOW, "in_progress", {"box": Counts(9, 1, 2, 6)}), NOW + 10)
+    window.upsert(Batch("fb_1", "", NOW, "pending", {"box": Counts(9, 1, 2, 6)}), NOW + 15)
+    window.upsert(Batch("fb_1", "", NOW, "completed", {"box": Counts(9, 4, 5, 0)}), NOW + 20)
+    assert remembered(window.totals) == 0, "no number shrank"
+    totals = window.totals.totals
+    assert totals.completed == {"box": Total(4, Exemplar("fb_1", 3, NOW + 20))}
+    assert totals.failed == {"box": Total(5, Exemplar("fb_1", 3, NOW + 20))}
+    assert totals.created == Total(1, Exemplar("fb_1", 1, NOW + 10))
+    assert totals.finished == {"completed": Total(1, Exemplar("fb_1", 1, NOW + 20))}
+    assert totals.durations.exemplars[1] == Exemplar("fb_1", 20.0, NOW + 20)
 
 
-def remembered(totals: Totals) -> int:
+def remembered(tracker: TotalsTracker) -> int:
     """How much it keeps, whatever that is."""
-    return sum(len(kept) for kept in vars(totals).values() if isinstance(kept, dict | set))
+    return sum(len(kept) for kept in vars(tracker).values() if isinstance(kept, dict | set))
 
 
 def test_what_is_older_than_the_window_is_forgotten() -> None:
-    totals = Totals()
-    window = Window(100, totals)
-    totals.begin()
+    window = counting_window(100)
     for name in ("fb_1", "fb_2"):
-        window.put(Batch(name, "", NOW, "completed", {"box": Counts(3, 3, 0, 0)}), NOW)
-        window.put(Batch(name, "", NOW, "in_progress", {"box": Counts(3, 1, 0, 2)}), NOW)
+        window.upsert(Batch(name, "", NOW, "completed", {"box": Counts(3, 3, 0, 0)}), NOW)
+        window.upsert(Batch(name, "", NOW, "in_progress", {"box": Counts(3, 1, 0, 2)}), NOW)
     window.remove("fb_2")
-    assert remembered(totals) == 5, "two peaks, two that were finished once, and one that vanished"
-    window.put(Batch("fb_2", "", NOW, "in_progress", {"box": Counts(3, 1, 0, 2)}), NOW)
-    assert remembered(totals) == 4
+    assert remembered(window.totals) == 5, "two peaks, two that were finished once, and one that vanished"
+    window.upsert(Batch("fb_2", "", NOW, "in_progress", {"box": Counts(3, 1, 0, 2)}), NOW)
+    assert remembered(window.totals) == 4
     window.remove("fb_2")
-    for _ in window.trim(NOW):
-        pass
-    assert remembered(totals) == 5
-    for _ in window.trim(NOW + 1):
-        pass
-    assert remembered(totals) == 0
+    window.trim(NOW)
+    assert remembered(window.totals) == 5
+    window.trim(NOW + 1)
+    assert remembered(window.totals) == 0
 
 
 def test_of_batches_that_vanish_ten_thousand_are_remembered_and_none_comes_back_as_news() -> None:
-    totals = Totals()
-    window = Window(20_000, totals)
-    totals.begin()
+    window = counting_window(20_000)
     batches = [Batch(f"fb_{i}", "", NOW + i, "completed", {"box": Counts(1, 1, 0, 0)}) for i in range(10_002)]
     for one in batches:
-        window.put(one, NOW)
-    totals.take()
+        window.upsert(one, NOW)
+    before = window.totals.totals.copy()
     for one in batches:
         window.remove(one.id)
-    assert remembered(totals) == 3 * 10_000
+    assert remembered(window.totals) == 3 * 10_000
     for one in batches:
-        window.put(one, NOW)
-    assert totals.take() == Changes()
+        window.upsert(one, NOW)
+    assert window.totals.totals == before
 
 
 async def test_totals_start_at_zero_and_have_exemplars_that_name_a_batch(api: Api, exporter: StartExporter) -> None:

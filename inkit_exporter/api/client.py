@@ -1,70 +1,42 @@
-"""One account's requests to the API: a page of the list, or one batch; with budget, retries and kinds of error."""
+"""One account's requests to the API: pages of the list, with rate limit, retries and kinds of error."""
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import Final, Protocol
-from urllib.parse import quote
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
 import aiohttp
 import msgspec
 import stamina
 import structlog
-from msgspec import Raw
 from yarl import URL
 
 from inkit_exporter import __version__
-from inkit_exporter.api.batches import (
-    AT_ONCE_BYTES,
-    AccountLabels,
-    Batch,
-    Body,
-    MalformedBatch,
-    MalformedPage,
-    Page,
-    Pagination,
-    Record,
-    decode_page,
-    make_batch,
-    split_page,
-)
+from inkit_exporter.api.batches import Page
 from inkit_exporter.api.errors import (
     AuthError,
     BadResponse,
     ConnectionFailed,
-    NotFound,
     QueryRefused,
     RequestTimeout,
     TransientError,
     check_status,
 )
-from inkit_exporter.api.rate_limit import Budget
+from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.pages import Body, MalformedPage, read_page
+from inkit_exporter.api.rate_limit import RateLimiter
 from inkit_exporter.config import AccountSettings, ApiSettings
 from inkit_exporter.errors import ConfigError
 
 DEFAULT_PAGE_SIZE: Final = 25
 """The API's documented page size, for when it refuses the configured one."""
 
-# Records made batches in one go, about 0.1 ms, or 0.5 where each is decoded apart: in between, scrapes are answered.
-_RECORDS_AT_ONCE = 200
-# The API writes 14 bytes or more for each value. Millions of tiny ones would unfold to thirty times their bytes.
-_LEAST_BYTES_A_VALUE = 10
-_COUNT_AT_ONCE = 2**20
-# So many records, none of which can be read, are more likely those of another API than slips.
-_ANOTHER_API = 10
-
 log = structlog.get_logger()
 
 
-class RequestMeter(Protocol):
-    """What the client tells of its requests."""
-
-    def request(self, code: str, seconds: float) -> None:
-        """One request ended, with an HTTP status or what came instead: a `reason` of ours, or `cancelled`."""
-
-    def throttled(self, seconds: float) -> None:
-        """A request waited for the account's budget, or for the time that the API named."""
+Report = Callable[[str, float, float], None]
+"""Is told of each request that ended: its HTTP status or what came instead (a `reason` of ours, or `cancelled`), the
+seconds it took, and the seconds that it had waited for the rate limiter."""
 
 
 class Client:
@@ -73,12 +45,12 @@ class Client:
     Args:
         account: name, base URL and filters.
         api: limits of one request.
-        page_size: what to ask for; the API may use another.
-        patience: the longest wait, in seconds, for a time that the API named; longer ones fail the request at once.
-        token: reads the account's token, and raises ConfigError if there is none.
+        report: is told of every request.
+        page_size: what to ask for. The API may use another.
+        patience: the longest wait, in seconds, that the API may ask for. Where it asks for more, the request fails.
+        token: reads the account's token; raises ConfigError if it has none.
         session: as `open_session` makes it.
-        meter: is told of every request.
-        budget: of the account.
+        rate_limiter: of the account.
         labels: the account's label values so far.
     """
 
@@ -86,29 +58,30 @@ class Client:
         self,
         account: AccountSettings,
         api: ApiSettings,
+        report: Report,
         *,
         page_size: int,
         patience: float,
         token: Callable[[], str],
         session: aiohttp.ClientSession,
-        meter: RequestMeter,
-        budget: Budget,
+        rate_limiter: RateLimiter,
         labels: AccountLabels,
     ) -> None:
         self.page_size = page_size
         self.requests = 0
-        self.budget = budget
-        self.labels = labels
         self._api = api
         self._patience = patience
         self._read_token = token
         self._token: str | None = None
         self._sent_at: float | None = None
-        self._told_of_malformed = False
+        self._warned_of_malformed = False
         self._session = session
-        self._meter = meter
+        self._report = report
+        self._waited = 0.0
+        self._rate_limiter = rate_limiter
+        self._labels = labels
         self._url = URL(account.base_url.rstrip("/")) / "invoke" / "batch"
-        self._query = {k: v for k, v in msgspec.structs.asdict(account.filters).items() if v is not None}
+        self._filters = {k: v for k, v in msgspec.structs.asdict(account.filters).items() if v is not None}
         self._log = log.bind(account=account.name)
 
     def refresh_token(self) -> None:
@@ -123,62 +96,43 @@ class Client:
             self._token = None
             raise AuthError(str(error)) from None
 
-    async def page(self, number: int) -> Page:
-        """Page `number`, from 1, of the list in the order newest first.
+    async def page(self, number: int) -> Iterator[Page]:
+        """Page `number`, from 1, of the list in the order newest first; in parts, between which other tasks may run.
 
-        A page size that the API refuses gives way, once and for good, to the documented default.
+        A page size that the API refuses is replaced by the documented default from then on.
 
         Raises:
-            ApiError: one of its kinds, after as many attempts as it is worth.
+            ApiError: one of its kinds, after all attempts. Taking the parts may raise BadResponse.
         """
         try:
-            return await self._page(number, self.page_size)
+            body = await self._list(number, self.page_size)
         except QueryRefused:
             if number != 1 or self.page_size == DEFAULT_PAGE_SIZE:
                 raise
-        page = await self._page(number, DEFAULT_PAGE_SIZE)
-        self._log.warning(
-            "the API refuses the page size, using its default", page_size=self.page_size, default=DEFAULT_PAGE_SIZE
-        )
-        self.page_size = DEFAULT_PAGE_SIZE
-        return page
+            body = await self._list(number, DEFAULT_PAGE_SIZE)
+            self._log.warning(
+                "the API refuses the page size, using its default", page_size=self.page_size, default=DEFAULT_PAGE_SIZE
+            )
+            self.page_size = DEFAULT_PAGE_SIZE
+        return self._parts(number, body)
 
-    async def batch(self, batch_id: str) -> Batch | None:
-        """One batch by its id; None if the API has none of that id.
-
-        Raises:
-            ApiError: as `page`.
-        """
+    def _parts(self, number: int, body: Body) -> Iterator[Page]:
         try:
-            body = await self._get(self._url.joinpath(quote(batch_id, safe=""), encoded=True), {})
-            return make_batch(body, self.labels)
-        except NotFound:
-            return None
-        except MalformedBatch as error:
-            raise BadResponse(f"the API's answer is not a batch: {error}") from None
-
-    async def _page(self, number: int, page_size: int) -> Page:
-        query = {"page": str(number), "page_size": str(page_size), "sort": "-created_at", **self._query}
-        body = await self._get(self._url, query)
-        try:
-            records, pagination = await _decode(body)
+            for part in read_page(body, self._labels):
+                if part.invalid:
+                    tell = self._log.debug if self._warned_of_malformed else self._log.warning
+                    message = "skipped malformed batches; later ones are told at debug"
+                    tell(message, page=number, batches=part.invalid, error=part.problem)
+                    self._warned_of_malformed = True
+                yield part
         except MalformedPage as error:
             raise BadResponse(f"page {number} is not a list of batches: {error}") from None
-        batches: list[Batch] = []
-        for i, record in enumerate(records, start=1):
-            try:
-                batches.append(make_batch(record, self.labels))
-            except MalformedBatch as error:
-                tell = self._log.debug if self._told_of_malformed else self._log.warning
-                tell("skipped a malformed batch; later ones are told at debug", page=number, record=i, error=str(error))
-                self._told_of_malformed = True
-            if i % _RECORDS_AT_ONCE == 0:
-                await asyncio.sleep(0)
-        if len(records) >= _ANOTHER_API and not batches:
-            raise BadResponse(f"page {number} has {len(records)} records and none can be read as a batch")
-        return Page(batches, pagination, invalid=len(records) - len(batches))
 
-    async def _get(self, url: URL, query: Mapping[str, str]) -> Body:
+    async def _list(self, number: int, page_size: int) -> Body:
+        query = {"page": str(number), "page_size": str(page_size), "sort": "-created_at"}
+        return await self._get(query | self._filters)
+
+    async def _get(self, query: Mapping[str, str]) -> Body:
         retries = stamina.retry_context(
             on=self._backoff,
             attempts=self._api.max_attempts,
@@ -189,38 +143,37 @@ class Client:
         )
         async for attempt in retries:
             with attempt:
-                return await self._authorised(url, query)
+                return await self._authorised(query)
         raise AssertionError("the last attempt returns or raises")
 
     def _backoff(self, error: Exception) -> bool | float:
-        """Whether to try again, and after how long: stamina's backoff where the API names no time."""
+        """Whether to retry, and after how long: stamina's backoff where the API names no time."""
         if not isinstance(error, TransientError):
             return False
         if not error.retry_after:
             return True
-        self.budget.pause(error.retry_after)
-        # The budget keeps the pause, for this attempt and for all that the account asks.
+        # The rate limiter keeps the pause, for this attempt and for all requests of the account.
         return 0.0 if error.retry_after <= self._patience else False
 
-    async def _authorised(self, url: URL, query: Mapping[str, str]) -> Body:
+    async def _authorised(self, query: Mapping[str, str]) -> Body:
         if self._token is None:
             self.refresh_token()
         sent = self._token
         try:
-            return await self._attempt(url, query)
+            return await self._attempt(query)
         except AuthError:
             self.refresh_token()
             if self._token == sent:
                 raise
-        return await self._attempt(url, query)
+        return await self._attempt(query)
 
-    async def _attempt(self, url: URL, query: Mapping[str, str]) -> Body:
-        await self._wait_for_budget()
+    async def _attempt(self, query: Mapping[str, str]) -> Body:
+        await self._wait_for_turn()
         self._sent_at = None
         code = "cancelled"
         try:
             async with self._session.get(
-                url,
+                self._url,
                 params=query,
                 headers={"X-Inkit-API-Token": self._token or ""},
                 timeout=aiohttp.ClientTimeout(total=self._api.timeout),
@@ -230,6 +183,10 @@ class Client:
                 code = str(response.status)
                 check_status(response.status, response.headers.get("Retry-After"), time.time())
                 return await _read(response, self._api.max_response_size)
+        except TransientError as error:
+            if error.retry_after:
+                self._rate_limiter.pause(error.retry_after)
+            raise
         except TimeoutError:
             code = RequestTimeout.reason
             raise RequestTimeout(f"no whole answer within {self._api.timeout}") from None
@@ -241,29 +198,31 @@ class Client:
             raise BadResponse(f"the answer is not HTTP as it should be ({type(error).__name__})") from None
         finally:
             if self._sent_at is not None:
-                seconds = time.monotonic() - self._sent_at
-                self._meter.request(code, seconds)
-                self._log.debug("request", path=url.path, page=query.get("page"), code=code, seconds=round(seconds, 3))
+                self._ended(code, page=query["page"])
 
     async def _send(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         """Count each sending, as aiohttp sends again by itself where a kept connection turns out to be closed."""
-        now = time.monotonic()
         if self._sent_at is not None:
-            self._meter.request(ConnectionFailed.reason, now - self._sent_at)
-            self._sent_at = None
-            if self.budget.delay() > 0:
+            self._ended(ConnectionFailed.reason)
+            if self._rate_limiter.delay() > 0:
                 raise aiohttp.ServerDisconnectedError
-        self._sent_at = now
-        self.budget.spend()
+        self._sent_at = time.monotonic()
+        self._rate_limiter.count_request()
         self.requests += 1
         return await handler(request)
 
-    async def _wait_for_budget(self) -> None:
+    def _ended(self, code: str, **details: str) -> None:
+        seconds = time.monotonic() - (self._sent_at or 0.0)
+        self._sent_at = None
+        self._report(code, seconds, self._waited)
+        self._waited = 0.0
+        self._log.debug("request", path=self._url.path, code=code, seconds=round(seconds, 3), **details)
+
+    async def _wait_for_turn(self) -> None:
         started = time.monotonic()
-        while (delay := self.budget.delay()) > 0:  # noqa: ASYNC110 - until a time, which a 429 may move
+        while (delay := self._rate_limiter.delay()) > 0:
             await asyncio.sleep(delay)
-        if (waited := time.monotonic() - started) > 0.001:  # noqa: PLR2004 - less is only the clock's
-            self._meter.throttled(waited)
+            self._waited = time.monotonic() - started
 
 
 def open_session() -> aiohttp.ClientSession:
@@ -279,24 +238,6 @@ def open_session() -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
     )
-
-
-async def _decode(body: Body) -> tuple[Sequence[Record | Raw], Pagination]:
-    """A page's records and its pagination; each record still undecoded if one is malformed, or if they are many.
-
-    Raises:
-        MalformedPage: it is not JSON of the documented shape.
-    """
-    if len(body) <= AT_ONCE_BYTES:
-        with suppress(MalformedPage):
-            return decode_page(body)
-    values = 0
-    for start in range(0, len(body), _COUNT_AT_ONCE):
-        values += body.count(b",", start, start + _COUNT_AT_ONCE)
-        await asyncio.sleep(0)
-    if values > max(_COUNT_AT_ONCE, len(body)) / _LEAST_BYTES_A_VALUE:
-        raise MalformedPage("its values are too many and too small to be batches")
-    return split_page(body)
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> Body:

@@ -6,7 +6,7 @@ from typing import ClassVar, Final
 
 
 class ApiError(Exception):
-    """A request that failed for good; `reason` is its kind, as in `inkit_poll_failures_total`."""
+    """A request that failed; `reason` is its kind, as in `inkit_poll_failures_total`."""
 
     reason: ClassVar[str]
 
@@ -15,10 +15,6 @@ class AuthError(ApiError):
     """401 or 403, or no token to send."""
 
     reason = "auth"
-
-
-class Forbidden(AuthError):
-    """403."""
 
 
 class TransientError(ApiError):
@@ -63,10 +59,6 @@ class QueryRefused(BadResponse):
     """422."""
 
 
-class NotFound(BadResponse):
-    """404."""
-
-
 REASONS: Final = ("auth", "rate_limited", "timeout", "connection", "server_error", "bad_response")
 
 
@@ -85,9 +77,9 @@ def check_status(status: int, retry_after: str | None, now: float) -> None:
         case 401:
             raise AuthError(f"{answered}: the API key is not accepted; check the account's token")
         case 403:
-            raise Forbidden(f"{answered}: the key's role lacks the permission to list batches")
+            raise AuthError(f"{answered}: the key's role lacks the permission to list batches")
         case 404:
-            raise NotFound(f"{answered}: nothing is there; check base_url")
+            raise BadResponse(f"{answered}: nothing is there; check base_url")
         case 422:
             raise QueryRefused(f"{answered}: it refuses the query; check the account's filters")
         case 429:

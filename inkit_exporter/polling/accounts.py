@@ -1,24 +1,25 @@
-"""The accounts that are being polled: begun, watched over, and exchanged for others when the configuration changes."""
+"""All accounts: their loops started, watched, and replaced when the configuration changes."""
 
 import asyncio
+import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Final
 
 import aiohttp
-import msgspec
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from inkit_exporter import config
-from inkit_exporter.api.batches import AccountLabels
 from inkit_exporter.api.client import Client
-from inkit_exporter.api.rate_limit import Budget
+from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.rate_limit import RateLimiter
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Settings
 from inkit_exporter.errors import ConfigError
-from inkit_exporter.metrics.families import AccountMetrics
-from inkit_exporter.polling.poller import AccountState, Poller
+from inkit_exporter.polling.poller import Poller
+from inkit_exporter.state import AccountState, States
 
 WATCH_SECONDS: Final = 5.0
 """How often the watchdog looks."""
@@ -31,58 +32,46 @@ _SPREAD_SECONDS = 1.0
 log = structlog.get_logger()
 
 
-class _Parts(Struct, frozen=True):
-    """What pollers of one account are made of; metrics, label values and budget outlive them."""
+class _Account(Struct):
+    """One account. Its label values and rate limiter outlive its poller, which `loop` runs once it is started.
+
+    `restarts` counts those since the poll that ended at `polled_at`.
+    """
 
     settings: AccountSettings
     poll: PollSettings
     api: ApiSettings
-    metrics: AccountMetrics
     labels: AccountLabels
-    budget: Budget
-
-
-class _Account(Struct):
-    """One account with its poller, whose loop is None until it is begun.
-
-    `restarts` counts those since the last poll that ended, which was at `polled_at`.
-    """
-
-    parts: _Parts
-    poller: Poller
-    loop: asyncio.Task[None] | None = None
+    rate_limiter: RateLimiter
+    poller: Poller | None = None
+    loop: asyncio.Task[Exception | None] | None = None
     restarts: int = 0
     polled_at: float | None = None
 
 
 class Accounts:
-    """Every account of the configuration with its poller and, once started, the poller's loop.
+    """Every account that this exporter polls.
 
     Args:
         session: as `open_session` makes it.
         environ: where `api_token_env` looks.
+        states: where the accounts' states are published.
         grace: seconds that a poll may take beyond its limit before the watchdog takes it for hung.
     """
 
     def __init__(
-        self, session: aiohttp.ClientSession, environ: Mapping[str, str], grace: float = _GRACE_SECONDS
+        self,
+        session: aiohttp.ClientSession,
+        environ: Mapping[str, str],
+        states: States,
+        grace: float = _GRACE_SECONDS,
     ) -> None:
         self._session = session
         self._environ = environ
+        self._states = states
         self._grace = grace
         self._accounts: dict[str, _Account] = {}
-        self.changes = 0
-        """Another number whenever the metrics change, otherwise than by time or with a request."""
-
-    @property
-    def pollers(self) -> Sequence[Poller]:
-        """In the order of the configuration."""
-        return [account.poller for account in self._accounts.values()]
-
-    @property
-    def metrics(self) -> Sequence[AccountMetrics]:
-        """In the order of the configuration."""
-        return [account.parts.metrics for account in self._accounts.values()]
+        self._loops: asyncio.TaskGroup | None = None
 
     @property
     def healthy(self) -> bool:
@@ -90,11 +79,11 @@ class Accounts:
         return all(account.restarts <= 1 for account in self._accounts.values())
 
     def apply(self, settings: Settings, names: Iterable[str]) -> None:
-        """Poll these accounts of the settings, and no others; `start` begins with those that are new.
+        """Poll these accounts of the settings, and no others.
 
         What has not changed goes on as it was. An account with new limits or intervals keeps its snapshot and totals
-        and lists its window anew; one with a new address, token source or filters begins from nothing. The budget
-        stays the account's in any case.
+        and lists its window again. One with a new address, token source or filters starts from nothing. The rate
+        limiter stays the account's in any case.
 
         Raises:
             ConfigError: an environment variable has no token; nothing has changed then.
@@ -107,93 +96,113 @@ class Accounts:
                 except ConfigError as error:
                     raise ConfigError(f"accounts[{i}].api_token_env: {error}") from None
         before, self._accounts = self._accounts, {}
-        self._changed()
         for account in settings.accounts:
             if account.name in wanted:
                 known = before.pop(account.name, None)
-                self._accounts[account.name] = self._exchange(known, account, settings.poll, settings.api)
+                self._accounts[account.name] = self._keep_or_replace(known, account, settings.poll, settings.api)
         for gone in before.values():
             _stop(gone)
+        self._states.keep(self._accounts)
+        self._start_loops()
 
-    def start(self) -> None:
-        """Begin the loops that are not running."""
-        waiting = [account for account in self._accounts.values() if account.loop is None]
-        for i, account in enumerate(waiting):
-            _begin(account, first_after=i * min(_SPREAD_SECONDS, account.parts.poll.interval / len(waiting)))
-
-    async def watch(self, every: float = WATCH_SECONDS) -> None:
-        """Look for ever after loops that have ended or hang, and begin them anew."""
-        while True:
+    async def poll_once(self) -> bool:
+        """Poll each account once, and tell whether all polls succeeded."""
+        async with asyncio.TaskGroup() as group:
+            polls = []
             for account in self._accounts.values():
-                self._look_after(account)
-            await asyncio.sleep(every)
+                account.poller = account.poller or self._new_poller(account)
+                polls.append(group.create_task(account.poller.poll()))
+        return all(poll.result() for poll in polls)
 
-    async def stop(self) -> None:
-        """End all loops."""
-        loops = [loop for account in self._accounts.values() if (loop := _stop(account))]
-        await asyncio.gather(*loops, return_exceptions=True)
+    async def run(self, watch_every: float = WATCH_SECONDS) -> None:
+        """Poll all accounts until cancelled; restart loops that have ended or hang."""
+        async with asyncio.TaskGroup() as self._loops:
+            self._start_loops()
+            while True:
+                for account in self._accounts.values():
+                    self._restart_if_stuck(account)
+                await asyncio.sleep(watch_every)
 
-    def _changed(self) -> None:
-        self.changes += 1
-
-    def _exchange(
+    def _keep_or_replace(
         self, known: _Account | None, settings: AccountSettings, poll: PollSettings, api: ApiSettings
     ) -> _Account:
-        state = AccountState(settings.name, interval=poll.interval, stale_after=poll.stale_after)
-        budget = known.parts.budget if known else Budget(api.requests_per_minute)
-        if known is None or known.parts.settings != settings:
-            parts = _Parts(settings, poll, api, AccountMetrics(state, self._changed), AccountLabels(), budget)
-        elif (known.parts.poll, known.parts.api) == (poll, api):
+        if known and (known.settings, known.poll, known.api) == (settings, poll, api):
             return known
-        else:
-            parts = msgspec.structs.replace(known.parts, poll=poll, api=api)
-            state = msgspec.structs.replace(known.poller.state, interval=poll.interval, stale_after=poll.stale_after)
-            parts.metrics.show(state)
+        limiter = known.rate_limiter if known else RateLimiter(api.requests_per_minute)
+        limiter.set_limit(api.requests_per_minute)
         if known:
             _stop(known)
-            budget.allow(api.requests_per_minute)
-        return _Account(parts, self._poller(parts, state))
-
-    def _poller(self, parts: _Parts, state: AccountState) -> Poller:
-        client = Client(
-            parts.settings,
-            parts.api,
-            page_size=parts.poll.page_size,
-            patience=parts.poll.interval,
-            token=partial(config.read_token, parts.settings, self._environ),
-            session=self._session,
-            meter=parts.metrics,
-            budget=parts.budget,
-            labels=parts.labels,
+        if known and known.settings == settings:
+            labels, state = known.labels, replace(self._states[settings.name], settings=poll)
+        else:
+            labels, state = AccountLabels(), AccountState(account=settings.name, settings=poll)
+        requests = replace(
+            state.requests,
+            per_minute=limiter.requests_per_minute,
+            sent_at=limiter.sent_at,
+            paused_until=limiter.resume_at,
         )
-        return Poller(parts.settings, parts.poll, client, parts.metrics, state)
+        self._states.publish(replace(state, requests=requests, next_poll_at=math.inf))
+        return _Account(settings, poll, api, labels, limiter)
 
-    def _look_after(self, account: _Account) -> None:
-        state = account.poller.state
-        if state.polled_at != account.polled_at:
-            account.polled_at, account.restarts = state.polled_at, 0
-        overdue = time.monotonic() - account.poller.due
-        if account.loop is None or (not account.loop.done() and overdue <= self._grace):
+    def _new_poller(self, account: _Account) -> Poller:
+        make_client = partial(
+            Client,
+            account.settings,
+            account.api,
+            page_size=account.poll.page_size,
+            patience=account.poll.interval,
+            token=partial(config.read_token, account.settings, self._environ),
+            session=self._session,
+            rate_limiter=account.rate_limiter,
+            labels=account.labels,
+        )
+        return Poller(account.settings.name, account.poll, make_client, account.rate_limiter, self._states)
+
+    def _start_loops(self) -> None:
+        """Start the loops that are not running, if `run` is."""
+        waiting = [account for account in self._accounts.values() if account.loop is None]
+        for i, account in enumerate(waiting):
+            self._start(account, first_after=i * min(_SPREAD_SECONDS, account.poll.interval / len(waiting)))
+
+    def _start(self, account: _Account, first_after: float) -> None:
+        if self._loops is None:
             return
-        ended = account.loop.done()
+        # Always a new poller, as one that hangs might yet wake up.
+        account.poller = self._new_poller(account)
+        account.loop = self._loops.create_task(
+            _return_error(account.poller.run(first_after)), name=account.settings.name
+        )
+
+    def _restart_if_stuck(self, account: _Account) -> None:
+        polled_at = self._states[account.settings.name].polled_at
+        if polled_at != account.polled_at:
+            account.polled_at, account.restarts = polled_at, 0
+        if account.loop is None or account.poller is None:
+            return
+        ended, overdue = account.loop.done(), time.monotonic() - account.poller.due
+        if not ended and overdue <= self._grace:
+            return
         log.error(
-            "the poll loop has ended, beginning it anew" if ended else "the poll loop hangs, beginning it anew",
-            account=state.account,
+            "the poll loop has ended, restarting it" if ended else "the poll loop hangs, restarting it",
+            account=account.settings.name,
             overdue_seconds=None if ended else round(overdue),
-            error=repr(account.loop.exception()) if ended and not account.loop.cancelled() else None,
+            error=repr(account.loop.result()) if ended and not account.loop.cancelled() else None,
         )
         _stop(account)
         account.restarts += 1
-        # A poller of its own, as the one that hangs might yet wake up.
-        account.poller = self._poller(account.parts, state)
-        _begin(account, first_after=account.parts.poll.interval if ended else 0.0)
+        self._start(account, first_after=account.poll.interval if ended else 0.0)
 
 
-def _begin(account: _Account, first_after: float) -> None:
-    account.loop = asyncio.create_task(account.poller.run(first_after), name=account.parts.settings.name)
-
-
-def _stop(account: _Account) -> asyncio.Task[None] | None:
+def _stop(account: _Account) -> None:
     if account.loop is not None:
         account.loop.cancel()
-    return account.loop
+
+
+async def _return_error(loop: Coroutine[None, None, None]) -> Exception | None:
+    """Run a loop to its end, which no other loop must suffer from."""
+    try:
+        await loop
+    except Exception as error:
+        return error
+    return None

@@ -3,15 +3,15 @@
 import heapq
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from msgspec import Struct
 
 from inkit_exporter import __version__
 from inkit_exporter.api.batches import Counts
-from inkit_exporter.polling.poller import Poller
-from inkit_exporter.window.window import LISTED, Excerpt, Snapshot
+from inkit_exporter.state import AccountState
+from inkit_exporter.window.snapshot import LISTED, Snapshot, TopBatches
 
 
 class DocumentsStatus(Struct, frozen=True):
@@ -93,25 +93,24 @@ class Status(Struct, frozen=True):
     unfinished_batches: BatchesStatus
 
 
-def make_status(pollers: Sequence[Poller], names: Collection[str] = ()) -> Status:
+def make_status(states: Iterable[AccountState], names: Collection[str] = ()) -> Status:
     """The accounts as they are now, those that are down first; only those of these names, if any are given."""
     wall, now = time.time(), time.monotonic()
-    chosen = [poller for poller in pollers if not names or poller.state.account in names]
-    chosen.sort(key=lambda poller: poller.state.up is not False)  # those that are down first
-    snapshots = [(poller.state.account, poller.state.snapshot) for poller in chosen if poller.state.snapshot]
+    chosen = [state for state in states if not names or state.account in names]
+    chosen.sort(key=lambda state: state.up is not False)
+    snapshots = [(state.account, state.snapshot) for state in chosen if state.snapshot]
     return Status(
         version=__version__,
         timestamp_seconds=round(wall, 3),
-        accounts=[_account(poller, wall, now) for poller in chosen],
+        accounts=[_account(state, wall, now) for state in chosen],
         failing_batches=_batches([(name, snapshot.failing) for name, snapshot in snapshots], _newest_first),
         unfinished_batches=_batches([(name, snapshot.unfinished) for name, snapshot in snapshots], _oldest_first),
     )
 
 
-def _account(poller: Poller, wall: float, now: float) -> AccountStatus:
+def _account(state: AccountState, wall: float, now: float) -> AccountStatus:
     """`wall` and `now` are the same moment, in seconds since the epoch and in monotonic ones."""
-    state, budget = poller.state, poller.budget
-    ended = state.polled_at is not None
+    requests, ended = state.requests, state.polled_at is not None
 
     def stamp(monotonic: float) -> float:
         return round(wall + monotonic - now, 3)
@@ -125,48 +124,47 @@ def _account(poller: Poller, wall: float, now: float) -> AccountStatus:
         last_successful_poll_timestamp_seconds=state.last_success or None,
         last_poll_timestamp_seconds=state.polled_at,
         poll_duration_seconds=state.duration if ended else None,
-        poll_requests=state.requests if ended else None,
-        poll_interval_seconds=float(state.interval),
-        polling=poller.starts_at <= now,
-        next_poll_timestamp_seconds=stamp(poller.starts_at) if now < poller.starts_at < math.inf else None,
-        requests_last_minute=budget.spent(),
-        requests_per_minute=budget.requests_per_minute,
-        paused_until_timestamp_seconds=stamp(budget.resume_at) if budget.resume_at > now else None,
-        window=_window(poller, state.snapshot, now) if state.snapshot else None,
+        poll_requests=state.poll_requests if ended else None,
+        poll_interval_seconds=float(state.settings.interval),
+        polling=state.polling(now),
+        next_poll_timestamp_seconds=stamp(state.next_poll_at) if now < state.next_poll_at < math.inf else None,
+        requests_last_minute=requests.in_last_minute(now),
+        requests_per_minute=requests.per_minute,
+        paused_until_timestamp_seconds=stamp(requests.paused_until) if requests.paused_until > now else None,
+        window=_window(state, state.snapshot, now) if state.snapshot else None,
     )
 
 
-def _window(poller: Poller, snapshot: Snapshot, now: float) -> WindowStatus:
-    state = poller.state
+def _window(state: AccountState, snapshot: Snapshot, now: float) -> WindowStatus:
     documents: dict[str, Counts] = {}
     for (destination, _), counts in snapshot.documents.items():
         documents[destination] = documents[destination] + counts if destination in documents else counts
     return WindowStatus(
         age_seconds=round(now - state.snapshot_at, 3),
         stale=state.fresh_snapshot(now) is None,
-        stale_after_seconds=float(state.stale_after),
-        lookback_seconds=float(poller.settings.lookback),
+        stale_after_seconds=float(state.settings.stale_after),
+        lookback_seconds=float(state.settings.lookback),
         batches=sum(snapshot.batches.values()),
         batches_by_status=snapshot.batches,
         failing_batches=snapshot.failing.total,
         unfinished_batches=snapshot.unfinished.total,
-        max_batches=poller.settings.max_batches,
+        max_batches=state.settings.max_batches,
         truncated=snapshot.truncated,
-        newest_first=poller.newest_first,
+        newest_first=state.newest_first,
         newest_batch_created_timestamp_seconds=snapshot.newest_created,
         oldest_unfinished_batch_created_timestamp_seconds=snapshot.oldest_unfinished_created,
         destinations=_documents(documents),
     )
 
 
-def _batches(excerpts: Sequence[tuple[str, Excerpt]], order: Callable[[BatchStatus], float]) -> BatchesStatus:
-    """The first of all accounts; each excerpt is in that order itself."""
-    ranked = heapq.merge(*(_listed(name, excerpt) for name, excerpt in excerpts), key=order)
-    return BatchesStatus(sum(excerpt.total for _, excerpt in excerpts), list(islice(ranked, LISTED)))
+def _batches(tops: Sequence[tuple[str, TopBatches]], order: Callable[[BatchStatus], float]) -> BatchesStatus:
+    """The first of all accounts; each of them is in that order itself."""
+    ranked = heapq.merge(*(_listed(name, top) for name, top in tops), key=order)
+    return BatchesStatus(sum(top.total for _, top in tops), list(islice(ranked, LISTED)))
 
 
-def _listed(account: str, excerpt: Excerpt) -> Iterator[BatchStatus]:
-    for batch, changed in zip(excerpt.batches, excerpt.changes, strict=True):
+def _listed(account: str, top: TopBatches) -> Iterator[BatchStatus]:
+    for batch, changed in zip(top.batches, top.changed_at, strict=True):
         yield BatchStatus(
             account, batch.id, batch.name, batch.created_at, changed, batch.status, _documents(batch.destinations)
         )

@@ -1,70 +1,66 @@
-"""What happened, out of the differences between what was known of a batch and what is: sums that never go down.
+"""Running totals: what happened, from the differences between what was known of a batch and what is listed now.
 
-The API keeps no history, so its numbers are compared with their highest values so far. Numbers that shrink, batches
-that vanish and come back, or finish twice, count once.
+The API keeps no history, so its numbers are compared with their highest values so far. Numbers that shrink, and
+batches that vanish and come back, or finish twice, count once.
 """
 
 import math
+from typing import Final
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from inkit_exporter.api.batches import Batch
+from inkit_exporter.counters import Counter, Exemplar, Histogram
 
-# Batches that vanished are remembered, should they come back; beyond so many, the one that vanished first is forgotten.
+# From a small batch to one that takes a day, in seconds.
+DURATION_BUCKETS: Final = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21_600.0, 86_400.0)
+
+# Batches that vanished are remembered in case they come back. Beyond this number, the first to vanish is forgotten.
 _MOST_VANISHED = 10_000
 
 _Peaks = dict[str, tuple[int, int]]
 
 
-class Increase(Struct):
-    """How much a sum grew, and a batch to which that is due."""
+class Totals(Struct):
+    """The sums so far: documents by destination, batches, finished ones by status, and seconds until seen finished."""
 
-    amount: int = 0
-    batch_id: str = ""
+    completed: dict[str, Counter] = {}
+    failed: dict[str, Counter] = {}
+    created: Counter = Counter()
+    finished: dict[str, Counter] = {}
+    durations: Histogram = Histogram.empty(*DURATION_BUCKETS)
 
-    def add(self, amount: int, batch_id: str) -> None:
-        """Grow, due to that batch."""
-        self.amount += amount
-        self.batch_id = batch_id
-
-
-class Changes(Struct):
-    """What happened since the last time; `durations` are in seconds, from creation until seen finished."""
-
-    completed: dict[str, Increase] = field(default_factory=dict)
-    failed: dict[str, Increase] = field(default_factory=dict)
-    created: Increase = field(default_factory=Increase)
-    finished: dict[str, Increase] = field(default_factory=dict)
-    durations: list[tuple[float, str]] = field(default_factory=list)
+    def copy(self) -> "Totals":
+        """The same sums, independent of what happens next."""
+        return Totals(dict(self.completed), dict(self.failed), self.created, dict(self.finished), self.durations)
 
 
-class Totals:
-    """Follows one account's batches, and collects what happened to them.
+class TotalsTracker:
+    """Follows one account's batches, and adds what happens to them to the totals.
 
-    What is there before `begin` is the baseline, and not counted; nor is what a batch had already done when it
-    comes (back) from beyond the edge of the window.
+    Batches seen before `start_counting` are the baseline, and not counted. The same holds for what a batch had
+    already done when it comes (back) from beyond the end of the window.
+
+    Args:
+        totals: what was counted before.
     """
 
-    def __init__(self) -> None:
-        self._changes = Changes()
+    def __init__(self, totals: Totals) -> None:
+        self.totals = totals.copy()
         self._counting = False
+        # Batches created up to then have left the window, or may have.
         self._edge = -math.inf
         self._peaks: dict[str, _Peaks] = {}
-        self._settled: set[str] = set()
+        self._finished_once: set[str] = set()
         self._vanished: dict[str, float] = {}
 
-    def begin(self) -> None:
+    def start_counting(self) -> None:
         """From now on, count."""
         self._counting = True
 
-    def pause(self) -> None:
-        """Until `begin`, what is not known yet is the baseline again."""
+    def stop_counting(self) -> None:
+        """Until `start_counting`, batches not known yet are the baseline again."""
         self._counting = False
-
-    def take(self) -> Changes:
-        """What happened since this was last asked."""
-        changes, self._changes = self._changes, Changes()
-        return changes
 
     def observe(self, known: Batch | None, batch: Batch, now: float) -> None:
         """A batch is `batch`, and was `known`, at wall time `now`."""
@@ -73,56 +69,61 @@ class Totals:
             return
         self._vanished.pop(batch.id, None)
         if unknown:
-            self._changes.created.add(1, batch.id)
-        self._count_documents(known, batch)
-        settled = batch.id in self._settled or (known is not None and known.finished)
-        if settled and not batch.finished:
-            self._settled.add(batch.id)
-        elif batch.finished and not settled:
-            self._changes.finished.setdefault(batch.status, Increase()).add(1, batch.id)
-            self._changes.durations.append((max(0.0, now - batch.created_at), batch.id))
+            self.totals.created = self.totals.created.add(1, batch.id, now)
+        self._count_documents(known, batch, now)
+        finished_before = batch.id in self._finished_once or (known is not None and known.finished)
+        if finished_before and not batch.finished:
+            self._finished_once.add(batch.id)
+        elif batch.finished and not finished_before:
+            _add(self.totals.finished, batch.status, 1, batch.id, now)
+            seconds = max(0.0, now - batch.created_at)
+            self.totals.durations = self.totals.durations.observe(seconds, Exemplar(batch.id, seconds, now))
 
     def vanished(self, batch: Batch) -> None:
         """The API no longer has a batch, which may come back."""
         self._peaks[batch.id] = _highest(self._peaks.get(batch.id, {}), batch)
         if batch.finished:
-            self._settled.add(batch.id)
+            self._finished_once.add(batch.id)
         self._vanished[batch.id] = batch.created_at
         while len(self._vanished) > _MOST_VANISHED:
             oldest = next(iter(self._vanished))
             self._edge = max(self._edge, self._vanished[oldest])
             self._forget(oldest)
 
-    def left(self, batch: Batch) -> None:
-        """A batch is older than the window. Should the window reach back to it again, it is no news."""
+    def expired(self, batch: Batch) -> None:
+        """A batch has left the window. If the window reaches back to it again, it is not news."""
         self._edge = max(self._edge, batch.created_at)
         self._forget(batch.id)
 
-    def trim(self, horizon: float) -> None:
-        """Forget vanished batches from before the horizon."""
+    def trim(self, cutoff: float) -> None:
+        """Forget vanished batches from before the cutoff."""
         for batch_id, created in list(self._vanished.items()):
-            if created < horizon:
+            if created < cutoff:
                 self._edge = max(self._edge, created)
                 self._forget(batch_id)
 
-    def _count_documents(self, known: Batch | None, batch: Batch) -> None:
+    def _count_documents(self, known: Batch | None, batch: Batch, now: float) -> None:
         peaks = self._peaks.get(batch.id)
         before = peaks if peaks is not None else _highest({}, known) if known else {}
         shrunk = any(name not in batch.destinations for name in before)
         for name, counts in batch.destinations.items():
             completed, failed = before.get(name, (0, 0))
             if counts.completed > completed:
-                self._changes.completed.setdefault(name, Increase()).add(counts.completed - completed, batch.id)
+                _add(self.totals.completed, name, counts.completed - completed, batch.id, now)
             if counts.failed > failed:
-                self._changes.failed.setdefault(name, Increase()).add(counts.failed - failed, batch.id)
+                _add(self.totals.failed, name, counts.failed - failed, batch.id, now)
             shrunk |= counts.completed < completed or counts.failed < failed
         if shrunk or peaks is not None:
             self._peaks[batch.id] = _highest(before, batch)
 
     def _forget(self, batch_id: str) -> None:
         self._peaks.pop(batch_id, None)
-        self._settled.discard(batch_id)
+        self._finished_once.discard(batch_id)
         self._vanished.pop(batch_id, None)
+
+
+def _add(counters: dict[str, Counter], label: str, amount: int, batch_id: str, now: float) -> None:
+    counters[label] = counters.get(label, Counter()).add(amount, batch_id, now)
 
 
 def _highest(peaks: _Peaks, batch: Batch) -> _Peaks:

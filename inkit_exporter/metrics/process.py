@@ -1,0 +1,67 @@
+"""Metrics that describe the process, its build, its shard and its configuration."""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Final
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Gauge
+
+from inkit_exporter import __version__
+
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+
+REVISION: Final = os.environ.get("INKIT_EXPORTER_REVISION") or "unknown"
+"""The source revision of the build; the image sets it."""
+
+
+class ProcessMetrics:
+    """The metrics of the process, in a registry of their own.
+
+    Args:
+        shard: which shard this exporter is, from 0.
+        shards: of how many.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, shard: int, shards: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.registry = CollectorRegistry()
+        self._clock = clock
+        self._reloads = 0
+        prometheus_client.ProcessCollector(registry=self.registry)
+        prometheus_client.PlatformCollector(registry=self.registry)
+        prometheus_client.GCCollector(registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        gauge(
+            "inkit_exporter_build_info",
+            "Always 1; the labels tell which build of the exporter runs, on which Python.",
+            ["version", "revision", "python_version"],
+        ).labels(__version__, REVISION, platform.python_version()).set(1)
+        gauge(
+            "inkit_exporter_shard_info",
+            "Always 1; the labels tell which shard of how many this exporter is, as --shard says.",
+            ["shard", "shards"],
+        ).labels(str(shard), str(shards)).set(1)
+        self._successful = gauge(
+            "inkit_exporter_config_last_reload_successful",
+            "Whether the last attempt to load the configuration succeeded (1) or not (0).",
+        )
+        self._success_time = gauge(
+            "inkit_exporter_config_last_reload_success_timestamp_seconds",
+            "When the configuration in use was loaded, in seconds since the epoch.",
+        )
+        self.reloaded(successful=True)
+
+    def version(self) -> Hashable:
+        """Changes every second, as the system's numbers do all the time, and after a reload."""
+        return int(self._clock()), self._reloads
+
+    def reloaded(self, *, successful: bool) -> None:
+        """An attempt to load the configuration has ended."""
+        self._reloads += 1
+        self._successful.set(int(successful))
+        if successful:
+            self._success_time.set_to_current_time()

@@ -1,0 +1,118 @@
+"""What is known of each account: one value, written by its poller, read by metrics and status.
+
+May import: config, api, window.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from inkit_exporter.config import PollSettings
+from inkit_exporter.counters import Histogram
+from inkit_exporter.window.snapshot import Snapshot
+from inkit_exporter.window.totals import Totals
+
+# From a cached answer on the same continent to the default of `api.timeout`, in seconds.
+REQUEST_BUCKETS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+_MINUTE = 60.0
+
+
+class Requests(Struct, frozen=True):
+    """The requests of one account: all so far, and those of the last minute.
+
+    `by_code` has HTTP status codes and what came instead of an answer. `sent_at` and `paused_until` are monotonic
+    seconds.
+    """
+
+    by_code: Mapping[str, int] = {}
+    durations: Histogram = Histogram.empty(*REQUEST_BUCKETS)
+    throttled_seconds: float = 0.0
+    per_minute: int = 0
+    sent_at: tuple[float, ...] = ()
+    paused_until: float = 0.0
+
+    def ended(self, code: str, seconds: float, waited: float) -> "Requests":
+        """The requests after one more, which took that many seconds and had waited before."""
+        return replace(
+            self,
+            by_code={**self.by_code, code: self.by_code.get(code, 0) + 1},
+            durations=self.durations.observe(seconds),
+            throttled_seconds=self.throttled_seconds + waited,
+        )
+
+    def in_last_minute(self, now: float) -> int:
+        """How many were sent in the 60 seconds before `now`, in monotonic seconds."""
+        return sum(sent > now - _MINUTE for sent in self.sent_at)
+
+
+class AccountState(Struct, frozen=True, kw_only=True):
+    """What is known of one account. Each change makes a new value.
+
+    `up` is None before the first poll has ended. `polled_at` and `last_success` are wall time in seconds since the
+    epoch; `snapshot_at`, `down_since` and `next_poll_at` are monotonic seconds. `duration` is in seconds. During a
+    poll, `next_poll_at` is when that poll began.
+    """
+
+    account: str
+    settings: PollSettings
+    up: bool | None = None
+    error: str | None = None
+    reason: str | None = None
+    polled_at: float | None = None
+    duration: float = 0.0
+    poll_requests: int = 0
+    last_success: float = 0.0
+    down_since: float | None = None
+    next_poll_at: float = math.inf
+    polls: int = 0
+    failures: Mapping[str, int] = {}
+    invalid: int = 0
+    requests: Requests = Requests()
+    snapshot: Snapshot | None = None
+    snapshot_at: float = 0.0
+    newest_first: bool = True
+    totals: Totals = field(default_factory=Totals)
+    published: int = 0
+
+    def fresh_snapshot(self, now: float) -> Snapshot | None:
+        """The last snapshot, unless at `now`, in monotonic seconds, it is older than `stale_after`."""
+        return self.snapshot if now - self.snapshot_at <= self.settings.stale_after else None
+
+    def polling(self, now: float) -> bool:
+        """Whether a poll is under way at `now`, in monotonic seconds."""
+        return self.next_poll_at <= now
+
+
+class States:
+    """The latest state of each account, in the order of the configuration.
+
+    `changes` increments with each published state. Amended states are not counted: metrics show them within a second.
+    """
+
+    def __init__(self) -> None:
+        self.changes = 0
+        self._latest: dict[str, AccountState] = {}
+
+    def __getitem__(self, account: str) -> AccountState:
+        return self._latest[account]
+
+    def __iter__(self) -> Iterator[AccountState]:
+        return iter(self._latest.values())
+
+    def publish(self, state: AccountState) -> None:
+        """Replace an account's state; the next scrape shows it."""
+        self.changes += 1
+        self._latest[state.account] = replace(state, published=self.changes)
+
+    def amend(self, state: AccountState) -> None:
+        """Replace an account's state; scrapes show it within a second while the account is polled."""
+        self._latest[state.account] = state
+
+    def keep(self, accounts: Iterable[str]) -> None:
+        """Put the states in this order, and drop those of other accounts."""
+        self.changes += 1
+        self._latest = {account: self._latest[account] for account in accounts}

@@ -1,0 +1,51 @@
+"""Drives a poll's conversation against a list that a function serves, for tests and benchmarks."""
+
+from collections.abc import Callable, Iterable
+
+from inkit_exporter.api.batches import Batch, Page, Pagination
+from inkit_exporter.config import PollSettings, Seconds
+from inkit_exporter.window.plan import Plan
+from inkit_exporter.window.totals import Totals, TotalsTracker
+from inkit_exporter.window.window import Window
+
+Serve = Callable[[int], Page | Iterable[Page]]
+"""Answers a page number with that page, or with its parts."""
+
+
+def new_plan(*, interval: float, lookback: float, resync_interval: float, max_batches: int = 10**6) -> Plan:
+    """A plan that has seen nothing; times are in seconds."""
+    settings = PollSettings(
+        interval=Seconds(interval),
+        lookback=Seconds(lookback),
+        resync_interval=Seconds(resync_interval),
+        max_batches=max_batches,
+    )
+    return Plan(settings, Window(max_batches, TotalsTracker(Totals())))
+
+
+def page_of(listing: list[Batch], number: int, size: int) -> Page:
+    """A page of a list, as the API's documentation has it."""
+    start = (number - 1) * size
+    following = number + 1 if start + size < len(listing) else None
+    return Page(listing[start : start + size], Pagination(number, following, size, len(listing)))
+
+
+def pages(listing: list[Batch], size: int) -> Serve:
+    """Serves the pages of a list."""
+    return lambda number: page_of(listing, number, size)
+
+
+def poll(plan: Plan, serve: Serve, now: float, most: int = 2000) -> int:
+    """One poll at `now`; returns the number of its requests, which must not be more than `most`."""
+    conversation = plan.poll(now)
+    requests = 0
+    try:
+        number = next(conversation)
+        while True:
+            requests += 1
+            assert requests <= most, "asks for ever"
+            answer = serve(number)
+            for part in [answer] if isinstance(answer, Page) else answer:
+                number = conversation.send(part)
+    except StopIteration:
+        return requests

@@ -62,7 +62,8 @@ def test_the_wheel_holds_the_package_and_the_command_and_nothing_else(tmp_path: 
         "inkit_exporter",
         wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info",
     }
-    assert {"inkit_exporter/status/page.html", "inkit_exporter/py.typed"} <= set(names)
+    data = {"py.typed", "status/page.html", "status/page.css", "status/page.js"}
+    assert {f"inkit_exporter/{name}" for name in data} <= set(names)
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(tmp_path / "to")]
     subprocess.run([*install, str(wheel)], check=True, capture_output=True)
     command = tmp_path / "to" / "bin" / "inkit-exporter"

@@ -1,4 +1,4 @@
-"""The status page, seen with Chromium and without JavaScript, and the JSON behind it."""
+"""The status page, as Chromium shows it with and without JavaScript, and the JSON behind it."""
 
 import json
 import re
@@ -6,6 +6,7 @@ import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import bcrypt
 import msgspec
@@ -13,12 +14,28 @@ import pytest
 from aiohttp import web
 from browser import Browser, chromium
 from conftest import Api, Exporter, Handler, StartExporter, batch, documents, up
+from hypothesis import given
+from hypothesis import strategies as st
 
+from inkit_exporter import __version__
 from inkit_exporter.status.page import render
-from inkit_exporter.status.report import Status
+from inkit_exporter.status.report import BatchesStatus, BatchStatus, Status
 
 SCRIPT = "<script>alert(1)</script>"
 IMAGE = '"><img src=x onerror=alert(1)>'
+COMMENT = "<!--<script>&"
+HOSTILE = [
+    SCRIPT,
+    f"</script>{SCRIPT}",
+    COMMENT,
+    IMAGE,
+    "</SCRIPT\t>]]>--!>",
+    "{{report}} {{metrics}}",
+    "a\u2028b\u2029c",
+    "&lt;b&gt; &amp; &quot;",
+    "\"'`${1}\\",
+    "\\u003cb>",
+]
 
 
 @pytest.fixture
@@ -35,7 +52,6 @@ async def status(running: Exporter, query: str = "") -> Any:
 
 async def open_page(browser: Browser, running: Exporter, query: str = "") -> None:
     await browser.open(f"{running.http._base_url}{query}")
-    await browser.wait_for("latest")
 
 
 async def table(browser: Browser, section: str) -> list[list[str]]:
@@ -126,7 +142,7 @@ async def test_the_page_shows_what_the_api_holds_and_follows_it(
     assert oldest == [f"{IMAGE}\nfb_img", "2 h 13 min", "docusign: 34 in progress of 1,234"]
     assert newest[0] == "batch fb_new\nfb_new"
     # Names are text: nothing of them has become an element, and no alert, which would fail any of these commands.
-    assert await browser.run("return [document.scripts.length, document.images.length]") == [1, 0]
+    assert await browser.run("return [document.scripts.length, document.images.length]") == [2, 0]
 
     # It follows by itself, and leaves alone what has not changed: a selection stays.
     await browser.run("getSelection().selectAllChildren(document.querySelector('#failing code'))")
@@ -173,10 +189,10 @@ async def test_a_failing_account_comes_first_and_is_red_by_day_and_by_night(
 
     # One account by its link, and back.
     await browser.run("document.querySelector('#accounts tr:nth-child(2) a').click()")
-    await browser.wait_for("location.search === '?account=good' && latest")
+    await browser.wait_for("location.search === '?account=good' && document.readyState === 'complete'")
     assert [row[0] for row in await table(browser, "accounts")] == ["good"]
     await browser.run("document.querySelector('#all a').click()")
-    await browser.wait_for("location.search === '' && latest")
+    await browser.wait_for("location.search === '' && document.readyState === 'complete'")
     assert len(await table(browser, "accounts")) == 2
 
 
@@ -214,7 +230,7 @@ async def test_behind_a_password_the_page_follows_too(
     running = await exporter(f"--web.config.file={path}")
     address = str(running.http._base_url)
     await browser.open(address.replace("://", "://alice:right@"))
-    await browser.wait_for("latest?.accounts.length === 1")
+    assert await browser.run("return load().then(() => [problem, latest.accounts.length])") == ["", 1]
     assert await browser.run("return document.getElementById('lost').hidden")
 
 
@@ -258,32 +274,88 @@ async def test_nothing_is_cut_off_on_a_phone_and_long_lists_open_in_steps(
     assert label == "Show 45 more of 50 (10 are not listed)"
 
 
-async def test_without_javascript_the_health_is_a_plain_table(
+async def test_the_page_draws_the_report_that_it_came_with_before_it_asks_for_another(
     api: Api, exporter: StartExporter, browser: Browser
 ) -> None:
-    api.fault = refuse_dead_accounts
-    api.batches = [batch("fb_1", destinations={"box": (0, 1, 0)})]
-    running = await exporter(accounts=two_accounts(SCRIPT, IMAGE))
-    await running.wait_for(lambda s: (up(s, SCRIPT), up(s, IMAGE)) == (1, 0))
-    await browser.devtools("Emulation.setScriptExecutionDisabled", value=True)
-    await browser.open(str(running.http._base_url))
-    (dead, good) = await table(browser, "accounts")
-    assert dead[0] == IMAGE and dead[1].startswith("✖ down: server_error\nthe API answered 503")
-    assert good[:2] == [SCRIPT, "✔ up"]
-    text = await browser.run("return document.body.innerText")
-    assert "Accounts down: 1 of 2" in text and "With JavaScript" in text
-    api.fault = None
-    await running.wait_for(lambda s: up(s, IMAGE) == 1)
-    assert ">Batches failing: 1</p>" in (await running.get("/"))[1]
-    assert await browser.run("return [document.scripts.length, document.images.length]") == [1, 0]
-
-
-async def test_a_clock_that_was_set_back_makes_no_time_negative(api: Api, exporter: StartExporter) -> None:
-    running = await exporter()
+    api.batches = [batch("fb_1", age=100, destinations={"box": (0, 1, 0)})]
+    running = await exporter(poll={"interval": "1h"})
     await running.wait_for(lambda s: up(s) == 1)
-    told = msgspec.convert(await status(running), Status)
-    earlier = msgspec.structs.replace(told, timestamp_seconds=told.timestamp_seconds - 60)
-    assert "<span>0 s ago</span>" in render(earlier, "/metrics")
+    await browser.devtools("Network.enable")
+    await browser.devtools("Network.setBlockedURLs", urls=["*/api/v1/status*"])
+    await open_page(browser, running)
+    assert await browser.run("return document.getElementById('verdict').innerText") == (
+        "1 batch is failing; most documents failed at box"
+    )
+    assert (await table(browser, "accounts"))[0][:2] == ["default", "✔ up"]
+    assert await table(browser, "destinations") == [["box", "", "1", "0", "0", "1"]]
+    assert [row[0] for row in await table(browser, "failing")] == ["batch fb_1\nfb_1"]
+    assert await browser.run("return document.getElementById('lost').hidden")
+    await browser.run("return load()")  # it was blocked all the time
+    assert "(no connection)" in await browser.run("return document.getElementById('lost').innerText")
+    assert len(await table(browser, "failing")) == 1
+
+
+async def test_text_in_the_report_cannot_become_markup(api: Api, exporter: StartExporter, browser: Browser) -> None:
+    api.batches = [batch(f"fb_{i}", age=i, name=name, status="Failed") for i, name in enumerate(HOSTILE)]
+    accounts = [SCRIPT, COMMENT, IMAGE, "{{report}}"]
+    running = await exporter(accounts=[{"name": name} for name in accounts])
+    await running.wait_for(lambda s: all(up(s, name) == 1 for name in accounts))
+    await open_page(browser, running, "?account=" + quote(COMMENT))
+    shown = await browser.run(
+        "return Array.from(document.querySelectorAll('#failing tbody th span'), e => e.firstChild.data)"
+    )
+    assert shown == HOSTILE
+    assert (await table(browser, "accounts"))[0][0] == COMMENT
+    await open_page(browser, running)
+    assert [row[0] for row in await table(browser, "accounts")] == accounts
+    assert await browser.run("return [document.scripts.length, document.images.length]") == [2, 0]
+    assert await browser.console() == []
+
+
+@given(st.lists(st.text() | st.sampled_from(HOSTILE)))
+def test_the_report_is_in_the_page_unchanged_and_without_a_character_of_markup(texts: list[str]) -> None:
+    batches = [BatchStatus(text, text, text, 1.5, None, text, []) for text in texts]
+    report = Status("1.0", 2.5, [], BatchesStatus(len(texts), batches), BatchesStatus(0, []))
+    (embedded,) = re.findall(
+        r'<script type="application/json" id="report">(.*?)</script>', render(report, "/metrics"), flags=re.DOTALL
+    )
+    assert not set(embedded) & set("<>&\n\r\u2028\u2029")
+    assert msgspec.json.decode(embedded, type=Status) == report
+
+
+async def test_without_its_script_the_page_links_to_the_json_and_the_metrics(
+    api: Api, exporter: StartExporter, browser: Browser, tmp_path: Path
+) -> None:
+    """The browser may have no JavaScript, or the operator's own policy may forbid the script."""
+    running = await exporter("--web.telemetry-path=/custom")
+    path = tmp_path / "web.yml"
+    path.write_text("http_server_config: {headers: {Content-Security-Policy: \"default-src 'self'\"}}")
+    strict = await exporter(f"--web.config.file={path}", "--web.telemetry-path=/custom")
+    sentence = "This page needs JavaScript: without it, read the status as JSON or the metrics."
+    for one in (strict, running):
+        if one is running:
+            await browser.devtools("Emulation.setScriptExecutionDisabled", value=True)
+        await open_page(browser, one)
+        text = await browser.run("return document.body.innerText")
+        assert sentence in text and f"Inkit exporter {__version__}" in text
+        assert await browser.run("return document.getElementById('main').checkVisibility()") is False
+        links = await browser.run("return Array.from(document.querySelectorAll('.scriptless a'), a => a.pathname)")
+        assert links == ["/api/v1/status", "/custom"]
+        for link in links:
+            assert (await one.get(link))[0] == 200
+    await browser.devtools("Emulation.setScriptExecutionDisabled", value=False)
+    await open_page(browser, running)
+    assert sentence not in await browser.run("return document.body.innerText")
+
+
+async def test_a_clock_that_was_set_back_makes_no_time_negative(
+    api: Api, exporter: StartExporter, browser: Browser
+) -> None:
+    running = await exporter(poll={"interval": "1h"})
+    await running.wait_for(lambda s: up(s) == 1)
+    await open_page(browser, running)
+    await browser.run("latest.timestamp_seconds -= 60; draw(); load = () => {}")
+    assert (await table(browser, "accounts"))[0][2].startswith("0 s ago")
 
 
 async def test_the_page_allows_its_own_script_and_nothing_else(api: Api, exporter: StartExporter) -> None:

@@ -5,9 +5,9 @@
 const SOURCE = location.origin + location.pathname.replace(/[^/]*$/, "api/v1/status") + location.search;
 const EVERY = 5000, PATIENCE = 10000, FEW = matchMedia("(max-width: 46rem)").matches ? 5 : 10;
 const STEP = 50, shown = {};
-let latest = null, received = 0, problem = "", now = 0;
-
 const $ = id => document.getElementById(id);
+let latest = JSON.parse($("report").textContent), received = Date.now(), problem = "", now = 0;
+
 const count = n => n.toLocaleString("en-US");
 const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : word.endsWith("ch") ? "es" : "s"}`;
 const clock = seconds => new Date(seconds * 1000).toLocaleTimeString("en-GB");
@@ -170,11 +170,10 @@ function verdict(accounts, failing, destinations) {
 function draw() {
   $("lost").hidden = !problem;
   $("main").classList.toggle("stale", Boolean(problem));
-  const unseen = Math.floor((Date.now() - received) / 1000);
-  if (problem) set("lost", `The exporter does not answer (${problem}). ` + (latest
-    ? `What is shown here is as of ${clock(latest.timestamp_seconds)}, ${span(unseen)} ago.` : "What is shown here is as it was when the page was opened."));
-  if (!latest) return;
-  now = latest.timestamp_seconds + (problem ? 0 : (Date.now() - received) / 1000);
+  const elapsed = (Date.now() - received) / 1000;
+  now = latest.timestamp_seconds + (problem ? 0 : elapsed);
+  if (problem) set("lost", `The exporter does not answer (${problem}). `
+    + `What is shown here is as of ${clock(latest.timestamp_seconds)}, ${span(Math.floor(elapsed))} ago.`);
   const { failing_batches: failing, unfinished_batches: unfinished } = latest;
   const destinations = latest.accounts.flatMap(a => (a.window?.destinations ?? []).map(d => [a.account, d]));
   destinations.sort(([, a], [, b]) => b.failed - a.failed || b.in_progress - a.in_progress);
@@ -199,6 +198,7 @@ function draw() {
   sums("failed-sum", sum("failed"), "failed");
   sums("in-progress-sum", sum("in_progress"), "");
   $("sums").hidden = !latest.accounts.some(a => a.window);
+  $("main").hidden = false;
 }
 
 async function load() {
@@ -214,11 +214,12 @@ async function load() {
 
 async function follow() {
   for (;;) {
-    if (!document.hidden) await load();
     await new Promise(resolve => setTimeout(resolve, EVERY));
+    if (!document.hidden) await load();
   }
 }
 
 document.addEventListener("visibilitychange", () => document.hidden || load());
 setInterval(() => document.hidden || draw(), 1000);
+draw();
 follow();

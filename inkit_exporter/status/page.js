@@ -3,21 +3,20 @@
 
 // Without the user and password that the page's own address may have: fetch refuses them.
 const SOURCE = location.origin + location.pathname.replace(/[^/]*$/, "api/v1/status") + location.search;
-const EVERY = 5000, PATIENCE = 10000, FEW = matchMedia("(max-width: 46rem)").matches ? 5 : 10;
-const STEP = 50, shown = {};
+const POLL_MS = 5000, TIMEOUT_MS = 10000;
+const FEW = matchMedia("(max-width: 46rem)").matches ? 5 : 10;  // rows of a table at first
+const STEP = 50;  // rows more with each click
+
 const $ = id => document.getElementById(id);
-let latest = JSON.parse($("report").textContent), received = Date.now(), problem = "", now = 0;
+
+let latest = JSON.parse($("report").textContent), received = Date.now(), problem = "";
+let now = 0;  // by the exporter's clock; it stands still while the exporter does not answer
+const shown = {};  // rows of each table, where a click has changed them
 
 const count = n => n.toLocaleString("en-US");
 const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : word.endsWith("ch") ? "es" : "s"}`;
+const words = name => name.replaceAll("_", " ");
 const clock = seconds => new Date(seconds * 1000).toLocaleTimeString("en-GB");
-
-function make(tag, attributes, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children.filter(child => child !== null));
-  return element;
-}
 
 function span(seconds) {
   const s = Math.max(0, seconds);
@@ -29,39 +28,61 @@ function span(seconds) {
   return s < 172800 ? pair(s / 3600, "h", s % 3600 / 60, "min") : pair(s / 86400, "d", s % 86400 / 3600, "h");
 }
 
+// Children are texts, elements, lists of them, or something falsy, which is left out.
+function fill(element, ...children) {
+  element.append(...children.flat(Infinity).filter(Boolean));
+  return element;
+}
+
+function make(tag, attributes, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return fill(element, ...children);
+}
+
+const small = (...children) => make("small", {}, ...children);
+const warning = text => make("small", { class: "warn" }, text);
+const number = (n, kind) => n ? make("span", { class: kind }, count(n)) : "0";
 const stamp = (seconds, text) => make("time", {
   datetime: new Date(seconds * 1000).toISOString(), title: new Date(seconds * 1000).toString(),
 }, text);
 const since = seconds => stamp(seconds, span(Math.floor(now - seconds)));
-const small = (...children) => make("small", {}, ...children);
-const warning = text => make("small", { class: "warn" }, text);
-const owner = name => [name,
-  latest.accounts.some(a => a.account === name && a.window?.stale) ? warning("stale") : null];
 
-const health = account => account.up === null ? "unknown" : account.up ? "up" : "down";
+const stateOf = account => account.up === null ? "unknown" : account.up ? "up" : "down";
+const isStale = account => account.window?.stale;
 
-function accountRow(account) {
-  const name = latest.accounts.length > 1
-    ? make("a", { href: "?account=" + encodeURIComponent(account.account) }, account.account) : account.account;
-  const lasted = account.last_poll_timestamp_seconds, success = account.last_successful_poll_timestamp_seconds;
-  return {
-    key: account.account, class: health(account),
-    cells: [
-      [name],
-      account.up === null ? [make("span", { class: "health" }, "… not polled yet")]
-        : account.up ? [make("span", { class: "health" }, "✔ up")]
-        : [make("span", { class: "health" }, `✖ down: ${account.reason}`), small(account.error),
-          small("for ", since(account.down_since_timestamp_seconds))],
-      lasted === null ? ["-"]
-        : [since(lasted), " ago", small(`took ${span(account.poll_duration_seconds)}`),
-          account.up ? null : small(...success === null ? ["none succeeded yet"] : ["last success ", since(success), " ago"])],
-      [account.poll_requests === null ? "-" : plural(account.poll_requests, "request"),
-        small(`${count(account.requests_last_minute)} of ${count(account.requests_per_minute)} in the last minute`)],
-      nextPoll(account),
-      account.window ? recent(account.window) : ["-"],
-    ],
-  };
+const owner = name => [name, latest.accounts.some(a => a.account === name && isStale(a)) && warning("stale")];
+
+const accountRow = account => ({
+  key: account.account, class: stateOf(account),
+  cells: [
+    latest.accounts.length > 1
+      ? make("a", { href: "?account=" + encodeURIComponent(account.account) }, account.account) : account.account,
+    health(account), lastPoll(account), cost(account), nextPoll(account), recent(account.window),
+  ],
+});
+
+function health(account) {
+  const text = { unknown: "… not polled yet", up: "✔ up", down: `✖ down: ${account.reason}` }[stateOf(account)];
+  return [
+    make("span", { class: "health" }, text),
+    stateOf(account) === "down" && [small(account.error), small("for ", since(account.down_since_timestamp_seconds))],
+  ];
 }
+
+function lastPoll(account) {
+  const polled = account.last_poll_timestamp_seconds, success = account.last_successful_poll_timestamp_seconds;
+  if (polled === null) return "-";
+  return [
+    since(polled), " ago", small(`took ${span(account.poll_duration_seconds)}`),
+    !account.up && small(success === null ? "none succeeded yet" : ["last success ", since(success), " ago"]),
+  ];
+}
+
+const cost = account => [
+  account.poll_requests === null ? "-" : plural(account.poll_requests, "request"),
+  small(`${count(account.requests_last_minute)} of ${count(account.requests_per_minute)} in the last minute`),
+];
 
 function nextPoll(account) {
   const next = account.next_poll_timestamp_seconds, paused = account.paused_until_timestamp_seconds;
@@ -69,58 +90,66 @@ function nextPoll(account) {
     account.polling ? "polling now" : next === null ? "-"
       : stamp(next, next <= now ? "due" : `in ${span(Math.ceil(next - now))}`),
     small(make("span", { class: "whole" }, `every ${span(account.poll_interval_seconds)}`)),
-    paused === null || paused <= now ? null : warning(`the API asked to pause until ${clock(paused)}`),
+    paused > now && warning(`the API asked to pause until ${clock(paused)}`),
   ];
 }
 
 function recent(window) {
+  if (!window) return "-";
   const statuses = Object.entries(window.batches_by_status).filter(([, n]) => n).sort(([, a], [, b]) => b - a);
   const age = window.age_seconds + now - latest.timestamp_seconds;
   return [
     `${count(window.batches)} in ${span(window.lookback_seconds)}`,
-    small(statuses.map(([name, n]) => `${count(n)} ${name.replaceAll("_", " ")}`).join(", ")),
-    window.stale ? warning(`stale: as of ${span(Math.floor(age))} ago, withdrawn from the metrics`) : null,
-    window.truncated ? warning(`older ones are cut off: max_batches is ${count(window.max_batches)}`) : null,
-    window.newest_first ? null : warning("the API does not list newest first: polls read all"),
+    small(statuses.map(([name, n]) => `${count(n)} ${words(name)}`).join(", ")),
+    window.stale && warning(`stale: as of ${span(Math.floor(age))} ago, withdrawn from the metrics`),
+    window.truncated && warning(`older ones are cut off: max_batches is ${count(window.max_batches)}`),
+    !window.newest_first && warning("the API does not list newest first: polls read all"),
   ];
 }
 
-function destinationRow([account, destination]) {
-  const parts = ["failed", "in_progress", "completed"], bar = make("div", { class: "bar", "aria-hidden": "true" });
-  for (const part of parts) {
-    if (!destination[part]) continue;
-    bar.append(make("i", { class: part }));
-    bar.lastChild.style.flex = `${destination[part]} 0 0`;
-  }
-  const number = part => destination[part] ? make("span", { class: part }, count(destination[part])) : "0";
+function destinationRow(destination) {
+  const parts = ["failed", "in_progress", "completed"];
+  const bar = make("div", { class: "bar", "aria-hidden": "true" }, parts.filter(part => destination[part]).map(part => {
+    const share = make("i", { class: part });
+    share.style.flex = `${destination[part]} 0 0`;
+    return share;
+  }));
   return {
-    key: JSON.stringify([account, destination.destination]), class: "", numbers: 3,
-    cells: [[destination.destination], owner(account), [bar], ...parts.map(part => [number(part)]), [count(destination.documents)]],
+    key: JSON.stringify([destination.account, destination.destination]), class: "", numbers: 3,
+    cells: [
+      destination.destination, owner(destination.account), bar,
+      ...parts.map(part => number(destination[part], part)), count(destination.documents),
+    ],
   };
 }
 
 function batchRow(batch) {
   const changed = batch.last_change_timestamp_seconds;
-  const open = batch.destinations.filter(d => d.failed || d.in_progress), rest = batch.destinations.length - open.length;
-  const lines = open.map(d => make("li", {}, `${d.destination}: `,
-    d.failed ? make("span", { class: "failed" }, `${count(d.failed)} failed`) : null,
-    d.failed && d.in_progress ? ", " : null,
-    d.in_progress ? make("span", { class: "in_progress" }, `${count(d.in_progress)} in progress`) : null,
-    ` of ${count(d.documents)}`));
-  if (rest) lines.push(make("li", { class: "faint" }, `${open.length ? `${plural(rest, "other")}: ` : ""}nothing failed or in progress`));
   return {
     key: JSON.stringify([batch.account, batch.id]), class: "",
     cells: [
-      [make("span", {}, batch.name || "(no name)", make("br", {}), make("code", {}, batch.id))], owner(batch.account),
-      [since(batch.created_timestamp_seconds)],
-      [batch.status.replaceAll("_", " "), changed === null ? null : small("unchanged for ", since(changed))],
-      [lines.length ? make("ul", {}, ...lines) : "no destinations"],
+      make("span", {}, batch.name || "(no name)", make("br", {}), make("code", {}, batch.id)),
+      owner(batch.account),
+      since(batch.created_timestamp_seconds),
+      [words(batch.status), changed !== null && small("unchanged for ", since(changed))],
+      batch.destinations.length ? make("ul", {}, destinationLines(batch.destinations)) : "no destinations",
     ],
   };
 }
 
-// Touches only what differs, so that what is selected or has the focus stays.
-function fill(id, items, makeRow, beyond = 0) {
+function destinationLines(destinations) {
+  const open = destinations.filter(d => d.failed || d.in_progress), others = destinations.length - open.length;
+  const part = (n, kind) => n > 0 && make("span", { class: kind }, `${count(n)} ${words(kind)}`);
+  return [
+    ...open.map(d => make("li", {}, `${d.destination}: `, part(d.failed, "failed"), d.failed && d.in_progress && ", ",
+      part(d.in_progress, "in_progress"), ` of ${count(d.documents)}`)),
+    others > 0 && make("li", { class: "faint" },
+      open.length > 0 && `${plural(others, "other")}: `, "nothing failed or in progress"),
+  ];
+}
+
+// This and `set` touch only what differs, so that what is selected or has the focus stays.
+function setTable(id, items, makeRow, beyond = 0) {
   const section = $(id), body = section.querySelector("tbody"), button = section.querySelector("button");
   const labels = Array.from(section.querySelectorAll("thead th"), th => th.textContent);
   const rows = items.slice(0, shown[id] ?? FEW).map(makeRow);
@@ -131,7 +160,7 @@ function fill(id, items, makeRow, beyond = 0) {
     if (body.rows[i] !== line) body.insertBefore(line, body.rows[i] ?? null);
     if (line.className !== row.class) line.className = row.class;
     row.cells.forEach((content, j) => {
-      const cell = make(j ? "td" : "th", { "data-label": labels[j] }, make("div", {}, ...content.filter(part => part !== null)));
+      const cell = make(j ? "td" : "th", { "data-label": labels[j] }, make("div", {}, content));
       if (!j) cell.setAttribute("scope", "row");
       if (j >= row.numbers) cell.className = "number";
       if (!line.cells[j]) line.append(cell);
@@ -148,62 +177,65 @@ function fill(id, items, makeRow, beyond = 0) {
 }
 
 function set(id, ...content) {
-  const next = $(id).cloneNode(false);
-  next.append(...content.filter(part => part !== null));
+  const next = fill($(id).cloneNode(false), ...content);
   if (!$(id).isEqualNode(next)) $(id).replaceChildren(...next.childNodes);
 }
 
 function verdict(accounts, failing, destinations) {
-  const down = accounts.filter(a => a.up === false).length, unknown = accounts.filter(a => a.up === null).length;
-  const stale = accounts.filter(a => a.window?.stale).length;
-  const all = accounts.length, are = `of ${plural(all, "account")}`;
-  if (!all) return ["unknown", location.search ? "No account of that name is polled here" : "No account is polled here"];
-  if (down) return ["down", `${all === 1 ? "The account is" : `${count(down)} ${are} ${down === 1 ? "is" : "are"}`} down`
-    + (stale ? "; numbers are stale" : "")];
-  if (unknown) return ["unknown", `${all === 1 ? "The account has" : `${count(unknown)} ${are} ${unknown === 1 ? "has" : "have"}`} not been polled yet`];
+  const all = accounts.length, worst = destinations[0];
+  const amount = condition => accounts.filter(condition).length;
+  const down = amount(a => a.up === false), unknown = amount(a => a.up === null), stale = amount(isStale);
+  const accountsThat = (n, one, several) => all === 1 ? `The account ${one}`
+    : `${count(n)} of ${plural(all, "account")} ${n === 1 ? one : several}`;
+  if (!all) return ["unknown", `No account${location.search ? " of that name" : ""} is polled here`];
+  if (down) return ["down", `${accountsThat(down, "is", "are")} down${stale ? "; numbers are stale" : ""}`];
+  if (unknown) return ["unknown", `${accountsThat(unknown, "has", "have")} not been polled yet`];
   if (stale) return ["unknown", "Numbers are stale: polls take too long"];
   if (failing) return ["unknown", `${plural(failing, "batch")} ${failing === 1 ? "is" : "are"} failing`
-    + (destinations[0]?.[1].failed ? `; most documents failed at ${destinations[0][1].destination}` : "")];
-  return ["up", all === 1 ? "The account is polled without errors" : `All ${count(all)} accounts are polled without errors`];
+    + (worst?.failed ? `; most documents failed at ${worst.destination}` : "")];
+  return ["up", `${all === 1 ? "The account is" : `All ${count(all)} accounts are`} polled without errors`];
 }
 
 function draw() {
+  const unseen = (Date.now() - received) / 1000;
+  now = latest.timestamp_seconds + (problem ? 0 : unseen);
+  const { accounts, failing_batches: failing, unfinished_batches: unfinished } = latest;
+  const destinations = accounts.flatMap(a => (a.window?.destinations ?? []).map(d => ({ account: a.account, ...d })))
+    .sort((a, b) => b.failed - a.failed || b.in_progress - a.in_progress);
+  const [state, text] = verdict(accounts, failing.total, destinations);
+
+  document.title = `${problem ? "Unreachable: " : state === "down" ? `${text}: ` : ""}Inkit exporter`;
+  set("clock", `As of ${clock(latest.timestamp_seconds)}`);
+  set("lost", problem && `The exporter does not answer (${problem}). What is shown here is as of `
+    + `${clock(latest.timestamp_seconds)}, ${span(Math.floor(unseen))} ago.`);
   $("lost").hidden = !problem;
-  $("main").classList.toggle("stale", Boolean(problem));
-  const elapsed = (Date.now() - received) / 1000;
-  now = latest.timestamp_seconds + (problem ? 0 : elapsed);
-  if (problem) set("lost", `The exporter does not answer (${problem}). `
-    + `What is shown here is as of ${clock(latest.timestamp_seconds)}, ${span(Math.floor(elapsed))} ago.`);
-  const { failing_batches: failing, unfinished_batches: unfinished } = latest;
-  const destinations = latest.accounts.flatMap(a => (a.window?.destinations ?? []).map(d => [a.account, d]));
-  destinations.sort(([, a], [, b]) => b.failed - a.failed || b.in_progress - a.in_progress);
-  const [state, text] = verdict(latest.accounts, failing.total, destinations);
+  $("main").className = `${problem && "stale"} ${accounts.length === 1 ? "single" : ""}`;
   $("verdict").className = `verdict ${state}`;
   set("verdict", text);
-  set("clock", `As of ${clock(latest.timestamp_seconds)}`);
-  document.title = `${problem ? "Unreachable: " : state === "down" ? `${text}: ` : ""}Inkit exporter`;
-  $("main").classList.toggle("single", latest.accounts.length === 1);
   $("all").hidden = !location.search;
-  fill("accounts", latest.accounts, accountRow);
-  fill("failing", failing.listed, batchRow, failing.total - failing.listed.length);
-  fill("unfinished", unfinished.listed, batchRow, unfinished.total - unfinished.listed.length);
-  fill("destinations", destinations, destinationRow);
-
-  const sum = part => destinations.reduce((total, [, d]) => total + d[part], 0);
-  const sums = (id, n, kind, note = null) => set(id, n && kind ? make("span", { class: kind }, count(n)) : count(n), note && " ", note && small(note));
-  const [oldest] = unfinished.listed, [newest] = failing.listed;
-  const age = batch => span(Math.floor(now - batch.created_timestamp_seconds));
-  sums("failing-sum", failing.total, "failed", newest && `latest ${age(newest)} ago`);
-  sums("unfinished-sum", unfinished.total, "", oldest && `oldest ${age(oldest)}`);
-  sums("failed-sum", sum("failed"), "failed");
-  sums("in-progress-sum", sum("in_progress"), "");
-  $("sums").hidden = !latest.accounts.some(a => a.window);
+  setSums(destinations);
+  setTable("accounts", accounts, accountRow);
+  setTable("destinations", destinations, destinationRow);
+  setTable("failing", failing.listed, batchRow, failing.total - failing.listed.length);
+  setTable("unfinished", unfinished.listed, batchRow, unfinished.total - unfinished.listed.length);
   $("main").hidden = false;
+}
+
+function setSums(destinations) {
+  const { accounts, failing_batches: failing, unfinished_batches: unfinished } = latest;
+  const sum = part => destinations.reduce((total, destination) => total + destination[part], 0);
+  const note = (batch, before, after) =>
+    batch && [" ", small(before, span(Math.floor(now - batch.created_timestamp_seconds)), after)];
+  set("failing-sum", number(failing.total, "failed"), note(failing.listed[0], "latest ", " ago"));
+  set("unfinished-sum", count(unfinished.total), note(unfinished.listed[0], "oldest "));
+  set("failed-sum", number(sum("failed"), "failed"));
+  set("in-progress-sum", count(sum("in_progress")));
+  $("sums").hidden = !accounts.some(account => account.window);
 }
 
 async function load() {
   try {
-    const answer = await fetch(SOURCE, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+    const answer = await fetch(SOURCE, { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
     if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
     [latest, received, problem] = [await answer.json(), Date.now(), ""];
   } catch (error) {
@@ -214,7 +246,7 @@ async function load() {
 
 async function follow() {
   for (;;) {
-    await new Promise(resolve => setTimeout(resolve, EVERY));
+    await new Promise(resolve => setTimeout(resolve, POLL_MS));
     if (!document.hidden) await load();
   }
 }

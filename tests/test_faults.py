@@ -383,7 +383,7 @@ async def test_what_would_move_the_cursor_or_break_lines_is_spelled_out_in_the_l
     running = await exporter(f"--config.file={path}")
     path.write_text("nonsense")
     running.process.send_signal(signal.SIGHUP)
-    assert r"/red\x1b[31m" in await running.wait_for_line("not reloaded")
+    assert r"/red\\x1b[31m" in await running.wait_for_line("not reloaded")
     assert all(line.rstrip("\n").isprintable() for line in running.log)
 
 

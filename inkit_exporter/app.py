@@ -8,14 +8,15 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import aiohttp
 import stamina
 import structlog
 
-from inkit_exporter import __version__, cli, config, demo, logs
+from inkit_exporter import __version__, cli, config, demo, endpoints, logs
 from inkit_exporter.api.client import open_session
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, Settings
 from inkit_exporter.errors import ConfigError
@@ -24,10 +25,10 @@ from inkit_exporter.metrics.families import AccountMetrics
 from inkit_exporter.metrics.process import REVISION, ProcessMetrics
 from inkit_exporter.polling.accounts import Accounts
 from inkit_exporter.state import States
-from inkit_exporter.status.report import Status, make_status
+from inkit_exporter.status.report import make_status
 from inkit_exporter.web import server as web
 from inkit_exporter.web.limits import limit_requests
-from inkit_exporter.web.toolkit.guard import LiveWebSettings, protect
+from inkit_exporter.web.toolkit.guard import ReloadingWebConfig, protect
 
 log = structlog.get_logger()
 
@@ -105,17 +106,16 @@ class Exporter:
         log.info("configuration reloaded", accounts=self.account_names)
         return None
 
-    def healthy(self) -> bool:
-        """Whether the poll loops are alive, whatever the API does."""
-        return self.accounts.healthy
-
-    def ready(self) -> bool:
-        """Whether every account has been polled."""
-        return all(state.up is not None for state in self._states)
-
-    def status(self, names: Collection[str]) -> Status:
-        """The report on the accounts of these names, or on all."""
-        return make_status(self._states, names)
+    def sources(self) -> endpoints.Sources:
+        """What the endpoints ask of it."""
+        return endpoints.Sources(
+            exposition=self.exposition,
+            telemetry_path=self._options.web_telemetry_path,
+            healthy=lambda: self.accounts.healthy,
+            ready=lambda: all(state.up is not None for state in self._states),
+            status=partial(make_status, self._states),
+            reload=self.reload if self._options.web_enable_lifecycle else None,
+        )
 
     def _apply(self, settings: Settings) -> None:
         owned = [account.name for account in settings.accounts if self._options.shard.owns(account.name)]
@@ -140,14 +140,14 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
-    live = LiveWebSettings(options.web_config_file) if options.web_config_file else None
+    web_config = ReloadingWebConfig(options.web_config_file) if options.web_config_file else None
     async with AsyncExitStack() as stack:
         environ: Mapping[str, str] = os.environ
         if options.demo:
             settings, environ = await stack.enter_async_context(_demo(options.demo_seed))
         exporter = Exporter(options, settings, environ, await stack.enter_async_context(open_session()))
         loop.add_signal_handler(signal.SIGHUP, exporter.reload)
-        addresses = await stack.enter_async_context(_listen(exporter, options, live))
+        addresses = await stack.enter_async_context(_listen(exporter, options, web_config))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         polling = tasks.create_task(exporter.accounts.run())
         # Later collections leave out all that importing made: 8 ms each time, in which no scrape would be answered.
@@ -160,10 +160,10 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
             accounts=exporter.account_names,
             addresses=",".join(addresses),
             telemetry_path=options.web_telemetry_path,
-            **({"protected_by": ",".join(sorted(live.protections)) or "nothing"} if live else {}),
+            **({"protected_by": ",".join(sorted(web_config.latest.protections)) or "nothing"} if web_config else {}),
         )
         if options.demo:
-            scheme = "https" if live and live.ssl_context else "http"
+            scheme = "https" if web_config and web_config.ssl_context else "http"
             _tell_of_demo(f"{scheme}://localhost:{addresses[0].rpartition(':')[2]}", options.web_telemetry_path)
         await stop.wait()
         log.info("stopping")
@@ -173,36 +173,27 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
 
 @asynccontextmanager
 async def _listen(
-    exporter: Exporter, options: argparse.Namespace, live: LiveWebSettings | None
-) -> AsyncIterator[list[str]]:
+    exporter: Exporter, options: argparse.Namespace, web_config: ReloadingWebConfig | None
+) -> AsyncIterator[Sequence[str]]:
     """Serve the endpoints; yields the addresses in use."""
-    handler = web.make_handler(
-        exporter.exposition,
-        telemetry_path=options.web_telemetry_path,
-        healthy=exporter.healthy,
-        ready=exporter.ready,
-        status=exporter.status,
-        reload=exporter.reload if options.web_enable_lifecycle else None,
+    handler = endpoints.make_handler(exporter.sources())
+    if web_config:
+        handler = protect(handler, web_config)
+    serving = web.serve(
+        limit_requests(handler, options.web_max_requests),
+        options.web_listen_address or [cli.parse_address(cli.DEFAULT_ADDRESS)],
+        server_name=cli.PROGRAM,
+        max_connections=options.web_max_connections,
+        ssl_context=web_config.ssl_context if web_config else None,
+        headers=lambda: web_config.latest.headers if web_config else {},
     )
-    if live:
-        handler = protect(handler, live)
-    handler = limit_requests(handler, options.web_max_requests)
-    listen = options.web_listen_address or [cli.parse_address(cli.DEFAULT_ADDRESS)]
-    try:
-        end_serving, addresses = await web.start(
-            handler,
-            listen,
-            options.web_max_connections,
-            live.ssl_context if live else None,
-            lambda: live.headers if live else {},
-        )
-    except (OSError, UnicodeError) as error:  # the latter for what can't be a host's name
-        problem = getattr(error, "strerror", None) or error
-        raise ConfigError(f"--web.listen-address: {problem}; choose another or free it") from None
-    try:
+    async with AsyncExitStack() as stack:
+        try:
+            addresses = await stack.enter_async_context(serving)
+        except (OSError, UnicodeError) as error:  # the latter for what can't be a host's name
+            problem = getattr(error, "strerror", None) or error
+            raise ConfigError(f"--web.listen-address: {problem}; choose another or free it") from None
         yield addresses
-    finally:
-        await end_serving()
 
 
 @asynccontextmanager

@@ -2,23 +2,19 @@
 
 import argparse
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Final
 
-from yarl import URL
-
 from inkit_exporter import __version__, config, logs
 from inkit_exporter.config import Settings, Shard
+from inkit_exporter.endpoints import decode_telemetry_path
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.web import limits
 from inkit_exporter.web.toolkit import config as webconfig
 
 PROGRAM: Final = "inkit-exporter"
 DEFAULT_ADDRESS: Final = ":10465"
-
-_OWN_PATHS = frozenset({"/", "/api/v1/status", "/-/healthy", "/-/ready", "/-/reload"})
 
 
 def parse_address(text: str) -> tuple[str | None, int]:
@@ -111,9 +107,7 @@ def load_settings(options: argparse.Namespace) -> Settings:
         raise ConfigError(
             "--demo brings its own configuration and runs until stopped; leave out --config.file and --once"
         )
-    path = options.web_telemetry_path
-    if not re.fullmatch("/[^{}?#]*", path) or URL.build(path=path, encoded=True).path in _OWN_PATHS:
-        raise ConfigError(f"--web.telemetry-path={path}: must begin with /, be no other endpoint, and hold no {{}}?#")
+    decode_telemetry_path(options.web_telemetry_path)
     if options.config_file:
         return config.load(options.config_file)
     settings = config.default_settings()

@@ -16,8 +16,9 @@ import trustme
 from aiohttp import web
 from conftest import Api, Exporter, StartExporter, batch, sample_key, up
 
-from inkit_exporter.web import connections, limits
-from inkit_exporter.web.server import start
+from inkit_exporter.web import limits
+from inkit_exporter.web.routes import Handler
+from inkit_exporter.web.server import serve
 
 POLLS = sample_key("inkit_polls_total", account="default")
 
@@ -149,14 +150,16 @@ async def test_rude_requests_are_refused_or_answered_and_change_nothing(
 
 @asynccontextmanager
 async def serving(
-    handler: limits.Handler, most: int = 0, most_connections: int = 0, tls: ssl.SSLContext | None = None
+    handler: Handler, max_requests: int = 0, max_connections: int = 0, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[tuple[str, int]]:
     """A handler at any path, behind the limits on requests and connections."""
-    limited = limits.limit_requests(handler, most)
-    stop, addresses = await start(limited, [("127.0.0.1", 0)], most_connections, tls)
-    host, port = addresses[0].split(":")
-    yield host, int(port)
-    await stop()
+    limited = limits.limit_requests(handler, max_requests)
+    address, context = ("127.0.0.1", 0), (lambda: tls) if tls else None
+    async with serve(
+        limited, [address], server_name="test", max_connections=max_connections, ssl_context=context
+    ) as addresses:
+        host, port = addresses[0].split(":")
+        yield host, int(port)
 
 
 async def test_no_more_than_so_many_requests_at_a_time_but_health_always() -> None:
@@ -169,7 +172,7 @@ async def test_no_more_than_so_many_requests_at_a_time_but_health_always() -> No
             await open_now.wait()
         return web.Response(text="done")
 
-    async with serving(handler, most=2) as (host, port), aiohttp.ClientSession(f"http://{host}:{port}") as http:
+    async with serving(handler, max_requests=2) as (host, port), aiohttp.ClientSession(f"http://{host}:{port}") as http:
 
         async def status(path: str) -> int:
             async with http.get(path) as response:
@@ -198,7 +201,7 @@ def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 async def test_a_client_that_does_not_read_is_cut_off_and_gives_its_place_to_another(
     monkeypatch: pytest.MonkeyPatch, *, encrypted: bool
 ) -> None:
-    monkeypatch.setattr(connections, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(limits, "ANSWER_TIMEOUT_SECONDS", 1)
     large = b"a" * 20_000_000  # more than the system buffers
     server, client = tls_contexts() if encrypted else (None, None)
     name: Any = {"server_hostname": "localhost"} if encrypted else {}
@@ -206,7 +209,7 @@ async def test_a_client_that_does_not_read_is_cut_off_and_gives_its_place_to_ano
     async def handler(_: web.BaseRequest) -> web.StreamResponse:
         return web.Response(body=large)
 
-    async with serving(handler, most=1, tls=server) as (host, port):
+    async with serving(handler, max_requests=1, tls=server) as (host, port):
         reader, writer = await asyncio.open_connection(host, port, limit=1, ssl=client, **name)
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
         await reader.read(1)
@@ -227,23 +230,13 @@ async def test_a_client_that_does_not_read_is_cut_off_and_gives_its_place_to_ano
 
 
 async def test_the_end_of_an_answer_that_nobody_reads_keeps_no_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "ANSWER_SECONDS", 1)
-    monkeypatch.setattr(limits, "IDLE_SECONDS", 0.5)
-    transports, lost = [], asyncio.Event()
+    monkeypatch.setattr(limits, "ANSWER_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(limits, "IDLE_TIMEOUT_SECONDS", 0.5)
+    transports = []
 
-    class Noted(connections._Connection):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            super().connection_made(transport)
-            assert isinstance(transport, asyncio.Transport)
-            transports.append(transport)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            super().connection_lost(exc)
-            lost.set()
-
-    monkeypatch.setattr(connections, "_Connection", Noted)
-
-    async def handler(_: web.BaseRequest) -> web.StreamResponse:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        assert request.transport is not None
+        transports.append(request.transport)
         return web.Response(body=b"a" * 40_000)
 
     async with serving(handler) as address, asyncio.timeout(20):
@@ -253,29 +246,22 @@ async def test_the_end_of_an_answer_that_nobody_reads_keeps_no_connection_open(m
             while not (transports and transports[0].get_write_buffer_size()):
                 client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
                 await asyncio.sleep(0.005)
-            await lost.wait()
+            while transports[0].get_extra_info("socket").fileno() >= 0:
+                await asyncio.sleep(0.01)
 
 
 async def test_connections_that_are_being_closed_count_until_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(limits, "IDLE_TIMEOUT_SECONDS", 0.1)
     server, client = tls_contexts()
-    alive: list[connections._Connection] = []
+    protocols, sockets = [], []
 
-    class Noted(connections._Connection):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            super().connection_made(transport)
-            alive.append(self)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            super().connection_lost(exc)
-            alive.remove(self)
-
-    monkeypatch.setattr(connections, "_Connection", Noted)
-
-    async def handler(_: web.BaseRequest) -> web.StreamResponse:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        assert request.transport is not None
+        protocols.append(request.protocol)
+        sockets.append(request.transport.get_extra_info("socket"))
         return web.Response(text="done")
 
-    async with serving(handler, most_connections=2, tls=server) as (host, port), asyncio.timeout(20):
+    async with serving(handler, max_connections=2, tls=server) as (host, port), asyncio.timeout(20):
         clients = []
         for _ in range(6):
             reader, writer = await asyncio.open_connection(host, port, ssl=client, server_hostname="localhost")
@@ -284,12 +270,51 @@ async def test_connections_that_are_being_closed_count_until_they_are(monkeypatc
             await reader.readuntil(b"done")
             assert isinstance(writer.transport, asyncio.Transport)
             writer.transport.pause_reading()  # and so it will not answer when TLS is to be ended
-            while alive[-1]._server.transport is not None:
+            while protocols[-1].transport is not None:
                 await asyncio.sleep(0.01)
-        while len(alive) > 2:
+        while sum(socket.fileno() >= 0 for socket in sockets) > 2:
             await asyncio.sleep(0.01)
         for writer in clients:
             writer.transport.abort()
+
+
+async def done(_: web.BaseRequest) -> web.StreamResponse:
+    return web.Response(text="done")
+
+
+async def test_a_handshake_that_fails_by_surprise_is_closed_and_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, client = tls_contexts()
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise RuntimeError
+
+    async with serving(done, tls=server) as (host, port), asyncio.timeout(5):
+        with monkeypatch.context() as broken:
+            broken.setattr(server, "wrap_bio", fail)
+            reader, writer = await asyncio.open_connection(host, port)
+            assert await reader.read() == b""
+            writer.close()
+        reader, writer = await asyncio.open_connection(host, port, ssl=client, server_hostname="localhost")
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        assert (await reader.read()).endswith(b"done")
+        writer.close()
+
+
+async def test_handshakes_do_not_hold_up_the_end_and_an_error_passes_as_it_is() -> None:
+    server, client = tls_contexts()
+    outgoing = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        client.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()
+    async with asyncio.timeout(5):
+        with pytest.raises(LookupError):
+            async with serving(done, tls=server) as (host, port):
+                reader, writer = await asyncio.open_connection(host, port)
+                writer.write(outgoing.read())
+                await reader.read(1)
+                raise LookupError
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
 
 
 async def test_with_no_limit_on_connections_none_is_closed(api: Api, exporter: StartExporter) -> None:

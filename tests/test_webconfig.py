@@ -25,10 +25,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from inkit_exporter.errors import ConfigError
-from inkit_exporter.web import connections
-from inkit_exporter.web import server as web
+from inkit_exporter.web import limits
+from inkit_exporter.web.server import serve as serve_http
 from inkit_exporter.web.toolkit.config import load
-from inkit_exporter.web.toolkit.guard import LiveWebSettings
+from inkit_exporter.web.toolkit.guard import ReloadingWebConfig
 from inkit_exporter.web.toolkit.tls import TlsSection
 
 REFERENCE = (ROOT / "docs" / "web-configuration.md").read_text()
@@ -154,14 +154,14 @@ async def no_answer(_: BaseRequest) -> NoReturn:
 
 
 async def test_a_client_that_never_ends_its_handshake_is_cut_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "HANDSHAKE_SECONDS", 0.1)
-    live = LiveWebSettings(world.write(SERVER))
-    stop, (address,) = await web.start(no_answer, [("127.0.0.1", 0)], 0, live.ssl_context)
-    reader, writer = await asyncio.open_connection(*address.split(":"))
-    async with asyncio.timeout(10):
-        assert await reader.read() == b""
-    writer.close()
-    await stop()
+    monkeypatch.setattr(limits, "HANDSHAKE_TIMEOUT_SECONDS", 0.1)
+    config = ReloadingWebConfig(world.write(SERVER))
+    address, tls = ("127.0.0.1", 0), config.ssl_context
+    async with serve_http(no_answer, [address], server_name="test", ssl_context=tls) as (served,):
+        reader, writer = await asyncio.open_connection(*served.split(":"))
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+        writer.close()
 
 
 async def test_handshakes_that_are_not_ended_count_as_connections_and_keep_nobody_out(world: World, serve: Any) -> None:

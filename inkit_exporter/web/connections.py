@@ -1,144 +1,153 @@
-"""The connections of clients: no more than so many, TLS handshakes under way included, and no more sent than is due."""
+"""The connections of clients: how many there may be, and which are cut off."""
 
 import asyncio
 import ssl
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
+import structlog
 from aiohttp import web
 
-HANDSHAKE_SECONDS: Final = 10.0
-"""Until a connection is closed whose TLS handshake does not come to an end: as long as a whole scrape may take."""
+from inkit_exporter.web import limits
 
-ANSWER_SECONDS: Final = 30.0
-"""Until a client is cut off that has not read its answer to the end: longer than Prometheus waits."""
+log = structlog.get_logger()
 
-REQUEST_BYTES: Final = 2**15
-"""Until a connection is closed that sends no end of a request: more than browsers send of cookies and all else."""
+
+GetContext = Callable[[], ssl.SSLContext | None]
 
 
 class Connections:
-    """Makes the server's connections, and cuts off the oldest when there are more.
+    """Makes the connections of a server, and aborts the oldest when there are too many.
 
-    So that clients that hold on to theirs can't keep out who comes next: a scrape, or a question for health.
+    So clients that hold on to their connections cannot keep out a scrape or a probe.
 
     Args:
         server: answers the requests.
-        most: how many there may be; 0 for no limit.
-        ssl_context: for TLS, if not None.
+        tasks: for the TLS handshakes, which end when the connections are closed.
+        max_connections: how many there may be, handshakes included; 0 for no limit.
+        ssl_context: None without TLS. Otherwise it gives the context for each connection, or None to refuse it.
     """
 
-    def __init__(self, server: web.Server, most: int, ssl_context: ssl.SSLContext | None) -> None:
-        self._server = server
-        self._most = most
-        self._ssl_context = ssl_context
-        self._handshakes: dict[asyncio.Task[None], asyncio.Transport] = {}
-        # By the socket, until that is gone: to aiohttp one that is being closed, for as long as it takes, is none.
-        self._open: dict[_Connection, asyncio.Transport] = {}
-
-    def make(self) -> asyncio.Protocol:
-        """The next connection."""
-        return _Beginning(self._begin)
-
-    def _begin(self, transport: asyncio.Transport) -> None:
-        if self._most:
-            # An honest handshake takes milliseconds, so that the oldest of those goes before any other.
-            transports = [*self._handshakes.values(), *self._open.values()]
-            for oldest in transports[: max(0, len(transports) + 1 - self._most)]:
-                oldest.abort()
-        connection = _Connection(self._server(), transport, self._open)
-        if self._ssl_context is None:
-            transport.set_protocol(connection)
-            connection.connection_made(transport)
-        else:
-            transport.pause_reading()  # until the handshake takes over
-            shaking = self._shake_hands(transport, connection, self._ssl_context)
-            task = asyncio.get_running_loop().create_task(shaking)
-            self._handshakes[task] = transport
-            task.add_done_callback(self._handshakes.pop)
-
-    async def stop(self) -> None:
-        """End the handshakes; the connections are the server's to end."""
-        for transport in self._handshakes.values():
-            transport.abort()
-        await asyncio.gather(*self._handshakes)
-
-    async def _shake_hands(
-        self, transport: asyncio.Transport, connection: "_Connection", ssl_context: ssl.SSLContext
+    def __init__(
+        self, server: web.Server, tasks: asyncio.TaskGroup, max_connections: int, ssl_context: GetContext | None
     ) -> None:
-        with suppress(OSError):  # the client's loss, whatever it was
+        self._server = server
+        self._tasks = tasks
+        self._max_connections = max_connections
+        self._ssl_context = ssl_context
+        self._closed = False
+        self._handshakes = _Sockets()
+        # Until the socket is closed. For aiohttp, a connection is gone when its closing begins, which may take long.
+        self._open = _Sockets()
+
+    def make(self) -> asyncio.BaseProtocol:
+        """The protocol of the next connection."""
+        return _Accepted(self._accept)
+
+    def close(self) -> None:
+        """Abort the handshakes and refuse further connections. The server ends those that are open."""
+        self._closed = True
+        for socket in self._handshakes:
+            socket.abort()
+
+    def _accept(self, socket: asyncio.Transport) -> None:
+        if self._closed:
+            socket.abort()
+            return
+        if self._max_connections:
+            # Handshakes first: with a well-behaved client, one takes milliseconds.
+            oldest_first = [*self._handshakes, *self._open]
+            for oldest in oldest_first[: max(0, len(oldest_first) + 1 - self._max_connections)]:
+                oldest.abort()
+        connection = _Connection(self._server(), socket, self._open)
+        if self._ssl_context is None:
+            socket.set_protocol(connection)
+            connection.connection_made(socket)
+        else:
+            socket.pause_reading()  # until the handshake begins
+            self._handshakes[socket] = None
+            self._tasks.create_task(self._shake_hands(socket, connection, self._ssl_context))
+
+    async def _shake_hands(self, socket: asyncio.Transport, connection: "_Connection", ssl_context: GetContext) -> None:
+        timeout = limits.HANDSHAKE_TIMEOUT_SECONDS
+        try:
+            if (context := ssl_context()) is None:
+                raise ConnectionRefusedError
             tls = await asyncio.get_running_loop().start_tls(
-                transport, connection, ssl_context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
+                socket, connection, context, server_side=True, ssl_handshake_timeout=timeout
             )
             if tls is not None and not tls.is_closing():
-                transport.set_protocol(_BelowTls(transport.get_protocol(), connection))
+                socket.set_protocol(_TlsBackpressure(socket.get_protocol(), connection))
                 connection.connection_made(tls)
+        except Exception as error:  # whatever it is, it must not reach the task group, which would end the server
+            socket.abort()
+            if not isinstance(error, OSError):  # which is the client's doing
+                log.exception("TLS handshake failed")
+        finally:
+            del self._handshakes[socket]
 
 
-class _Beginning(asyncio.Protocol):
-    """What a connection is until it has begun."""
+_Sockets = dict[asyncio.Transport, None]
+"""A set of sockets, the oldest first. A socket is the transport of a connection without TLS."""
 
-    def __init__(self, begin: Callable[[asyncio.Transport], None]) -> None:
-        self._begin = begin
+
+class _Accepted(asyncio.Protocol):
+    """A connection that has just been accepted."""
+
+    def __init__(self, accept: Callable[[asyncio.Transport], None]) -> None:
+        self._accept = accept
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream
-        self._begin(transport)
+        self._accept(transport)
 
 
-# What one reading may take; common to all connections, as asyncio uses what it has read at once. Left to itself, it
-# takes 256 KiB of memory anew for each reading.
+# All connections read into the same buffer, as asyncio passes on what it has read at once. Without it, asyncio would
+# allocate 256 KiB for each read.
 _BUFFER: Final = memoryview(bytearray(2**16))
 
 
 class _Connection(asyncio.BufferedProtocol):
-    """Passes on what is received, as long as requests end: aiohttp bounds each header, but hardly their sum.
+    """Passes on requests to aiohttp, and cuts off clients that do not end a request or do not read an answer.
 
-    It cuts off clients that do not read what they are sent.
-
-    Args:
-        server: answers the requests.
-        socket: the connection without TLS.
-        those_open: it puts itself there, with its socket, for as long as that is open.
+    aiohttp limits the size of each header, but hardly that of all headers. `open_sockets` has the socket while it is
+    open.
     """
 
-    def __init__(
-        self, server: web.RequestHandler, socket: asyncio.Transport, those_open: "dict[_Connection, asyncio.Transport]"
-    ) -> None:
+    def __init__(self, server: web.RequestHandler, socket: asyncio.Transport, open_sockets: _Sockets) -> None:
         self._server = server
         self._socket = socket
-        self._those_open = those_open
+        self._open_sockets = open_sockets
         self._transport: asyncio.Transport | None = None
-        self._early = b""
-        self._last = b""
-        self._unended = 0
+        self._early_data = b""
+        self._last_bytes = b""
+        self._request_bytes = 0
         self._pauses = 0
-        self._cut_off: asyncio.TimerHandle | None = None
+        self._answer_timeout: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream
         self._transport = transport
-        self._those_open[self] = self._socket
+        self._open_sockets[self._socket] = None
         self._server.connection_made(transport)
-        self._socket.set_write_buffer_limits(0)  # so that whatever is not taken is a pause, and has its time
-        if self._early:
-            self._received(self._early)
+        self._socket.set_write_buffer_limits(0)  # whatever the client does not take at once is a pause, with a timeout
+        if self._early_data:
+            self._receive(self._early_data)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return _BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._received(bytes(_BUFFER[:nbytes]))
+        self._receive(bytes(_BUFFER[:nbytes]))
 
-    def _received(self, data: bytes) -> None:
-        if self._transport is None:  # on the heels of the handshake
-            self._early += data
+    def _receive(self, data: bytes) -> None:
+        if self._transport is None:  # it came together with the end of the handshake
+            self._early_data += data
             return
-        _, end, rest = (self._last + data).rpartition(b"\r\n\r\n")
-        self._unended = len(rest) if end else self._unended + len(data)
-        self._last = rest[-3:]
-        if self._unended <= REQUEST_BYTES:
+        _, end, rest = (self._last_bytes + data).rpartition(b"\r\n\r\n")
+        self._request_bytes = len(rest) if end else self._request_bytes + len(data)
+        self._last_bytes = rest[-3:]
+        if self._request_bytes <= limits.MAX_REQUEST_BYTES:
             self._server.data_received(data)
         else:
             self._transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n")
@@ -148,26 +157,27 @@ class _Connection(asyncio.BufferedProtocol):
         self._server.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._those_open.pop(self, None)
-        if self._cut_off is not None:
-            self._cut_off.cancel()
+        self._open_sockets.pop(self._socket, None)
+        if self._answer_timeout is not None:
+            self._answer_timeout.cancel()
         self._server.connection_lost(exc)
 
     def pause_writing(self) -> None:
         self._pauses += 1
         if self._pauses == 1:
-            self._cut_off = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._socket.abort)
+            loop = asyncio.get_running_loop()
+            self._answer_timeout = loop.call_later(limits.ANSWER_TIMEOUT_SECONDS, self._socket.abort)
             self._server.pause_writing()
 
     def resume_writing(self) -> None:
         self._pauses -= 1
-        if self._pauses == 0 and self._cut_off is not None:
-            self._cut_off.cancel()
+        if self._pauses == 0 and self._answer_timeout is not None:
+            self._answer_timeout.cancel()
             self._server.resume_writing()
 
 
-class _BelowTls(asyncio.BufferedProtocol):
-    """Tells a connection of pauses of its socket, which TLS keeps to itself until it has buffered half a megabyte."""
+class _TlsBackpressure(asyncio.BufferedProtocol):
+    """Tells a connection when its socket pauses. asyncio's TLS does not, until it has buffered half a megabyte."""
 
     def __init__(self, tls: asyncio.BaseProtocol, connection: _Connection) -> None:
         assert isinstance(tls, asyncio.BufferedProtocol)  # noqa: S101 - as asyncio's is

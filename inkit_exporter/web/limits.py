@@ -1,47 +1,55 @@
-"""What clients may take of the process: requests and connections at a time, and how long one may be idle."""
+"""The limits on clients: requests and connections at a time, size of a request, and times."""
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
 from aiohttp import web
 
+from inkit_exporter.web.routes import Handler
+
 DEFAULT_REQUESTS: Final = 40
 """As in Prometheus' own exporters."""
 
 DEFAULT_CONNECTIONS: Final = 512
-"""Half of the descriptors that a process may have by default; the other half is for polls."""
+"""Half of the file descriptors that a process may have by default."""
 
-IDLE_SECONDS: Final = 130.0
-"""Until a connection is closed on which no whole request came: longer than Prometheus' longest usual interval."""
+MAX_REQUEST_BYTES: Final = 2**15
+"""Of a request without its end: more than browsers send with cookies and everything else."""
+
+HANDSHAKE_TIMEOUT_SECONDS: Final = 10.0
+"""Of a TLS handshake: as long as a whole scrape may take."""
+
+ANSWER_TIMEOUT_SECONDS: Final = 30.0
+"""Of a client that does not read its answer: longer than Prometheus waits."""
+
+IDLE_TIMEOUT_SECONDS: Final = 130.0
+"""Of a connection without a whole request: longer than Prometheus' longest usual interval."""
 
 HEALTH_PATHS: Final = frozenset({"/-/healthy", "/-/ready"})
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
+def limit_requests(handler: Handler, max_requests: int) -> Handler:
+    """Answers at most `max_requests` at a time, and further ones with 503; 0 is no limit. Health is always answered.
 
-def limit_requests(handler: Handler, most: int) -> Handler:
-    """Answer at most so many requests at a time, without limit if 0; those for health are answered whatever comes.
-
-    A request lasts until its answer has been read, but for what the system buffers.
+    A request counts until the client has read its answer, except for what the system buffers.
     """
-    under_way = 0
+    answering = 0
 
     async def limited(request: web.BaseRequest) -> web.StreamResponse:
-        nonlocal under_way
+        nonlocal answering
         if request.path in HEALTH_PATHS:
             return await handler(request)
-        if under_way >= most > 0:
-            text = f"limit of concurrent requests reached ({most}), try again later\n"
+        if answering >= max_requests > 0:
+            text = f"limit of concurrent requests reached ({max_requests}), try again later\n"
             return web.Response(status=503, text=text, headers={"Retry-After": "1"})
-        under_way += 1
+        answering += 1
         try:
             response = await handler(request)
-            with suppress(ConnectionError):  # that the client has gone is no concern of ours
+            with suppress(ConnectionError):  # the client has gone
                 await response.prepare(request)
                 await response.write_eof()
         finally:
-            under_way -= 1
+            answering -= 1
         return response
 
     return limited

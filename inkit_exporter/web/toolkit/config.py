@@ -1,7 +1,4 @@
-"""TLS, basic auth, headers and rate limit, in the file format of Prometheus' exporter-toolkit.
-
-docs/web-configuration.md documents every key.
-"""
+"""The file of a web configuration, read and validated. docs/web-configuration.md documents every key."""
 
 import os
 import re
@@ -14,7 +11,7 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from inkit_exporter.errors import ConfigError
-from inkit_exporter.web.toolkit.tls import Read, TlsContext, TlsSection, choose, make_context
+from inkit_exporter.web.toolkit.tls import TlsContext, TlsSection, choose, make_context
 from inkit_exporter.yamlfile import Section, convert, read_yaml
 
 
@@ -26,14 +23,14 @@ class RateLimit(Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class WebSettings:
-    """A validated web configuration, its certificates loaded.
+class WebConfig:
+    """A valid web configuration, with its certificates.
 
     Attributes:
-        context: what TLS connections use; None where the configuration has no TLS.
-        users: bcrypt hashes by user name; none stands for no basic auth.
-        decoy: what the passwords of unknown users are compared to, as costly as the dearest real hash.
-        protections: the keys that keep somebody out.
+        context: for TLS connections; None without TLS.
+        users: bcrypt hashes by user name; empty without basic auth.
+        decoy: the hash to check passwords of unknown users against; it takes as long as the slowest real one.
+        protections: the keys that keep anyone out.
         files: every file that was read, as it was then.
     """
 
@@ -47,14 +44,14 @@ class WebSettings:
 
     @property
     def up_to_date(self) -> bool:
-        """Whether no file has changed since; links are followed, as Kubernetes swaps those."""
+        """Whether no file has changed since. Links are followed: Kubernetes replaces a link, not the file."""
         try:
             return all(_signature(path.stat()) == signature for path, signature in self.files.items())
         except OSError:
             return False
 
 
-def load(path: Path) -> WebSettings:
+def load(path: Path) -> WebConfig:
     """Read and validate a web configuration and the files it names.
 
     Raises:
@@ -65,29 +62,29 @@ def load(path: Path) -> WebSettings:
     def read(path: Path, place: str) -> bytes:
         try:
             with path.open("rb") as file:
-                files[path] = _signature(os.fstat(file.fileno()))  # before reading: a change meanwhile is seen later
+                files[path] = _signature(os.fstat(file.fileno()))  # first, so that a change while reading is noticed
                 return file.read()
         except (OSError, ValueError) as error:
             raise ConfigError(f"{place}can't be read: {getattr(error, 'strerror', None) or error}") from None
 
     try:
         document = _without_nulls(read_yaml(read(path, "").decode()))
-        config = convert({} if document is None else document, _WebConfig, reference="docs/web-configuration.md")
-        context = _context(config.tls_server_config, path.parent, read)
+        config = convert({} if document is None else document, _File, reference="docs/web-configuration.md")
+        context = make_context(config.tls_server_config, path.parent, read)
         users = {user.encode(): _check_hash(user, text) for user, text in config.basic_auth_users.items()}
-        in_force = {
+        protections = {
             "tls_server_config": context is not None,
             "client_auth_type": context is not None and context.verify_mode is ssl.CERT_REQUIRED,
             "client_allowed_sans": context is not None and bool(context.allowed_sans),
             "basic_auth_users": bool(users),
         }
-        return WebSettings(
+        return WebConfig(
             context=context,
             users=users,
             decoy=b"$2b$%02d$" % max((int(text[4:6]) for text in users.values()), default=10) + b"." * 53,
             headers=_check_headers(config.http_server_config.headers),
             rate_limit=_check_rate_limit(config.rate_limit),
-            protections=frozenset(key for key, on in in_force.items() if on),
+            protections=frozenset(key for key, on in protections.items() if on),
             files=files,
         )
     except UnicodeError:
@@ -106,7 +103,7 @@ class _RateSection(Section, frozen=True):
     burst: int = 0
 
 
-class _WebConfig(Section, frozen=True):
+class _File(Section, frozen=True):
     tls_server_config: TlsSection = TlsSection()
     http_server_config: _HttpSection = _HttpSection()
     rate_limit: _RateSection = _RateSection()
@@ -123,17 +120,6 @@ _HEADERS: Mapping[str, tuple[str, ...]] = {
 _HASH = re.compile(r"(?a)\$2[aby]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
 _DURATION_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ns|us|µs|ms|s|m|h)")
-
-
-def _context(section: TlsSection, folder: Path, read: Read) -> TlsContext | None:
-    if section == TlsSection():
-        return None
-    try:
-        return make_context(section, folder, read)
-    except ConfigError as error:
-        raise ConfigError(f"tls_server_config.{error}") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"tls_server_config: OpenSSL refuses it ({error})") from None
 
 
 def _check_hash(user: str, text: str | None) -> bytes:
@@ -171,7 +157,7 @@ def _check_rate_limit(rate: _RateSection) -> RateLimit | None:
 
 
 def _without_nulls(document: object) -> object:
-    """A key without a value is as good as absent, as in Go's YAML; but a user without a hash is no user less."""
+    """A key without a value counts as absent, as in Go's YAML. Users stay: one without a hash is an error."""
     if not isinstance(document, dict):
         return document
     return {

@@ -1,4 +1,4 @@
-"""The TLS section of a web configuration, made into what connections use."""
+"""The TLS context of a web configuration."""
 
 import os
 import ssl
@@ -16,7 +16,7 @@ Read = Callable[[Path, str], bytes]
 
 
 class TlsSection(Section, frozen=True):
-    """`tls_server_config`, as it is written."""
+    """`tls_server_config` as the file has it."""
 
     cert: str = ""
     key: str = ""
@@ -34,7 +34,7 @@ class TlsSection(Section, frozen=True):
 
 
 class _CheckedObject(ssl.SSLObject):
-    """A connection whose client certificate must have one of the allowed names, where there are any."""
+    """A connection that checks the names in the client's certificate, if its context has a list."""
 
     def do_handshake(self) -> None:
         super().do_handshake()
@@ -44,37 +44,40 @@ class _CheckedObject(ssl.SSLObject):
 
 
 class TlsContext(ssl.SSLContext):
-    """A context that can ask for names in the clients' certificates."""
+    """A context that may require one of some names in the clients' certificates."""
 
     sslobject_class = _CheckedObject
     allowed_sans: frozenset[str] = frozenset()
 
 
-def make_context(section: TlsSection, folder: Path, read: Read) -> TlsContext:
-    """The context that a section describes.
+def make_context(section: TlsSection, folder: Path, read: Read) -> TlsContext | None:
+    """The context that a section asks for; None if the section is empty.
 
     Args:
         section: the section.
-        folder: to which its file names are relative.
-        read: reads a file, or raises ConfigError, which begins with the text it is given.
+        folder: its file names are relative to this folder.
+        read: reads a file, or raises a ConfigError that begins with the given text.
 
     Raises:
-        ConfigError: naming the place within the section, and the remedy.
+        ConfigError: naming the place and the remedy.
     """
-    cert, key, client_ca = (_read_pem(section, name, folder, read) for name in ("cert", "key", "client_ca"))
-    for name, pem in (("cert_file", cert), ("key_file", key)):
-        if not pem.text:
-            raise ConfigError(f"{name}: missing or empty; TLS needs a certificate and its key")
-    _check_certificates(cert.text, "cert_file")
+    if section == TlsSection():
+        return None
     context = TlsContext(ssl.PROTOCOL_TLS_SERVER)
-    _load_pair(context, cert, key)
-    _set_client_policy(context, section, client_ca.text)
-    _set_algorithms(context, section)
+    try:
+        cert, key, client_ca = (_read_pem(section, name, folder, read) for name in ("cert", "key", "client_ca"))
+        _load_pair(context, cert, key)
+        _set_client_policy(context, section, client_ca.text)
+        _set_algorithms(context, section)
+    except ConfigError as error:
+        raise ConfigError(f"tls_server_config.{error}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"tls_server_config: OpenSSL refuses it ({error})") from None
     return context
 
 
 def choose(name: str, choices: Mapping[str, T], place: str) -> T:
-    """What a name stands for. Raises ConfigError, with the place and the names there are."""
+    """The choice of a name. Raises ConfigError with the place and all names."""
     if name not in choices:
         raise ConfigError(f"{place}: `{name}` is unknown; known are {', '.join(choices)}")
     return choices[name]
@@ -86,9 +89,9 @@ _VERIFY_MODES = {
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
 }
 _UNVERIFIED = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
-# OpenSSL 3 refuses 1.0 and 1.1 at its default security level, so that as a minimum they come to the same as 1.2.
+# OpenSSL 3 refuses 1.0 and 1.1 at its default security level. As a minimum, they mean 1.2.
 _VERSIONS = dict.fromkeys(("TLS10", "TLS11", "TLS12"), ssl.TLSVersion.TLSv1_2) | {"TLS13": ssl.TLSVersion.TLSv1_3}
-# OpenSSL's name by Go's; those of TLS 1.3 can't be chosen, neither in Go nor in Python.
+# OpenSSL's name by Go's name. Neither Go nor Python can choose among the suites of TLS 1.3.
 _SUITES = {
     f"TLS_ECDHE_{key}_WITH_{name}": f"ECDHE-{key}-{openssl_name}"
     for key in ("RSA", "ECDSA")
@@ -119,6 +122,10 @@ def _read_pem(section: TlsSection, key: str, folder: Path, read: Read) -> _Pem:
 
 
 def _load_pair(context: ssl.SSLContext, cert: _Pem, key: _Pem) -> None:
+    for name, pem in (("cert_file", cert), ("key_file", key)):
+        if not pem.text:
+            raise ConfigError(f"{name}: missing or empty; TLS needs a certificate and its key")
+    _load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert.text, "cert_file")  # only to check them
     try:
         with _as_path(cert) as cert_path, _as_path(key) as key_path:
             context.load_cert_chain(cert_path, key_path, password=lambda: "")  # or OpenSSL would ask the terminal
@@ -127,20 +134,18 @@ def _load_pair(context: ssl.SSLContext, cert: _Pem, key: _Pem) -> None:
             raise ConfigError("key_file: is not the key of the certificate in cert_file") from None
         reason = error.reason or "unreadable"
         raise ConfigError(f"key_file: is not a PEM key without a password, or not one for TLS ({reason})") from None
-    except OSError as error:
-        raise ConfigError(f"cert_file: can't be read: {error.strerror or error}") from None
 
 
-def _check_certificates(text: str, place: str) -> None:
+def _load_certificates(context: ssl.SSLContext, text: str, place: str) -> None:
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=text)
+        context.load_verify_locations(cadata=text)
     except (ssl.SSLError, ValueError):
         raise ConfigError(f"{place}: holds no valid certificate in PEM form") from None
 
 
 @contextmanager
 def _as_path(pem: _Pem) -> Iterator[Path | str]:
-    """OpenSSL takes certificates and keys from files only; inline ones become a file in memory, never on a disk."""
+    """OpenSSL reads certificates and keys from files only. Inline ones become a file in memory, never on a disk."""
     if pem.path:
         yield pem.path
         return
@@ -167,8 +172,7 @@ def _set_client_policy(context: TlsContext, section: TlsSection, client_ca: str)
     elif mode is not ssl.CERT_NONE:
         if not client_ca:
             raise ConfigError(f"client_ca_file: missing or empty; {kind} needs the CA of the clients")
-        _check_certificates(client_ca, "client_ca_file")
-        context.load_verify_locations(cadata=client_ca)
+        _load_certificates(context, client_ca, "client_ca_file")
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as Go: an intermediate CA may be the one trusted
     if section.client_allowed_sans is not None:
         if mode is not ssl.CERT_REQUIRED:
@@ -181,16 +185,16 @@ def _set_client_policy(context: TlsContext, section: TlsSection, client_ca: str)
 def _set_algorithms(context: ssl.SSLContext, section: TlsSection) -> None:
     if section.max_version in ("TLS10", "TLS11"):
         raise ConfigError(f"max_version: OpenSSL no longer speaks {section.max_version}; write TLS12 or TLS13")
-    least = choose(section.min_version, _VERSIONS, "min_version")
-    most = choose(section.max_version, _VERSIONS, "max_version")
+    minimum = choose(section.min_version, _VERSIONS, "min_version")
+    maximum = choose(section.max_version, _VERSIONS, "max_version")
     suites = [choose(name, _SUITES, "cipher_suites") for name in section.cipher_suites]
     if any(suites):
         context.set_ciphers(":".join(filter(None, suites)))
     elif suites:
-        least = ssl.TLSVersion.TLSv1_3  # no suite is left for the version before
-    if least > most:
+        minimum = ssl.TLSVersion.TLSv1_3  # no suite is left for TLS 1.2
+    if minimum > maximum:
         raise ConfigError("max_version: leaves no version with what min_version and cipher_suites ask for; raise it")
-    context.minimum_version, context.maximum_version = least, most
+    context.minimum_version, context.maximum_version = minimum, maximum
     if not section.prefer_server_cipher_suites:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     curves = [choose(name, _CURVES, "curve_preferences") for name in section.curve_preferences]
@@ -201,7 +205,7 @@ def _set_algorithms(context: ssl.SSLContext, section: TlsSection) -> None:
 
 
 def _sans(certificate: Mapping[str, Any]) -> set[str]:
-    """The subject alternative names of a peer's certificate, IP addresses as Go writes them."""
+    """The subject alternative names of a client's certificate, with IP addresses as Go writes them."""
     names = set()
     for kind, value in certificate.get("subjectAltName", ()):
         if kind in ("DNS", "email", "URI"):

@@ -1,0 +1,61 @@
+"""Which handler answers a request, and the answers that every exporter gives."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Final
+
+from aiohttp import hdrs, web
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+READ: Final[Sequence[str]] = (hdrs.METH_GET, hdrs.METH_HEAD)
+POST: Final[Sequence[str]] = (hdrs.METH_POST,)
+
+# A larger body takes milliseconds, in which the event loop would answer no scrape.
+_COMPRESS_AT_ONCE_BYTES = 2**14
+
+
+def route(routes: Mapping[str, tuple[Sequence[str], Handler]]) -> Handler:
+    """Answers by path (without percent-encoding) and method, with 404 or 405 where no route matches.
+
+    aiohttp's `Application` does the same, but takes longer for a scrape.
+    """
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if (found := routes.get(request.path)) is None:
+            return web.Response(status=404, text="not found\n")
+        methods, handler = found
+        if request.method not in methods:
+            return web.Response(status=405, text="method not allowed\n", headers={hdrs.ALLOW: ", ".join(methods)})
+        return await handler(request)
+
+    return answer
+
+
+def probe(good: bool, condition: str, problem: str) -> web.Response:
+    """The answer to a probe: 200 with the condition, or 503 with the problem."""
+    if good:
+        return web.Response(text=f"{condition}\n")
+    return web.Response(status=503, text=f"not {condition}: {problem}\n")
+
+
+def document(
+    body: bytes, content_type: str, executor: Executor, policy: str = "default-src 'none'; frame-ancestors 'none'"
+) -> web.Response:
+    """An answer for browsers: with security headers, not cached, and compressed if the client accepts that.
+
+    The executor compresses large bodies. The policy is the header `Content-Security-Policy`: by default, the document
+    may load and run nothing.
+    """
+    headers = {
+        hdrs.CONTENT_TYPE: content_type,
+        "Content-Security-Policy": policy,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        hdrs.CACHE_CONTROL: "no-store",
+    }
+    response = web.Response(
+        body=body, headers=headers, zlib_executor_size=_COMPRESS_AT_ONCE_BYTES, zlib_executor=executor
+    )
+    response.enable_compression()
+    return response

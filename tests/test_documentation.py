@@ -34,7 +34,7 @@ SNAPSHOT = Snapshot(
 def exposed() -> dict[str, Metric]:
     """Every family of the exporter's own, by the name it has in the text format."""
     states = States()
-    states.publish(AccountState(account="a", settings=PollSettings(), up=True, snapshot=SNAPSHOT))
+    states.publish(AccountState(account="a", settings=PollSettings(), up=True, polls=1, snapshot=SNAPSHOT))
     registries = AccountMetrics(states, "a", lambda: 0.0).registry, ProcessMetrics(0, 1).registry
     families = [family for registry in registries for family in registry.collect()]
     return {_name(family): family for family in families if family.name.startswith("inkit_")}

@@ -1,9 +1,7 @@
-"""What `/metrics` answers: rendered by the client library, and again only where something has changed since.
+"""The text of all metrics: rendered by the client library, and again only where something has changed.
 
-A scrape joins what is there: the text of each account, a family's lines together across the accounts, and after them
-what describes the process, which changes all the time and is renewed at most once a second. Each account is rendered
-in one go, so that its numbers are of one moment. Compressing follows the same seam: what comes first is compressed
-once a change, and only the little after it once a second.
+Each account is rendered in one go, so that its numbers are of one moment, and kept until it changes. What describes
+the process changes all the time, and is renewed at most once a second.
 """
 
 import asyncio
@@ -11,21 +9,22 @@ import re
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry, Metric, exposition
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 _HEADER = re.compile(rb"(?:# .*\n)*")
-# About 100 samples, or 1 ms. A scrape has to wait for the others' turns as often.
+# About 100 samples, or 1 ms. A scrape waits for the turns of other tasks this often.
 _BYTES_A_TURN = 10_000
-_GZIP = 16 + zlib.MAX_WBITS
 
 COMPRESSORS: Final = ThreadPoolExecutor(1, "compress")
 """Not asyncio's own threads: look-ups of names that hang may take them all."""
+
+_compress = partial(zlib.compress, level=6, wbits=16 + zlib.MAX_WBITS)
 
 
 class Format(NamedTuple):
@@ -54,7 +53,7 @@ def negotiate(accept: str) -> Format:
 
 
 class Source(Protocol):
-    """Metrics of one origin. While `version` stays equal, so do they."""
+    """Metrics of one origin, which stay the same while `version` does."""
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -68,8 +67,8 @@ class Exposition:
     """The text of all metrics.
 
     Args:
-        accounts: the sources that change with polls, in the order in which they are to be listed.
-        changes: another value whenever one of those has changed at once. What changes with time is seen with `process`.
+        accounts: the sources that change with polls, in the order in which they are listed.
+        changes: changes whenever one of those has been published. What changes with time is seen with `process`.
         process: the source that changes every second; its families are none of the accounts'.
     """
 
@@ -79,7 +78,7 @@ class Exposition:
         self._accounts = accounts
         self._changes = changes
         self._process = process
-        self._latest: dict[Format, _Whole] = {}
+        self._latest: dict[Format, _Latest] = {}
         self._rendering = asyncio.Lock()
 
     async def text(self, form: Format) -> bytes:
@@ -88,87 +87,50 @@ class Exposition:
 
     async def gzipped(self, form: Format) -> bytes:
         """The same, compressed."""
-        whole = await self._now(form)
-        if whole.gzipped is None:
-            beginning, compressor = await whole.stable.compressed()
-            if whole.gzipped is None:
-                compressor = compressor.copy()
-                whole.gzipped = beginning + compressor.compress(whole.rest) + compressor.flush()
-        return whole.gzipped
+        latest = await self._now(form)
+        if latest.compressing is None:
+            latest.compressing = asyncio.get_running_loop().run_in_executor(COMPRESSORS, _compress, latest.text)
+        # Others wait for it too, whatever becomes of this request.
+        return await asyncio.shield(latest.compressing)
 
     async def selected(self, form: Format, names: Sequence[str]) -> bytes:
         """Only the samples of these names, as `name[]` asks for; rendered for this request alone."""
         sources = (*self._accounts(), self._process)
         return _join([await _render(s.registry.restricted_registry(names), form) for s in sources]) + form.end
 
-    async def _now(self, form: Format) -> "_Whole":
-        if (latest := self._latest.get(form)) and self._is_current(latest):
-            return latest
+    async def _now(self, form: Format) -> "_Latest":
         async with self._rendering:
             latest = self._latest.get(form)
-            if latest is None or not self._is_current(latest):
-                latest = self._latest[form] = await self._renew(form, latest)
+            version = self._changes(), self._process.version()
+            if latest is None or latest.version != version:
+                latest = self._latest[form] = await self._renew(form, version, latest.accounts if latest else {})
             return latest
 
-    def _is_current(self, whole: "_Whole") -> bool:
-        return whole.version == self._version()
-
-    def _version(self) -> Hashable:
-        return self._changes(), self._process.version()
-
-    async def _renew(self, form: Format, before: "_Whole | None") -> "_Whole":
-        version = self._version()
-        versions = {source: source.version() for source in self._accounts()}
-        stable = before.stable if before and before.stable.versions == versions else None
-        if stable is None:
-            stable = _Stable()
-            for source in self._accounts():
-                stable.versions[source] = source.version()
-                stable.renderings[source] = (
-                    before.stable.renderings[source]
-                    if before and before.stable.versions.get(source) == stable.versions[source]
-                    else await _render(source.registry, form)
-                )
-            stable.text = _join(stable.renderings.values())
-        rest = _join([await _render(self._process.registry, form)]) + form.end
-        return _Whole(stable, version, rest)
+    async def _renew(
+        self, form: Format, version: Hashable, before: Mapping[Source, tuple[Hashable, "_Rendering"]]
+    ) -> "_Latest":
+        accounts = {}
+        for source in self._accounts():
+            current = source.version()
+            kept, rendering = before.get(source, (None, {}))
+            accounts[source] = current, rendering if kept == current else await _render(source.registry, form)
+        process = await _render(self._process.registry, form)
+        text = _join([*(rendering for _, rendering in accounts.values()), process]) + form.end
+        return _Latest(version, accounts, text)
 
 
 _Rendering = Mapping[bytes, bytes]
 """The lines of each family's samples by the comment lines before them."""
 
 
-class _Stable:
-    """The accounts' part of the text, until one of them changes."""
+class _Latest:
+    """The whole text until something changes, with the renderings of the accounts by source and version."""
 
-    def __init__(self) -> None:
-        self.versions: dict[Source, Hashable] = {}
-        self.renderings: dict[Source, _Rendering] = {}
-        self.text = b""
-        self._compressing: asyncio.Future[tuple[bytes, Any]] | None = None
-
-    async def compressed(self) -> tuple[bytes, Any]:
-        """The beginning of a gzip stream, and the compressor that goes on after it, to be copied."""
-        if self._compressing is None:
-            self._compressing = asyncio.get_running_loop().run_in_executor(COMPRESSORS, _compress, self.text)
-        # Others wait for it too, whatever becomes of this request.
-        return await asyncio.shield(self._compressing)
-
-
-class _Whole:
-    """The whole text, until anything changes."""
-
-    def __init__(self, stable: _Stable, version: Hashable, rest: bytes) -> None:
-        self.stable = stable
+    def __init__(self, version: Hashable, accounts: Mapping[Source, tuple[Hashable, _Rendering]], text: bytes) -> None:
         self.version = version
-        self.rest = rest
-        self.text = stable.text + rest
-        self.gzipped: bytes | None = None
-
-
-def _compress(text: bytes) -> tuple[bytes, Any]:
-    compressor = zlib.compressobj(wbits=_GZIP)
-    return compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH), compressor
+        self.accounts = accounts
+        self.text = text
+        self.compressing: asyncio.Future[bytes] | None = None
 
 
 class _Families:

@@ -1,7 +1,7 @@
 """The metric families of one account, made from its state for each rendering. State lives elsewhere."""
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Metric
@@ -53,11 +53,16 @@ class AccountMetrics(Collector):
 
 
 def _families(state: AccountState | None, now: float) -> Iterator[Metric]:
+    window = state.fresh_snapshot(now) if state else None
     for family in FAMILIES:
         metric = family.kind(family.name, family.documentation, labels=("account", *family.labels))
         if state is not None:
-            for labels, value in family.samples(state, now):
-                _add(metric, [state.account, *labels], value)
+            values = family.values(state, window)
+            if isinstance(values, Mapping):
+                for labels, value in sorted(values.items()):
+                    _add(metric, [state.account, *([labels] if isinstance(labels, str) else labels)], value)
+            elif values is not None:
+                _add(metric, [state.account], values)
         yield metric
 
 

@@ -1,7 +1,7 @@
 """The configuration: YAML in, validated and immutable settings out. `config.example.yaml` explains every key."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
@@ -183,6 +183,20 @@ def read_token(account: AccountSettings, environ: Mapping[str, str]) -> str:
     if not (token.isascii() and token.isprintable() and " " not in token):
         raise ConfigError(f"{place} does not hold one API token: it has blanks, line breaks or non-ASCII characters")
     return token
+
+
+def check_tokens(settings: Settings, names: Collection[str], environ: Mapping[str, str]) -> None:
+    """Check that the environment has the tokens of these accounts. Files are read with each request.
+
+    Raises:
+        ConfigError: one is missing, or can't be sent.
+    """
+    for i, account in enumerate(settings.accounts):
+        if account.api_token_env and account.name in names:
+            try:
+                read_token(account, environ)
+            except ConfigError as error:
+                raise ConfigError(f"accounts[{i}].api_token_env: {error}") from None
 
 
 def _read_small_file(path: Path) -> str:

@@ -5,52 +5,18 @@ May import: config, api, window.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from inkit_exporter.api.rate_limit import Usage
 from inkit_exporter.config import PollSettings
-from inkit_exporter.counters import Histogram
-from inkit_exporter.window.snapshot import Snapshot
 from inkit_exporter.window.totals import Totals
-
-# From a cached answer on the same continent to the default of `api.timeout`, in seconds.
-REQUEST_BUCKETS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-
-_MINUTE = 60.0
-
-
-class Requests(Struct, frozen=True):
-    """The requests of one account: all so far, and those of the last minute.
-
-    `by_code` has HTTP status codes and what came instead of an answer. `sent_at` and `paused_until` are monotonic
-    seconds.
-    """
-
-    by_code: Mapping[str, int] = {}
-    durations: Histogram = Histogram.empty(*REQUEST_BUCKETS)
-    throttled_seconds: float = 0.0
-    per_minute: int = 0
-    sent_at: tuple[float, ...] = ()
-    paused_until: float = 0.0
-
-    def ended(self, code: str, seconds: float, waited: float) -> "Requests":
-        """The requests after one more, which took that many seconds and had waited before."""
-        return replace(
-            self,
-            by_code={**self.by_code, code: self.by_code.get(code, 0) + 1},
-            durations=self.durations.observe(seconds),
-            throttled_seconds=self.throttled_seconds + waited,
-        )
-
-    def in_last_minute(self, now: float) -> int:
-        """How many were sent in the 60 seconds before `now`, in monotonic seconds."""
-        return sum(sent > now - _MINUTE for sent in self.sent_at)
+from inkit_exporter.window.window import Snapshot
 
 
 class AccountState(Struct, frozen=True, kw_only=True):
-    """What is known of one account. Each change makes a new value.
+    """What is known of one account. Each change makes a new value, except for `usage`, to which each request adds.
 
     `up` is None before the first poll has ended. `polled_at` and `last_success` are wall time in seconds since the
     epoch; `snapshot_at`, `down_since` and `next_poll_at` are monotonic seconds. `duration` is in seconds. During a
@@ -59,6 +25,7 @@ class AccountState(Struct, frozen=True, kw_only=True):
 
     account: str
     settings: PollSettings
+    usage: Usage
     up: bool | None = None
     error: str | None = None
     reason: str | None = None
@@ -70,8 +37,6 @@ class AccountState(Struct, frozen=True, kw_only=True):
     next_poll_at: float = math.inf
     polls: int = 0
     failures: Mapping[str, int] = {}
-    invalid: int = 0
-    requests: Requests = Requests()
     snapshot: Snapshot | None = None
     snapshot_at: float = 0.0
     newest_first: bool = True
@@ -106,7 +71,7 @@ class States:
     def publish(self, state: AccountState) -> None:
         """Replace an account's state; the next scrape shows it."""
         self.changes += 1
-        self._latest[state.account] = replace(state, published=self.changes)
+        self.amend(replace(state, published=self.changes))
 
     def amend(self, state: AccountState) -> None:
         """Replace an account's state; scrapes show it within a second while the account is polled."""

@@ -19,7 +19,7 @@ from inkit_exporter.metrics.families import AccountMetrics
 from inkit_exporter.metrics.process import ProcessMetrics
 from inkit_exporter.state import AccountState, States
 from inkit_exporter.status import report as status
-from inkit_exporter.window.snapshot import LISTED, Snapshot
+from inkit_exporter.window.window import LISTED, Snapshot
 
 OPERATING = (ROOT / "docs" / "operating.md").read_text()
 REFERENCE = (ROOT / "docs" / "metrics.md").read_text()

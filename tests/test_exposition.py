@@ -19,7 +19,7 @@ from inkit_exporter.metrics.exposition import OPENMETRICS, TEXT, Exposition, For
 from inkit_exporter.metrics.families import AccountMetrics
 from inkit_exporter.metrics.process import ProcessMetrics
 from inkit_exporter.state import AccountState, States
-from inkit_exporter.window.snapshot import Snapshot
+from inkit_exporter.window.window import Snapshot
 
 STALE_AFTER = 5.0
 Sample = tuple[str, frozenset[tuple[str, str]], float]

@@ -16,9 +16,8 @@ from msgspec.structs import replace
 from inkit_exporter.api.batches import FINISHED_STATUSES, Batch, Counts, Page, Pagination
 from inkit_exporter.window.plan import Plan
 from inkit_exporter.window.sequence import InconsistentListing
-from inkit_exporter.window.snapshot import LISTED, Snapshot, TopBatches
 from inkit_exporter.window.totals import Totals, TotalsTracker
-from inkit_exporter.window.window import Window
+from inkit_exporter.window.window import LISTED, Snapshot, TopBatches, Window
 
 LOOKBACK = 1000.0
 NOW = 10_000.0

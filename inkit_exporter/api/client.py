@@ -23,9 +23,9 @@ from inkit_exporter.api.errors import (
     check_status,
 )
 from inkit_exporter.api.labels import AccountLabels
-from inkit_exporter.api.pages import Body, MalformedPage, read_page
-from inkit_exporter.api.rate_limit import RateLimiter
-from inkit_exporter.config import AccountSettings, ApiSettings
+from inkit_exporter.api.pages import Body, read_page
+from inkit_exporter.api.rate_limit import Usage
+from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings
 from inkit_exporter.errors import ConfigError
 
 DEFAULT_PAGE_SIZE: Final = 25
@@ -34,67 +34,35 @@ DEFAULT_PAGE_SIZE: Final = 25
 log = structlog.get_logger()
 
 
-Report = Callable[[str, float, float], None]
-"""Is told of each request that ended: its HTTP status or what came instead (a `reason` of ours, or `cancelled`), the
-seconds it took, and the seconds that it had waited for the rate limiter."""
-
-
 class Client:
     """One account's view of the API.
 
-    Args:
-        account: name, base URL and filters.
-        api: limits of one request.
-        report: is told of every request.
-        page_size: what to ask for. The API may use another.
-        patience: the longest wait, in seconds, that the API may ask for. Where it asks for more, the request fails.
-        token: reads the account's token; raises ConfigError if it has none.
-        session: as `open_session` makes it.
-        rate_limiter: of the account.
-        labels: the account's label values so far.
+    `token` reads the account's token, and raises ConfigError without one. `usage` counts every request. A request
+    fails at once if the API asks to wait for longer than `poll.interval`.
     """
 
     def __init__(
         self,
         account: AccountSettings,
+        poll: PollSettings,
         api: ApiSettings,
-        report: Report,
         *,
-        page_size: int,
-        patience: float,
         token: Callable[[], str],
         session: aiohttp.ClientSession,
-        rate_limiter: RateLimiter,
+        usage: Usage,
         labels: AccountLabels,
     ) -> None:
-        self.page_size = page_size
-        self.requests = 0
+        self.page_size = poll.page_size
+        self._patience = poll.interval
         self._api = api
-        self._patience = patience
-        self._read_token = token
-        self._token: str | None = None
-        self._sent_at: float | None = None
-        self._warned_of_malformed = False
+        self._token = token
         self._session = session
-        self._report = report
-        self._waited = 0.0
-        self._rate_limiter = rate_limiter
+        self._usage = usage
         self._labels = labels
+        self._sent_at: float | None = None  # of the request under way
         self._url = URL(account.base_url.rstrip("/")) / "invoke" / "batch"
         self._filters = {k: v for k, v in msgspec.structs.asdict(account.filters).items() if v is not None}
         self._log = log.bind(account=account.name)
-
-    def refresh_token(self) -> None:
-        """Read the token again; the first request does it as well.
-
-        Raises:
-            AuthError: there is none.
-        """
-        try:
-            self._token = self._read_token()
-        except ConfigError as error:
-            self._token = None
-            raise AuthError(str(error)) from None
 
     async def page(self, number: int) -> Iterator[Page]:
         """Page `number`, from 1, of the list in the order newest first; in parts, between which other tasks may run.
@@ -105,34 +73,19 @@ class Client:
             ApiError: one of its kinds, after all attempts. Taking the parts may raise BadResponse.
         """
         try:
-            body = await self._list(number, self.page_size)
+            body = await self._get(number, self.page_size)
         except QueryRefused:
             if number != 1 or self.page_size == DEFAULT_PAGE_SIZE:
                 raise
-            body = await self._list(number, DEFAULT_PAGE_SIZE)
+            body = await self._get(number, DEFAULT_PAGE_SIZE)
             self._log.warning(
                 "the API refuses the page size, using its default", page_size=self.page_size, default=DEFAULT_PAGE_SIZE
             )
             self.page_size = DEFAULT_PAGE_SIZE
-        return self._parts(number, body)
+        return read_page(body, number, self._labels)
 
-    def _parts(self, number: int, body: Body) -> Iterator[Page]:
-        try:
-            for part in read_page(body, self._labels):
-                if part.invalid:
-                    tell = self._log.debug if self._warned_of_malformed else self._log.warning
-                    message = "skipped malformed batches; later ones are told at debug"
-                    tell(message, page=number, batches=part.invalid, error=part.problem)
-                    self._warned_of_malformed = True
-                yield part
-        except MalformedPage as error:
-            raise BadResponse(f"page {number} is not a list of batches: {error}") from None
-
-    async def _list(self, number: int, page_size: int) -> Body:
-        query = {"page": str(number), "page_size": str(page_size), "sort": "-created_at"}
-        return await self._get(query | self._filters)
-
-    async def _get(self, query: Mapping[str, str]) -> Body:
+    async def _get(self, number: int, page_size: int) -> Body:
+        query = {"page": str(number), "page_size": str(page_size), "sort": "-created_at"} | self._filters
         retries = stamina.retry_context(
             on=self._backoff,
             attempts=self._api.max_attempts,
@@ -156,18 +109,22 @@ class Client:
         return 0.0 if error.retry_after <= self._patience else False
 
     async def _authorised(self, query: Mapping[str, str]) -> Body:
-        if self._token is None:
-            self.refresh_token()
-        sent = self._token
+        """Try again with another token if the API refuses this one and the token has been replaced."""
+        token = self._read_token()
         try:
-            return await self._attempt(query)
+            return await self._attempt(query, token)
         except AuthError:
-            self.refresh_token()
-            if self._token == sent:
+            if (replaced := self._read_token()) == token:
                 raise
-        return await self._attempt(query)
+        return await self._attempt(query, replaced)
 
-    async def _attempt(self, query: Mapping[str, str]) -> Body:
+    def _read_token(self) -> str:
+        try:
+            return self._token()
+        except ConfigError as error:
+            raise AuthError(str(error)) from None
+
+    async def _attempt(self, query: Mapping[str, str], token: str) -> Body:
         await self._wait_for_turn()
         self._sent_at = None
         code = "cancelled"
@@ -175,7 +132,7 @@ class Client:
             async with self._session.get(
                 self._url,
                 params=query,
-                headers={"X-Inkit-API-Token": self._token or ""},
+                headers={"X-Inkit-API-Token": token},
                 timeout=aiohttp.ClientTimeout(total=self._api.timeout),
                 allow_redirects=False,
                 middlewares=(self._send,),
@@ -185,7 +142,7 @@ class Client:
                 return await _read(response, self._api.max_response_size)
         except TransientError as error:
             if error.retry_after:
-                self._rate_limiter.pause(error.retry_after)
+                self._usage.rate_limiter.pause(error.retry_after)
             raise
         except TimeoutError:
             code = RequestTimeout.reason
@@ -197,32 +154,30 @@ class Client:
             code = BadResponse.reason
             raise BadResponse(f"the answer is not HTTP as it should be ({type(error).__name__})") from None
         finally:
-            if self._sent_at is not None:
-                self._ended(code, page=query["page"])
+            self._count(code, page=query["page"])
 
     async def _send(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         """Count each sending, as aiohttp sends again by itself where a kept connection turns out to be closed."""
         if self._sent_at is not None:
-            self._ended(ConnectionFailed.reason)
-            if self._rate_limiter.delay() > 0:
+            self._count(ConnectionFailed.reason)
+            if self._usage.rate_limiter.delay() > 0:
                 raise aiohttp.ServerDisconnectedError
         self._sent_at = time.monotonic()
-        self._rate_limiter.count_request()
-        self.requests += 1
+        self._usage.rate_limiter.count_request()
         return await handler(request)
 
-    def _ended(self, code: str, **details: str) -> None:
-        seconds = time.monotonic() - (self._sent_at or 0.0)
-        self._sent_at = None
-        self._report(code, seconds, self._waited)
-        self._waited = 0.0
-        self._log.debug("request", path=self._url.path, code=code, seconds=round(seconds, 3), **details)
+    def _count(self, code: str, **details: str) -> None:
+        if self._sent_at is not None:
+            seconds = time.monotonic() - self._sent_at
+            self._sent_at = None
+            self._usage.add(code, seconds)
+            self._log.debug("request", path=self._url.path, code=code, seconds=round(seconds, 3), **details)
 
     async def _wait_for_turn(self) -> None:
-        started = time.monotonic()
-        while (delay := self._rate_limiter.delay()) > 0:
+        while (delay := self._usage.rate_limiter.delay()) > 0:
+            started = time.monotonic()
             await asyncio.sleep(delay)
-            self._waited = time.monotonic() - started
+            self._usage.throttled_seconds += time.monotonic() - started
 
 
 def open_session() -> aiohttp.ClientSession:

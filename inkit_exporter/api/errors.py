@@ -63,13 +63,7 @@ REASONS: Final = ("auth", "rate_limited", "timeout", "connection", "server_error
 
 
 def check_status(status: int, retry_after: str | None, now: float) -> None:
-    """Raise the kind of error that a status stands for; only 200 passes.
-
-    Args:
-        status: of the answer.
-        retry_after: its `Retry-After` header, if any.
-        now: seconds since the epoch, for a `Retry-After` that is a date.
-    """
+    """Raise the kind of error that a status stands for; only 200 passes. `now` is wall time, for a `Retry-After`."""
     if status == 200:  # noqa: PLR2004
         return
     answered = f"the API answered {status}"

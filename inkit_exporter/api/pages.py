@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from inkit_exporter.api.batches import Batch, Counts, Natural, Page, Pagination
+from inkit_exporter.api.errors import BadResponse
 from inkit_exporter.api.labels import AccountLabels
 
 Body = bytes | bytearray
@@ -32,14 +33,6 @@ _LEAST_BYTES_A_VALUE = 10
 _ALWAYS_ALLOWED_BYTES = 2**20
 # This many records, none of which can be read, are more likely those of another API than slips.
 _ANOTHER_API = 10
-
-
-class MalformedPage(Exception):
-    """The body is not a page of batches. The message says why, and quotes nothing of it."""
-
-
-class MalformedBatch(Exception):
-    """One record of a page departs from the documented types. The message says where."""
 
 
 class _Record(Struct, gc=False):
@@ -67,40 +60,44 @@ class _Envelope(Struct):
     metadata: _Metadata
 
 
-_decode_page = msgspec.json.Decoder(_Page).decode
-_decode_envelope = msgspec.json.Decoder(_Envelope).decode
-_decode_record = msgspec.json.Decoder(_Record).decode
-
+_page_decoder = msgspec.json.Decoder(_Page)
+_envelope_decoder = msgspec.json.Decoder(_Envelope)
+_record_decoder = msgspec.json.Decoder(_Record)
 _DecodeErrors = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-def read_page(body: Body, labels: AccountLabels) -> Iterator[Page]:
-    """A page in parts; each takes a few milliseconds to read. The last one has `more` False.
+def read_page(body: Body, number: int, labels: AccountLabels) -> Iterator[Page]:
+    """Page `number` in parts; each takes a few milliseconds to read. The last one has `more` False.
+
+    A record is invalid if a documented field is missing, of another type or out of range, or if it is too large.
 
     Raises:
-        MalformedPage: it is not JSON of the documented shape, or none of its many records can be read.
+        BadResponse: the body is not JSON of the documented shape, or none of its many records can be read.
     """
-    records, pagination = _split(body)
+    try:
+        records, pagination = _split(body)
+    except _DecodeErrors as error:
+        raise BadResponse(f"page {number} is not a list of batches: {error}") from None
     batches: list[Batch] = []
     invalid = read = 0
     problem = ""
     size = len(body) // _SPLIT_BYTES_AS_A_RECORD
-    for number, record in enumerate(records, start=1):
+    for i, undecoded in enumerate(records, start=1):
         if size >= _PART_SIZE:
             yield Page(batches, pagination, invalid, problem, more=True)
             batches, invalid, size, problem = [], 0, 0, ""
+        size += 1
         try:
-            batch, destinations = _make_batch(record, labels)
-        except MalformedBatch as error:
-            problem = problem or f"record {number}: {error}"
+            record = _decode_record(undecoded)
+        except _DecodeErrors as error:
+            problem = problem or f"record {i}: {error}"
             invalid += 1
-            size += 1
         else:
-            batches.append(batch)
+            batches.append(_make_batch(record, labels))
+            size += len(record.destinations)
             read += 1
-            size += 1 + destinations
     if len(records) >= _ANOTHER_API and not read:
-        raise MalformedPage(f"it has {len(records)} records and none can be read as a batch; {problem}")
+        raise BadResponse(f"page {number} has {len(records)} records and none can be read as a batch; {problem}")
     yield Page(batches, pagination, invalid, problem)
 
 
@@ -108,40 +105,31 @@ def _split(body: Body) -> tuple[Sequence[_Record | Raw], Pagination]:
     """The records and the pagination. Records stay undecoded if one is malformed, or the body is large."""
     if len(body) <= AT_ONCE_BYTES:
         with suppress(*_DecodeErrors):
-            page = _decode_page(body)
+            page = _page_decoder.decode(body)
             return page.items, page.metadata.pagination
     if body.count(b",") > max(_ALWAYS_ALLOWED_BYTES, len(body)) / _LEAST_BYTES_A_VALUE:
-        raise MalformedPage("its values are too many and too small to be batches")
-    try:
-        envelope = _decode_envelope(body)
-    except _DecodeErrors as error:
-        raise MalformedPage(str(error)) from None
+        raise msgspec.DecodeError("its values are too many and too small to be batches")
+    envelope = _envelope_decoder.decode(body)
     return envelope.items, envelope.metadata.pagination
 
 
-def _make_batch(record: _Record | Raw, labels: AccountLabels) -> tuple[Batch, int]:
-    """One record as a batch with label values, and how many destinations it had before labels merged some.
-
-    A time without a zone is taken as UTC, as the API documents all of them.
-
-    Raises:
-        MalformedBatch: a documented field is missing, of another type, or out of range, or the record is too large.
-    """
+def _decode_record(record: _Record | Raw) -> _Record:
     if isinstance(record, Raw):
         if len(record) > AT_ONCE_BYTES:
-            raise MalformedBatch(f"it has more than {AT_ONCE_BYTES} bytes")
-        try:
-            record = _decode_record(record)
-        except _DecodeErrors as error:
-            raise MalformedBatch(str(error)) from None
+            raise msgspec.DecodeError(f"it has more than {AT_ONCE_BYTES} bytes")
+        record = _record_decoder.decode(record)
     if len(record.destinations) > _MAX_DESTINATIONS:
-        raise MalformedBatch(f"it has more than {_MAX_DESTINATIONS} destinations")
+        raise msgspec.DecodeError(f"it has more than {_MAX_DESTINATIONS} destinations")
+    return record
+
+
+def _make_batch(record: _Record, labels: AccountLabels) -> Batch:
+    """A record with label values. A time without a zone is taken as UTC, as the API documents all of them."""
     created = record.created_at
-    batch = Batch(
+    return Batch(
         record.id,
         (record.name or "")[:_MAX_NAME_LENGTH],
         (created if created.tzinfo else created.replace(tzinfo=UTC)).timestamp(),
         labels.statuses.of(record.status),
         labels.destinations.of_keys(record.destinations),
     )
-    return batch, len(record.destinations)

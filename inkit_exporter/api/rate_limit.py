@@ -1,22 +1,26 @@
-"""How many requests an account may still send: its limit, and the pauses that the API asks for. No I/O."""
+"""How many requests an account has sent, and how many more it may: its limit, and the pauses that the API asks for."""
 
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from msgspec import Struct, field
+
+from inkit_exporter.counters import Histogram
+
 MAX_PAUSE_SECONDS: Final = 3600.0
 """The longest `Retry-After` that is obeyed."""
 
 _MINUTE = 60.0
+# From a cached answer on the same continent to the default of `api.timeout`, in seconds.
+_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class RateLimiter:
     """At most `requests_per_minute` requests in any 60 seconds, and none while the API asked for a pause.
 
-    Args:
-        requests_per_minute: of one account, all its requests together.
-        clock: monotonic seconds.
+    The clock gives monotonic seconds; `resume_at` is when the last pause ends.
     """
 
     def __init__(self, requests_per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,11 +37,10 @@ class RateLimiter:
         """The limit."""
         return self._sent.maxlen or 0
 
-    @property
-    def sent_at(self) -> tuple[float, ...]:
-        """When the requests of the last 60 seconds were sent, in monotonic seconds."""
+    def in_last_minute(self) -> int:
+        """How many requests were sent in the last 60 seconds."""
         self._forget()
-        return tuple(self._sent)
+        return len(self._sent)
 
     def pause(self, seconds: float) -> None:
         """Let no request pass for that many seconds, at most `MAX_PAUSE_SECONDS`."""
@@ -57,3 +60,27 @@ class RateLimiter:
         """Drop the requests that no longer count."""
         while self._sent and self._sent[0] <= self._clock() - _MINUTE:
             self._sent.popleft()
+
+
+class Usage(Struct):
+    """The requests of one account since the start, and the rate limiter that they pass.
+
+    `invalid_batches` counts the records that could not be read, in each poll again.
+    `by_code` has HTTP status codes and what came instead of an answer: a `reason` of ours, or `cancelled`.
+    """
+
+    rate_limiter: RateLimiter
+    by_code: dict[str, int] = field(default_factory=dict)
+    durations: Histogram = Histogram.empty(*_BUCKETS)
+    throttled_seconds: float = 0.0
+    invalid_batches: int = 0
+
+    @property
+    def requests(self) -> int:
+        """All requests."""
+        return sum(self.by_code.values())
+
+    def add(self, code: str, seconds: float) -> None:
+        """Count a request that has ended."""
+        self.by_code[code] = self.by_code.get(code, 0) + 1
+        self.durations = self.durations.observe(seconds)

@@ -12,7 +12,7 @@ from inkit_exporter.api.batches import DESTINATIONS
 from inkit_exporter.api.errors import REASONS
 from inkit_exporter.counters import Counter, Histogram
 from inkit_exporter.state import AccountState
-from inkit_exporter.window.snapshot import Snapshot
+from inkit_exporter.window.window import Snapshot
 
 Value = float | Counter | Histogram
 Values = Value | None | Mapping[str, Value] | Mapping[tuple[str, str], float]
@@ -131,24 +131,24 @@ FAMILIES: Final = (
     _counter(
         "inkit_api_requests_total",
         "Requests to the Inkit API, by HTTP status code, or by what came instead of an answer.",
-        lambda s: _from_zero(_CODES, s.requests.by_code),
+        lambda s: _from_zero(_CODES, s.usage.by_code),
         "code",
     ),
     _histogram(
         "inkit_api_request_duration_seconds",
         "Time from sending a request to the Inkit API to the end of its answer, or its failure.",
-        lambda s: s.requests.durations,
+        lambda s: s.usage.durations,
     ),
     _counter(
         "inkit_api_throttled_seconds_total",
         "Time that requests waited for requests_per_minute, or for the time that the API asked to wait.",
-        lambda s: s.requests.throttled_seconds,
+        lambda s: s.usage.throttled_seconds,
     ),
     _counter(
         "inkit_invalid_batches_total",
         "Records in the API's list that were skipped because a documented field was missing or malformed, or for "
         "their size; a record counts in every poll that reads it.",
-        lambda s: s.invalid,
+        lambda s: s.usage.invalid_batches,
     ),
     _counter(
         "inkit_documents_completed_total",

@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
-from typing import Final
 
 import aiohttp
 import structlog
@@ -15,14 +14,10 @@ from msgspec.structs import replace
 from inkit_exporter import config
 from inkit_exporter.api.client import Client
 from inkit_exporter.api.labels import AccountLabels
-from inkit_exporter.api.rate_limit import RateLimiter
+from inkit_exporter.api.rate_limit import RateLimiter, Usage
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Settings
-from inkit_exporter.errors import ConfigError
 from inkit_exporter.polling.poller import Poller
 from inkit_exporter.state import AccountState, States
-
-WATCH_SECONDS: Final = 5.0
-"""How often the watchdog looks."""
 
 # What a poll may take beyond its limit, for what can't be timed out, and for a machine that is busy.
 _GRACE_SECONDS = 60.0
@@ -33,7 +28,7 @@ log = structlog.get_logger()
 
 
 class _Account(Struct):
-    """One account. Its label values and rate limiter outlive its poller, which `loop` runs once it is started.
+    """One account. Its label values outlive its poller, which `loop` runs once it is started.
 
     `restarts` counts those since the poll that ended at `polled_at`.
     """
@@ -42,7 +37,6 @@ class _Account(Struct):
     poll: PollSettings
     api: ApiSettings
     labels: AccountLabels
-    rate_limiter: RateLimiter
     poller: Poller | None = None
     loop: asyncio.Task[Exception | None] | None = None
     restarts: int = 0
@@ -50,21 +44,10 @@ class _Account(Struct):
 
 
 class Accounts:
-    """Every account that this exporter polls.
-
-    Args:
-        session: as `open_session` makes it.
-        environ: where `api_token_env` looks.
-        states: where the accounts' states are published.
-        grace: seconds that a poll may take beyond its limit before the watchdog takes it for hung.
-    """
+    """Every account that this exporter polls. A poll that takes `grace` seconds more than its limit hangs."""
 
     def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        environ: Mapping[str, str],
-        states: States,
-        grace: float = _GRACE_SECONDS,
+        self, session: aiohttp.ClientSession, environ: Mapping[str, str], states: States, grace: float = _GRACE_SECONDS
     ) -> None:
         self._session = session
         self._environ = environ
@@ -89,12 +72,7 @@ class Accounts:
             ConfigError: an environment variable has no token; nothing has changed then.
         """
         wanted = set(names)
-        for i, account in enumerate(settings.accounts):
-            if account.api_token_env and account.name in wanted:
-                try:
-                    config.read_token(account, self._environ)
-                except ConfigError as error:
-                    raise ConfigError(f"accounts[{i}].api_token_env: {error}") from None
+        config.check_tokens(settings, wanted, self._environ)
         before, self._accounts = self._accounts, {}
         for account in settings.accounts:
             if account.name in wanted:
@@ -114,8 +92,8 @@ class Accounts:
                 polls.append(group.create_task(account.poller.poll()))
         return all(poll.result() for poll in polls)
 
-    async def run(self, watch_every: float = WATCH_SECONDS) -> None:
-        """Poll all accounts until cancelled; restart loops that have ended or hang."""
+    async def run(self, watch_every: float = 5.0) -> None:
+        """Poll all accounts until cancelled. A watchdog looks for loops that have ended or hang, and restarts them."""
         async with asyncio.TaskGroup() as self._loops:
             self._start_loops()
             while True:
@@ -128,36 +106,28 @@ class Accounts:
     ) -> _Account:
         if known and (known.settings, known.poll, known.api) == (settings, poll, api):
             return known
-        limiter = known.rate_limiter if known else RateLimiter(api.requests_per_minute)
-        limiter.set_limit(api.requests_per_minute)
         if known:
             _stop(known)
+            self._states[settings.name].usage.rate_limiter.set_limit(api.requests_per_minute)
         if known and known.settings == settings:
-            labels, state = known.labels, replace(self._states[settings.name], settings=poll)
+            labels, state = known.labels, replace(self._states[settings.name], settings=poll, next_poll_at=math.inf)
         else:
-            labels, state = AccountLabels(), AccountState(account=settings.name, settings=poll)
-        requests = replace(
-            state.requests,
-            per_minute=limiter.requests_per_minute,
-            sent_at=limiter.sent_at,
-            paused_until=limiter.resume_at,
-        )
-        self._states.publish(replace(state, requests=requests, next_poll_at=math.inf))
-        return _Account(settings, poll, api, labels, limiter)
+            limiter = self._states[settings.name].usage.rate_limiter if known else RateLimiter(api.requests_per_minute)
+            labels, state = AccountLabels(), AccountState(account=settings.name, settings=poll, usage=Usage(limiter))
+        self._states.publish(state)
+        return _Account(settings, poll, api, labels)
 
     def _new_poller(self, account: _Account) -> Poller:
-        make_client = partial(
-            Client,
+        client = Client(
             account.settings,
+            account.poll,
             account.api,
-            page_size=account.poll.page_size,
-            patience=account.poll.interval,
             token=partial(config.read_token, account.settings, self._environ),
             session=self._session,
-            rate_limiter=account.rate_limiter,
+            usage=self._states[account.settings.name].usage,
             labels=account.labels,
         )
-        return Poller(account.settings.name, account.poll, make_client, account.rate_limiter, self._states)
+        return Poller(account.settings.name, account.poll, client, self._states)
 
     def _start_loops(self) -> None:
         """Start the loops that are not running, if `run` is."""

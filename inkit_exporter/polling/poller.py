@@ -3,18 +3,15 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable
 
 import structlog
 from msgspec.structs import replace
 
-from inkit_exporter.api.client import Client, Report
+from inkit_exporter.api.client import Client
 from inkit_exporter.api.errors import ApiError, BadResponse, RequestTimeout
-from inkit_exporter.api.rate_limit import RateLimiter
 from inkit_exporter.config import PollSettings
 from inkit_exporter.state import AccountState, States
 from inkit_exporter.window.plan import Conversation, Plan
-from inkit_exporter.window.sequence import InconsistentListing
 from inkit_exporter.window.totals import TotalsTracker
 from inkit_exporter.window.window import Window
 
@@ -22,31 +19,16 @@ log = structlog.get_logger()
 
 
 class Poller:
-    """Polls one account and publishes what it finds.
+    """Polls one account and publishes what it finds. `states` has the account's state before the first poll.
 
     `due` is the time, in monotonic seconds, by which the loop shows that it is alive.
-
-    Args:
-        account: its name, by which `states` has its state.
-        settings: when and how far back to poll.
-        make_client: makes the account's client, given whom to tell of its requests.
-        rate_limiter: of the account.
-        states: where it publishes.
     """
 
-    def __init__(
-        self,
-        account: str,
-        settings: PollSettings,
-        make_client: Callable[[Report], Client],
-        rate_limiter: RateLimiter,
-        states: States,
-    ) -> None:
+    def __init__(self, account: str, settings: PollSettings, client: Client, states: States) -> None:
         self.due = math.inf
         self._account = account
         self._settings = settings
-        self._client = make_client(self._request_ended)
-        self._rate_limiter = rate_limiter
+        self._client = client
         self._states = states
         self._warned: set[str] = set()
         self._log = log.bind(account=account)
@@ -60,7 +42,7 @@ class Poller:
         """Poll for ever, first after that many seconds. A slow poll skips the ticks that it missed."""
         tick = time.monotonic() + first_after
         while True:
-            starts_at = max(tick, self._state.requests.paused_until)
+            starts_at = max(tick, self._state.usage.rate_limiter.resume_at)
             self.due = starts_at + self._time_limit()
             self._states.amend(replace(self._state, next_poll_at=starts_at))
             await asyncio.sleep(starts_at - time.monotonic())
@@ -70,15 +52,12 @@ class Poller:
 
     async def poll(self) -> bool:
         """Poll once, publish the result, and tell whether it succeeded. No answer of the API makes it raise."""
-        started, wall, requests = time.monotonic(), time.time(), self._client.requests
+        started, wall, requests = time.monotonic(), time.time(), self._state.usage.requests
         failure: ApiError | None = None
         try:
-            self._client.refresh_token()
             await self._converse(self._plan.poll(wall), deadline=started + self._time_limit())
         except TimeoutError:
             failure = RequestTimeout(f"the poll was not done within {self._time_limit():g}s")
-        except InconsistentListing as error:
-            failure = BadResponse(str(error))
         except ApiError as error:
             failure = error
         except Exception as error:  # the loop outlives what nobody thought of, and starts again from nothing
@@ -90,19 +69,11 @@ class Poller:
             self._state,
             polled_at=time.time(),
             duration=ended - started,
-            poll_requests=self._client.requests - requests,
+            poll_requests=self._state.usage.requests - requests,
             polls=self._state.polls + 1,
         )
         self._states.publish(self._failed(state, failure, ended) if failure else self._succeeded(state, ended))
         return failure is None
-
-    def _request_ended(self, code: str, seconds: float, waited: float) -> None:
-        requests = replace(
-            self._state.requests.ended(code, seconds, waited),
-            sent_at=self._rate_limiter.sent_at,
-            paused_until=self._rate_limiter.resume_at,
-        )
-        self._states.amend(replace(self._state, requests=requests))
 
     async def _converse(self, conversation: Conversation, deadline: float) -> None:
         deadline += asyncio.get_running_loop().time() - time.monotonic()
@@ -114,7 +85,8 @@ class Poller:
                     parts = await self._client.page(number)
                 for part in parts:
                     if part.invalid:
-                        self._states.amend(replace(self._state, invalid=self._state.invalid + part.invalid))
+                        self._state.usage.invalid_batches += part.invalid
+                        self._warn_once("skipped malformed batches; later ones are only counted", error=part.problem)
                     number = conversation.send(part)
                     await asyncio.sleep(0)
         except StopIteration:
@@ -148,22 +120,20 @@ class Poller:
         )
 
     def _compare_with_limit(self, state: AccountState) -> None:
-        a_minute, limit = state.poll_requests * 60 / self._settings.interval, state.requests.per_minute
+        needed = math.ceil(state.poll_requests * 60 / self._settings.interval)
         # The first poll lists everything, which later ones need not.
-        if state.snapshot is not None and a_minute > limit:
+        if state.snapshot is not None and needed > (limit := state.usage.rate_limiter.requests_per_minute):
             self._warn_once(
                 "the budget can't keep up with the interval, polls take longer than it",
                 requests=state.poll_requests,
                 interval_seconds=float(self._settings.interval),
-                requests_per_minute_needed=math.ceil(a_minute),
+                requests_per_minute_needed=needed,
                 requests_per_minute=limit,
             )
 
     def _failed(self, state: AccountState, failure: ApiError, now: float) -> AccountState:
-        if state.down_since is None:
-            self._log.error("account is down", reason=failure.reason, error=str(failure))
-        else:
-            self._log.debug("account is still down", reason=failure.reason, error=str(failure))
+        tell, what = (self._log.debug, "still down") if state.down_since is not None else (self._log.error, "down")
+        tell(f"account is {what}", reason=failure.reason, error=str(failure))
         return replace(
             state,
             up=False,
@@ -176,7 +146,7 @@ class Poller:
     def _time_limit(self) -> float:
         """Seconds for one poll: `stale_after`, or twice what the rate limit needs for a full listing if longer."""
         requests = self._settings.max_batches / self._client.page_size
-        return max(self._settings.stale_after, 2 * 60 * requests / self._state.requests.per_minute)
+        return max(self._settings.stale_after, 2 * 60 * requests / self._state.usage.rate_limiter.requests_per_minute)
 
     def _warn_once(self, message: str, **details: object) -> None:
         if message not in self._warned:

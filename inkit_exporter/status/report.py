@@ -11,7 +11,7 @@ from msgspec import Struct
 from inkit_exporter import __version__
 from inkit_exporter.api.batches import Counts
 from inkit_exporter.state import AccountState
-from inkit_exporter.window.snapshot import LISTED, Snapshot, TopBatches
+from inkit_exporter.window.window import LISTED, Snapshot, TopBatches
 
 
 class DocumentsStatus(Struct, frozen=True):
@@ -110,7 +110,7 @@ def make_status(states: Iterable[AccountState], names: Collection[str] = ()) -> 
 
 def _account(state: AccountState, wall: float, now: float) -> AccountStatus:
     """`wall` and `now` are the same moment, in seconds since the epoch and in monotonic ones."""
-    requests, ended = state.requests, state.polled_at is not None
+    limiter, ended = state.usage.rate_limiter, state.polled_at is not None
 
     def stamp(monotonic: float) -> float:
         return round(wall + monotonic - now, 3)
@@ -128,9 +128,9 @@ def _account(state: AccountState, wall: float, now: float) -> AccountStatus:
         poll_interval_seconds=float(state.settings.interval),
         polling=state.polling(now),
         next_poll_timestamp_seconds=stamp(state.next_poll_at) if now < state.next_poll_at < math.inf else None,
-        requests_last_minute=requests.in_last_minute(now),
-        requests_per_minute=requests.per_minute,
-        paused_until_timestamp_seconds=stamp(requests.paused_until) if requests.paused_until > now else None,
+        requests_last_minute=limiter.in_last_minute(),
+        requests_per_minute=limiter.requests_per_minute,
+        paused_until_timestamp_seconds=stamp(limiter.resume_at) if limiter.resume_at > now else None,
         window=_window(state, state.snapshot, now) if state.snapshot else None,
     )
 

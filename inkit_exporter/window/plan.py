@@ -12,6 +12,7 @@ Where the order can't be relied on, and at first, the poll reads the whole list.
 
 import math
 from collections.abc import Callable, Generator
+from functools import partial
 
 from inkit_exporter.api.batches import Batch, Page
 from inkit_exporter.config import PollSettings
@@ -28,12 +29,7 @@ _RESYNC_SHARE = 0.9
 
 
 class Plan:
-    """What an account's polls have listed so far, and what the next one asks for.
-
-    Args:
-        settings: of the polls.
-        window: is kept up to date.
-    """
+    """What an account's polls have listed so far, and what the next one asks for. It keeps the window up to date."""
 
     def __init__(self, settings: PollSettings, window: Window) -> None:
         self.window = window
@@ -80,8 +76,8 @@ class Plan:
         yield from self._read(sequence, lambda: sequence.page_oldest < self._cutoff or sequence.overfull)
         self.ordered = sequence.ordered
         self._listed = True
-        self._head_completed()
-        self._restart_resync()
+        self._complete_head()
+        self._cursor, self._backlog = math.inf, 0.0
 
     def _update(self) -> Conversation:
         head = self._sequence(1)
@@ -89,14 +85,14 @@ class Plan:
         yield from self._read(head, lambda: head.page_oldest < known or head.overfull)
         self._cursor = min(self._cursor, head.oldest_edge)
         pages = self._resync_pages()
-        self._head_completed()
+        self._complete_head()
         if self._ends_resync(head):
             self._complete_resync()
         elif pages:
             yield from self._resync(pages)
         yield from self._refresh()
 
-    def _head_completed(self) -> None:
+    def _complete_head(self) -> None:
         self._polled_at = self._now
         # What is new was created later than this. Batches from the future, by our clock, say nothing about that.
         self._known = self.window.newest_created(until=self._now)
@@ -113,28 +109,27 @@ class Plan:
     def _resync(self, pages: int) -> Conversation:
         """List on from the cursor. The pages must begin with a batch newer than it, or there would be a gap."""
         first, step = max(0, self.window.rank_at(self._cursor) - 1) // self._page_size + 1, 1
-        yield from self._read_resync(sequence := self._sequence(first), pages)
-        while sequence.newest_edge <= self._cursor:
+        while True:
+            sequence = self._sequence(first)
+            yield from self._read(sequence, partial(self._resynced, sequence, pages))
+            if sequence.newest_edge > self._cursor:
+                break
             # Batches have vanished further up, so that these are older than was thought.
             first, step = max(1, first - step), step * 2
-            yield from self._read_resync(sequence := self._sequence(first), pages)
         before, self._cursor = self.window.rank_at(self._cursor), min(self._cursor, sequence.oldest_edge)
         self._backlog = max(0.0, self._backlog - (self.window.rank_at(self._cursor) - before))
         if self._ends_resync(sequence):
             self._complete_resync()
 
-    def _read_resync(self, sequence: PageSequence, pages: int) -> Conversation:
-        def enough() -> bool:
-            far = sequence.furthest >= sequence.first + pages - 1 and sequence.page_oldest < self._cursor
-            too_far_down = sequence.newest_edge <= self._cursor
-            return far or too_far_down or sequence.page_oldest < self._cutoff or self._beyond(sequence.furthest)
-
-        yield from self._read(sequence, enough)
+    def _resynced(self, sequence: PageSequence, pages: int) -> bool:
+        far = sequence.furthest >= sequence.first + pages - 1 and sequence.page_oldest < self._cursor
+        too_far_down = sequence.newest_edge <= self._cursor
+        return far or too_far_down or sequence.page_oldest < self._cutoff or self._beyond(sequence.furthest)
 
     def _refresh(self) -> Conversation:
         """List the unfinished batches that this poll has not shown yet, or see that they have vanished."""
-        unfinished = self.window.unfinished
-        for batch in [batch for batch in self.window.unfinished_newest_first if batch.id not in self._seen]:
+        unfinished = self.window.unfinished_ids
+        for batch in [batch for batch in self.window.unfinished if batch.id not in self._seen]:
             first, step = 0, 1
             while batch.id in unfinished and batch.id not in self._seen:
                 first = first or self.window.rank(batch.id) // self._page_size + 1
@@ -161,8 +156,7 @@ class Plan:
             while (page := (yield number)).more:
                 self._take(page, number, sequence)
             self._take(page, number, sequence)
-            shrunk_by = sequence.shrunk_by(page.pagination.total_count)
-            sequence.end_page(page.pagination)
+            shrunk_by = sequence.end_page(page.pagination)
             self._page_size = page.pagination.page_size
             if shrunk_by and number > sequence.first:
                 steps_back += 1
@@ -180,7 +174,7 @@ class Plan:
         self.window.update(page.batches, self._now, self._cutoff)
         if not sequence.ordered and len(self.window) > 2 * self._settings.max_batches:
             self.window.trim(self._cutoff)
-        unfinished = self.window.unfinished
+        unfinished = self.window.unfinished_ids
         self._seen.update(batch.id for batch in page.batches if batch.id in unfinished)
 
     def _sequence(self, first: int, *, whole: bool = False) -> PageSequence:
@@ -196,8 +190,4 @@ class Plan:
     def _complete_resync(self) -> None:
         """The resync has come to the end of the window."""
         self.window.reset_truncation()
-        self._restart_resync()
-
-    def _restart_resync(self) -> None:
-        self._cursor = math.inf
-        self._backlog = 0.0
+        self._cursor, self._backlog = math.inf, 0.0

@@ -3,14 +3,15 @@
 import math
 
 from inkit_exporter.api.batches import Page, Pagination
+from inkit_exporter.api.errors import BadResponse
 
 # A page may well repeat the one before it, as new batches push the others down. For three in a row to bring nothing
 # new takes three pages of new batches within three requests, or a server that loops.
 _BARREN_PAGES = 3
 
 
-class InconsistentListing(Exception):
-    """The pages contradict one another; the message says how."""
+class InconsistentListing(BadResponse):
+    """The pages contradict one another."""
 
 
 class FullListingRequired(Exception):
@@ -23,11 +24,8 @@ class PageSequence:
     Between its edges, both excluded, the API lists the batches of these `ids` and no others. The edges are
     `created_at` in seconds since the epoch; infinite where the sequence begins or ends with the list.
 
-    Args:
-        first: number of the first page.
-        cutoff: batches created before it are not kept; seconds since the epoch.
-        max_batches: how many may be kept.
-        whole: all of the list is read, so that its order need not be relied on.
+    `first` is the number of the first page. Batches created before the `cutoff` are not kept, nor more than
+    `max_batches`. If the `whole` list is read, its order need not be relied on.
     """
 
     def __init__(self, first: int, cutoff: float, max_batches: int, *, whole: bool = False) -> None:
@@ -66,11 +64,6 @@ class PageSequence:
         """More batches were found, without a gap, than may be kept."""
         return self._number == self.furthest and self._recent > self._max_batches
 
-    def shrunk_by(self, total: int | None) -> int:
-        """By how much the whole list got shorter since the last page."""
-        before, self._total = self._total, total
-        return max(0, before - total) if before is not None and total is not None else 0
-
     def add(self, part: Page, number: int) -> None:
         """Note a page, or a part of it.
 
@@ -99,17 +92,19 @@ class PageSequence:
         if not (self.ordered or self._whole):
             raise FullListingRequired
 
-    def end_page(self, pagination: Pagination) -> None:
-        """Note that the page is complete; `ended` tells whether the list ends with it.
+    def end_page(self, pagination: Pagination) -> int:
+        """Note that the page is complete. Returns by how much the whole list got shorter since the page before.
 
         Raises:
             FullListingRequired: the pages loop, and not all of the list is read.
             InconsistentListing: the pages contradict one another.
         """
+        before, self._total = self._total, pagination.total_count
+        shrunk_by = 0 if before is None or self._total is None else max(0, before - self._total)
         self._begun = False
         self.ended = not self._any or pagination.next_page is None
         if not self._any:
-            return
+            return shrunk_by
         if self._page_size is not None and pagination.page_size > self._page_size:
             raise InconsistentListing(
                 f"page {self._number}: the page size grew from {self._page_size} to {pagination.page_size}"
@@ -128,6 +123,7 @@ class PageSequence:
                     f"page {self._number} leads back to what was read, at {read} of {self._total} batches"
                 )
             self.ended = True
+        return shrunk_by
 
     def _loops(self, pagination: Pagination) -> bool:
         following = pagination.next_page

@@ -40,9 +40,6 @@ class TotalsTracker:
 
     Batches seen before `start_counting` are the baseline, and not counted. The same holds for what a batch had
     already done when it comes (back) from beyond the end of the window.
-
-    Args:
-        totals: what was counted before.
     """
 
     def __init__(self, totals: Totals) -> None:
@@ -94,13 +91,6 @@ class TotalsTracker:
         """A batch has left the window. If the window reaches back to it again, it is not news."""
         self._edge = max(self._edge, batch.created_at)
         self._forget(batch.id)
-
-    def trim(self, cutoff: float) -> None:
-        """Forget vanished batches from before the cutoff."""
-        for batch_id, created in list(self._vanished.items()):
-            if created < cutoff:
-                self._edge = max(self._edge, created)
-                self._forget(batch_id)
 
     def _count_documents(self, known: Batch | None, batch: Batch, now: float) -> None:
         peaks = self._peaks.get(batch.id)

@@ -3,111 +3,131 @@
 import bisect
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Set
+from typing import Final
+
+from msgspec import Struct
 
 from inkit_exporter.api.batches import Batch, Counts, is_failing, is_finished
-from inkit_exporter.window.snapshot import LISTED, Snapshot, TopBatches
 from inkit_exporter.window.totals import TotalsTracker
 
 _NOTHING = Counts(0, 0, 0, 0)
 
+LISTED: Final = 50
+"""Batches of a ranking that are kept for the status page: more than a person reads, and little to keep."""
+
+
+class TopBatches(Struct, frozen=True):
+    """The first batches of a ranking, at most `LISTED`, and how many there are in `total`.
+
+    `changed_at` says when each was last seen to change, in seconds since the epoch; None for finished batches.
+    """
+
+    batches: tuple[Batch, ...] = ()
+    total: int = 0
+    changed_at: tuple[float | None, ...] = ()
+
+
+class Snapshot(Struct, frozen=True):
+    """One account's window after a complete poll. A combination of labels, once seen, stays, at 0.
+
+    `documents` is by (destination, batch status), `batches` by batch status. Times are seconds since the epoch.
+    `failing` begins with the newest, `unfinished` with the oldest, which is the likeliest to be stuck.
+    `oldest_change` is when the unfinished batch that has not changed for longest was last seen to change.
+    """
+
+    documents: Mapping[tuple[str, str], Counts]
+    batches: Mapping[str, int]
+    newest_created: float | None
+    oldest_unfinished_created: float | None
+    truncated: bool
+    failing: TopBatches = TopBatches()
+    unfinished: TopBatches = TopBatches()
+    oldest_change: float | None = None
+
 
 class Window:
-    """Batches newest first, and their sums.
+    """At most `max_batches` batches, newest first, and their sums. The totals are told of every change.
 
-    Args:
-        max_batches: how many are kept. Beyond it, the oldest are dropped.
-        totals: is told of every change.
+    `batches` and `unfinished`, the unfinished among them, are to be read only.
     """
 
     def __init__(self, max_batches: int, totals: TotalsTracker) -> None:
         self.truncated = False
         self.totals = totals
+        self.batches: list[Batch] = []
+        # Kept in order too, so that a snapshot need not look for them among all batches.
+        self.unfinished: list[Batch] = []
+        self._failing: list[Batch] = []
         # `created_at` of the newest batch that was dropped for `max_batches`.
         self._cut = -math.inf
         self._max_batches = max_batches
-        self._batches: dict[str, Batch] = {}
-        self._order: list[Batch] = []
-        # Kept in order too, so that a snapshot need not look for them among all batches.
-        self._failing: list[Batch] = []
-        self._unfinished: list[Batch] = []
+        self._by_id: dict[str, Batch] = {}
         # When each unfinished batch was last seen to be new or different.
         self._changed_at: dict[str, float] = {}
-        self._documents: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(_zeros_by_destination)
+        self._documents: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(
+            lambda: defaultdict(lambda: [0, 0, 0, 0])
+        )
         self._statuses: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self.batches)
 
     @property
-    def batches(self) -> Collection[Batch]:
-        """All of them, newest first."""
-        return self._order
-
-    @property
-    def unfinished(self) -> Set[str]:
+    def unfinished_ids(self) -> Set[str]:
         """The ids of the unfinished batches."""
         return self._changed_at.keys()
-
-    @property
-    def unfinished_newest_first(self) -> Sequence[Batch]:
-        """The unfinished batches, newest first."""
-        return self._unfinished
 
     def newest_created(self, until: float) -> float:
         """`created_at` of the newest batch that was not created after `until`; minus infinity without one."""
         rank = self.rank_at(until)
-        return self._order[rank].created_at if rank < len(self._order) else -math.inf
+        return self.batches[rank].created_at if rank < len(self.batches) else -math.inf
 
     def rank(self, batch_id: str) -> int:
         """How many batches of the window come before this one in the list."""
-        return _place(self._order, self._batches[batch_id])
+        return _place(self.batches, self._by_id[batch_id])
 
     def rank_at(self, created: float) -> int:
         """How many batches of the window were created after that time."""
-        return bisect.bisect_left(self._order, -created, key=_age)
+        return bisect.bisect_left(self.batches, -created, key=_age)
 
     def update(self, batches: Iterable[Batch], now: float, cutoff: float) -> None:
         """Add or replace the batches that were created since the cutoff; `now` is wall time."""
         for batch in batches:
             if batch.created_at >= cutoff:
                 self.upsert(batch, now)
-            elif batch.id in self._batches:
+            elif batch.id in self._by_id:
                 self.remove(batch.id)
 
     def remove_missing(self, ids: Set[str], newest: float, oldest: float) -> None:
         """Remove the batches created between these times, both excluded, that have none of these ids."""
-        first, last = bisect.bisect_right(self._order, -newest, key=_age), self.rank_at(oldest)
-        if last - first == len(self._order) and self._batches.keys() <= ids:
+        first, last = bisect.bisect_right(self.batches, -newest, key=_age), self.rank_at(oldest)
+        if last - first == len(self.batches) and self._by_id.keys() <= ids:
             return  # the common case of a full listing, told in one call even of a hundred thousand batches
-        for batch_id in [batch.id for batch in self._order[first:last] if batch.id not in ids]:
+        for batch_id in [batch.id for batch in self.batches[first:last] if batch.id not in ids]:
             self.remove(batch_id)
 
     def upsert(self, batch: Batch, now: float) -> None:
         """Add a batch, or replace what is known of it; `now` is wall time."""
-        known = self._batches.get(batch.id)
-        if known is not None:
-            if known == batch:
-                return
-            self._count(known, -1)
+        known = self._by_id.get(batch.id)
+        if known == batch:
+            return
         self.totals.observe(known, batch, now)
-        self._batches[batch.id] = batch
+        if known is not None:
+            self._discard(known)
+        self._by_id[batch.id] = batch
         failed, in_progress = self._count(batch, +1)
-        _replace(self._order, known, batch)
-        _replace(self._failing, _if_failing(known), batch if is_failing(batch.status, failed) else None)
-        unfinished = None if is_finished(batch.status, in_progress) else batch
-        _replace(self._unfinished, _if_unfinished(known), unfinished)
-        if unfinished:
+        _insert(self.batches, batch)
+        if is_failing(batch.status, failed):
+            _insert(self._failing, batch)
+        if not is_finished(batch.status, in_progress):
+            _insert(self.unfinished, batch)
             self._changed_at[batch.id] = now
-        else:
-            self._changed_at.pop(batch.id, None)
 
     def remove(self, batch_id: str) -> None:
         """Remove a batch that the API no longer has."""
-        batch = self._batches[batch_id]
-        self.totals.vanished(batch)
-        _replace(self._order, batch, None)
-        self._forget(batch)
+        self.totals.vanished(self._by_id[batch_id])
+        self._discard(self._by_id[batch_id])
 
     def reset_truncation(self) -> None:
         """Forget what was dropped for `max_batches`: the list is read to its end, and the next `trim` will tell."""
@@ -115,16 +135,14 @@ class Window:
 
     def trim(self, cutoff: float) -> None:
         """Drop the batches created before the cutoff, and the oldest beyond `max_batches`."""
-        recent = bisect.bisect_right(self._order, -cutoff, key=_age)
+        recent = bisect.bisect_right(self.batches, -cutoff, key=_age)
         if recent > self._max_batches:
-            self._cut = max(self._cut, self._order[self._max_batches].created_at)
+            self._cut = max(self._cut, self.batches[self._max_batches].created_at)
         self.truncated = self._cut >= cutoff
         kept = min(recent, self._max_batches)
-        while len(self._order) > kept:
-            batch = self._order.pop()
-            self.totals.expired(batch)
-            self._forget(batch)
-        self.totals.trim(cutoff)
+        while len(self.batches) > kept:
+            self.totals.expired(self.batches[-1])
+            self._discard(self.batches[-1])
 
     def snapshot(self, previous: Snapshot | None) -> Snapshot:
         """The sums as they are now, with the combinations that were seen before."""
@@ -134,23 +152,25 @@ class Window:
         return Snapshot(
             documents=documents,
             batches=dict.fromkeys(previous.batches if previous else (), 0) | self._statuses,
-            newest_created=self._order[0].created_at if self._order else None,
-            oldest_unfinished_created=self._unfinished[-1].created_at if self._unfinished else None,
+            newest_created=self.batches[0].created_at if self.batches else None,
+            oldest_unfinished_created=self.unfinished[-1].created_at if self.unfinished else None,
             truncated=self.truncated,
             failing=self._top(self._failing[:LISTED], len(self._failing)),
-            unfinished=self._top(self._unfinished[: -LISTED - 1 : -1], len(self._unfinished)),
+            unfinished=self._top(self.unfinished[: -LISTED - 1 : -1], len(self.unfinished)),
             oldest_change=min(self._changed_at.values(), default=None),
         )
 
     def _top(self, first: list[Batch], total: int) -> TopBatches:
         return TopBatches(tuple(first), total, tuple(self._changed_at.get(batch.id) for batch in first))
 
-    def _forget(self, batch: Batch) -> None:
-        del self._batches[batch.id]
-        self._changed_at.pop(batch.id, None)
-        _replace(self._failing, _if_failing(batch), None)
-        _replace(self._unfinished, _if_unfinished(batch), None)
+    def _discard(self, batch: Batch) -> None:
+        del self._by_id[batch.id]
         self._count(batch, -1)
+        del self.batches[_place(self.batches, batch)]
+        if batch.failing:
+            del self._failing[_place(self._failing, batch)]
+        if self._changed_at.pop(batch.id, None) is not None:
+            del self.unfinished[_place(self.unfinished, batch)]
 
     def _count(self, batch: Batch, sign: int) -> tuple[int, int]:
         """Add a batch to the sums, or take it away; returns how many of its documents failed and are in progress."""
@@ -170,35 +190,15 @@ class Window:
         return all_failed, all_in_progress
 
 
-def _zeros_by_destination() -> defaultdict[str, list[int]]:
-    return defaultdict(lambda: [0, 0, 0, 0])
-
-
-def _replace(ranking: list[Batch], known: Batch | None, batch: Batch | None) -> None:
-    """Replace one batch of a ranking by another. None means that there is no such batch."""
-    if known is not None:
-        place = _place(ranking, known)
-        if batch is not None and known.created_at == batch.created_at:
-            ranking[place] = batch
-            return
-        del ranking[place]
-    if batch is not None:
-        if not ranking or batch.created_at < ranking[-1].created_at:
-            ranking.append(batch)
-        else:
-            bisect.insort(ranking, batch, key=_position)
+def _insert(ranking: list[Batch], batch: Batch) -> None:
+    if not ranking or batch.created_at < ranking[-1].created_at:
+        ranking.append(batch)
+    else:
+        bisect.insort(ranking, batch, key=_position)
 
 
 def _place(ranking: list[Batch], batch: Batch) -> int:
     return bisect.bisect_left(ranking, _position(batch), key=_position)
-
-
-def _if_failing(batch: Batch | None) -> Batch | None:
-    return batch if batch and batch.failing else None
-
-
-def _if_unfinished(batch: Batch | None) -> Batch | None:
-    return batch if batch and not batch.finished else None
 
 
 def _position(batch: Batch) -> tuple[float, str]:

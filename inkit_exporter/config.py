@@ -39,19 +39,21 @@ class Seconds(float):
 
 
 class Bytes(int):
-    """A size in bytes, written `32MiB`, `500kB` or as a plain number."""
+    """A size in bytes, written `8MiB`, `500kB` or as a plain number."""
 
     @classmethod
     def parse(cls, value: object) -> "Bytes":
         """Read a size. Raises ValueError unless it is one, of at least one byte."""
         match = _SIZE.fullmatch(str(value))
         if not match or not (size := int(match[1]) * _SIZE_UNITS[match[2].lower()]):
-            raise ValueError(f"{value!r} is not a size; write it like 32MiB, 512KiB or 1000000")
+            raise ValueError(f"{value!r} is not a size; write it like 8MiB, 512KiB or 1000000")
         return cls(size)
 
 
-# The bound is beyond all use, and keeps what is computed of it within what a float or a C integer can hold.
+# The bound is beyond all use, and keeps what is computed from it within what a float or a C integer can hold.
 _PositiveInt = Annotated[int, Meta(ge=1, le=10**9)]
+# A larger page could hold up scrapes for more than 20 ms while it is read.
+_PageSize = Annotated[int, Meta(ge=1, le=1000)]
 
 
 class Filters(Section, frozen=True):
@@ -77,7 +79,7 @@ class PollSettings(Section, frozen=True):
 
     interval: Seconds = Seconds(60)
     lookback: Seconds = Seconds(24 * 3600)
-    page_size: _PositiveInt = 100
+    page_size: _PageSize = 100
     max_batches: _PositiveInt = 10_000
     resync_interval: Seconds = Seconds(3600)
     stale_after: Seconds = Seconds(300)
@@ -89,7 +91,7 @@ class ApiSettings(Section, frozen=True):
     timeout: Seconds = Seconds(30)
     requests_per_minute: _PositiveInt = 60
     max_attempts: _PositiveInt = 4
-    max_response_size: Bytes = Bytes(32 * 2**20)
+    max_response_size: Bytes = Bytes(8 * 2**20)
 
 
 class Settings(Section, frozen=True):

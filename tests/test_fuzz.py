@@ -105,6 +105,7 @@ def test_yaml_that_is_none_to_anybody_is_refused_with_its_place(text: str, messa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("poll: {page_size: 1001}", "poll.page_size: expected `int` <= 1000"),
         (f"poll: {{interval: {'9' * 400}y}}", "poll.interval: .* is not a duration"),
         (f"poll: {{max_batches: {'9' * 400}}}", "poll.max_batches: expected `int` <= 1000000000"),
         ("api: {requests_per_minute: 10000000000000000000}", "api.requests_per_minute: expected `int` <= 1000000000"),
@@ -136,7 +137,7 @@ def durations(least: int) -> st.SearchStrategy[str]:
         optional={
             "interval": st.integers(1, 60).map(lambda seconds: f"{seconds}s"),
             "lookback": durations(1),
-            "page_size": st.integers(1, 10**9),
+            "page_size": st.integers(1, 1000),
             "max_batches": st.integers(1, 10**9),
             "resync_interval": durations(60),
             "stale_after": durations(60),

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from yarl import URL
 
 from inkit_exporter.errors import ConfigError
-from inkit_exporter.yamlfile import Section, convert, read_yaml
+from inkit_exporter.yamlfile import Section, convert, read_yaml_as
 
 DEFAULT_BASE_URL: Final = "https://api.inkit.com/v1"
 DEFAULT_TOKEN_ENV: Final = "INKIT_API_TOKEN"  # noqa: S105 - a name
@@ -129,13 +129,13 @@ def parse(text: str) -> Settings:
     Raises:
         ConfigError: naming the place and the remedy.
     """
-    document = read_yaml(text)
+    document = read_yaml_as(Settings, text)
     if not isinstance(document, dict):
         raise ConfigError("expected a mapping with the key `accounts`; see config.example.yaml")
     _refuse_tokens(document)
     settings = convert(document, Settings, reference="config.example.yaml", dec_hook=_decode_custom)
     _check_accounts(settings.accounts)
-    return msgspec.structs.replace(settings, poll=_fit_to_interval(settings.poll, given=document.get("poll") or {}))
+    return msgspec.structs.replace(settings, poll=_fit_to_interval(settings.poll, given=document.get("poll", {})))
 
 
 class Shard(Struct, frozen=True):
@@ -221,10 +221,8 @@ _TOKEN_KEYS = frozenset({"token", "api_token", "api_key", "key", "apitoken", "in
 
 
 def _decode_custom(target: type, value: object) -> object:
-    if target is Seconds:
-        return Seconds.parse(value)
-    if target is Bytes:
-        return Bytes.parse(value)
+    if issubclass(target, Seconds | Bytes):
+        return target.parse(value)
     raise NotImplementedError(target)
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from inkit_exporter import config
 from inkit_exporter.config import AccountSettings, Bytes, Seconds, Settings, Shard
 from inkit_exporter.errors import ConfigError
+from inkit_exporter.yamlfile import Section, convert, read_yaml, read_yaml_as
 
 EXAMPLE = (ROOT / "config.example.yaml").read_text()
 ACCOUNT = "accounts: [{name: a, api_token_file: t}]\n"
@@ -111,7 +112,7 @@ def test_the_example_loads_as_it_is_and_shows_the_defaults() -> None:
         ("accounts: [{name: a, api_token_file: t, filters: {page: 1}}]", "accounts[0].filters.page: unknown key"),
         (ACCOUNT + "polls: {}", "polls: unknown key; config.example.yaml lists all keys"),
         (ACCOUNT + '"a\\nb": 1', "a\nb: unknown key"),
-        (ACCOUNT + "poll: {interval: 60}", "poll.interval: 60 is not a duration; write it like"),
+        (ACCOUNT + "poll: {interval: 60}", "poll.interval: '60' is not a duration; write it like"),
         (ACCOUNT + "poll: {interval: 0s}", "poll.interval: '0s' must be longer than 0"),
         (ACCOUNT + "poll: {lookback: 100y1ms}", "poll.lookback: '100y1ms' must be longer than 0 and at most 100y"),
         (ACCOUNT + "poll: {interval: ''}", "poll.interval: '' is not a duration"),
@@ -125,12 +126,26 @@ def test_the_example_loads_as_it_is_and_shows_the_defaults() -> None:
         (ACCOUNT + "poll: {page_size: many}", "poll.page_size: expected `int`, got `str`"),
         (ACCOUNT + "poll: [1]", "poll: expected `object`, got `array`"),
         (ACCOUNT + "api: {max_response_size: 32 parsecs}", "api.max_response_size: '32 parsecs' is not a size"),
-        (ACCOUNT + "api: {max_response_size: 0}", "api.max_response_size: 0 is not a size"),
-        (ACCOUNT + "api: {max_response_size: true}", "api.max_response_size: true is not a size"),
-        (ACCOUNT + "api: {max_response_size: 1.5}", "api.max_response_size: 1.5 is not a size"),
-        (ACCOUNT + "api: {max_response_size: }", "api.max_response_size: none is not a size"),
-        (ACCOUNT + "api: {max_attempts: true}", "api.max_attempts: expected `int`, got `bool`"),
-        (ACCOUNT + "1: 2", "expected `str`"),
+        (ACCOUNT + "api: {max_response_size: 0}", "api.max_response_size: '0' is not a size"),
+        (ACCOUNT + "api: {max_response_size: true}", "api.max_response_size: 'true' is not a size"),
+        (ACCOUNT + "api: {max_response_size: 1.5}", "api.max_response_size: '1.5' is not a size"),
+        (ACCOUNT + "api: {max_response_size: ''}", "api.max_response_size: '' is not a size"),
+        (ACCOUNT + "api: {max_attempts: true}", "api.max_attempts: expected `int`, got `str`"),
+        (ACCOUNT + "1: 2", "1: unknown key"),
+        (ACCOUNT + "null: 2", "null: unknown key"),
+        (ACCOUNT + "no such key: ", "no such key: unknown key"),
+        (ACCOUNT + "api_token: ", "api_token: a token does not belong"),
+        (ACCOUNT + "poll: ''", "poll: expected `object`, got `str`"),
+        (ACCOUNT + "poll: {interval: 60s, interval: }", "line 2, column 23: key `interval` is given twice"),
+        ("null", "expected a mapping"),
+        ("accounts:", "accounts: missing"),
+        ("accounts: null", "accounts: missing"),
+        ("accounts: [~]", "accounts[0]: expected `object`, got `null`"),
+        ("accounts: [{name: , api_token_file: t}]", "accounts[0].name: missing"),
+        ("accounts: [{name: ~, api_token_file: t}]", "accounts[0].name: missing"),
+        ("accounts: [{name: !!int 5, api_token_file: t}]", "accounts[0].name: expected `str`, got `int`"),
+        ("accounts: [{name: a, api_token_file: null}]", "accounts[0]: has no token"),
+        ("accounts: [{name: a, api_token_file: ''}]", "accounts[0]: has no token"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(text: str, error: str, tmp_path: Path) -> None:
@@ -140,6 +155,93 @@ def test_what_is_wrong_is_told_with_its_place(text: str, error: str, tmp_path: P
         config.load(path)
     assert str(raised.value).startswith(f"{path}: {error}")
     assert "s3cret" not in str(raised.value)
+
+
+WORDS = ["no", "Off", "true", "0123", "0x10", "1_000", "1e3", "1:30", ".inf", "2001-02-03", "=", "<<"]
+EMPTY = ["", "~", "null", "NULL"]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_text_is_kept_as_it_is_written(word: str) -> None:
+    filters = "".join(f"\n    {name}: {word}" for name in ("search", "destination_name", "destination_status"))
+    (account,) = config.parse(f"accounts:\n- name: {word}\n  api_token_file: {word}\n  filters:{filters}").accounts
+    assert (account.name, account.api_token_file) == (word, word)
+    assert msgspec.structs.astuple(account.filters) == (word, word, word)
+
+
+@pytest.mark.parametrize("name", ["null", "NULL", "'~'", '"null"'])
+def test_an_account_may_be_called_null(name: str) -> None:
+    assert config.parse(f"accounts: [{{name: {name}, api_token_file: t}}]").accounts[0].name == name.strip("'\"")
+
+
+def test_quoted_text_is_never_an_empty_value() -> None:
+    filters = "filters: {search: '', destination_name: '~', destination_status: 'null'}"
+    (account,) = config.parse(f"accounts: [{{name: a, api_token_file: t, {filters}}}]").accounts
+    assert msgspec.structs.astuple(account.filters) == ("", "~", "null")
+
+
+@pytest.mark.parametrize("empty", EMPTY)
+def test_an_empty_value_means_the_default_for_every_key(empty: str) -> None:
+    token = "/run/secrets/inkit-api-token"
+    text = re.sub(
+        r"^( +(?!api_token_file|filters)\w+:).*", rf"\1 {empty}", everything_uncommented(), flags=re.MULTILINE
+    )
+    assert config.parse(text) == Settings(accounts=(AccountSettings(name="production", api_token_file=token),))
+
+
+@pytest.mark.parametrize("empty", EMPTY)
+def test_an_empty_section_has_its_defaults(empty: str) -> None:
+    account = f"accounts:\n- name: a\n  api_token_file: t\n  filters: {empty}"
+    assert config.parse(f"{account}\npoll: {empty}\napi: {empty}") == config.parse(ACCOUNT)
+
+
+@pytest.mark.parametrize("text", ["1000", "'1000'", "!!int 1000", "!!str 1000"])
+def test_a_number_may_be_quoted(text: str) -> None:
+    assert config.parse(ACCOUNT + f"poll: {{page_size: {text}}}").poll.page_size == 1000
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1e2", "100.5", "100.0", "true", "0x10", "010", "1_000", "+5", "-1", "1:30", "''", "' 5'", "'null'", "1001"],
+)
+def test_any_other_number_is_refused_with_its_place(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^poll\.page_size: expected `int`"):
+        config.parse(ACCOUNT + f"poll: {{page_size: {text}}}")
+
+
+class Switches(Section, frozen=True):
+    """What a later setting may be."""
+
+    wanted: bool
+    others: tuple[bool, ...] = ()
+
+
+def read_switches(text: str) -> Switches:
+    return convert(read_yaml_as(Switches, text), Switches, reference="nothing")
+
+
+def test_a_boolean_is_written_as_in_yaml() -> None:
+    for value, words in ((True, "true True TRUE yes Yes YES on On ON"), (False, "false False no No NO off Off OFF")):
+        for word in words.split():
+            assert read_switches(f"{{wanted: {word}, others: [{word}, '{word}']}}") == Switches(
+                wanted=value, others=(value, value)
+            )
+
+
+@pytest.mark.parametrize("text", ["y", "1", "0", "enabled", "''", "[true]"])
+def test_any_other_boolean_is_refused_with_its_place(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^wanted: expected `bool`"):
+        read_switches(f"wanted: {text}")
+
+
+@pytest.mark.parametrize("empty", EMPTY)
+def test_a_boolean_without_a_default_is_missing_where_it_is_empty(empty: str) -> None:
+    with pytest.raises(ConfigError, match=r"^wanted: missing; nothing shows it"):
+        read_switches(f"wanted: {empty}")
+
+
+def test_a_file_of_another_program_is_read_by_the_rules_of_yaml() -> None:
+    assert read_yaml("[no, 0123, 1:30, ~, null, 'no']") == [False, 0o123, 90, None, None, "no"]
 
 
 def test_files_that_can_not_be_read_are_told_by_name(tmp_path: Path) -> None:
@@ -204,6 +306,7 @@ def test_the_longest_duration_is_a_hundred_years() -> None:
 def test_defaults_give_way_to_a_long_interval() -> None:
     poll = config.parse(ACCOUNT + "poll: {interval: 2h}").poll
     assert (poll.stale_after, poll.resync_interval) == (Seconds(14400), Seconds(14400))
+    assert config.parse(ACCOUNT + "poll: {interval: 2h, stale_after: , resync_interval: ~}").poll == poll
     poll = config.parse(ACCOUNT + "poll: {interval: 2h, stale_after: 2h, resync_interval: 2h}").poll
     assert (poll.stale_after, poll.resync_interval) == (Seconds(7200), Seconds(7200))
 

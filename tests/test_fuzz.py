@@ -106,6 +106,7 @@ def test_yaml_that_is_none_to_anybody_is_refused_with_its_place(text: str, messa
     ("text", "message"),
     [
         ("poll: {page_size: 1001}", "poll.page_size: expected `int` <= 1000"),
+        (f"poll: {{page_size: {'9' * 5000}}}", "poll.page_size: expected `int`"),
         (f"poll: {{interval: {'9' * 400}y}}", "poll.interval: .* is not a duration"),
         (f"poll: {{max_batches: {'9' * 400}}}", "poll.max_batches: expected `int` <= 1000000000"),
         ("api: {requests_per_minute: 10000000000000000000}", "api.requests_per_minute: expected `int` <= 1000000000"),
@@ -126,12 +127,17 @@ def test_a_file_of_any_bytes_is_refused_by_its_name(tmp_path_factory: pytest.Tem
     assert str(raised.value).startswith(f"{path}: ")
 
 
+names = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=64) | st.sampled_from(
+    ["no", "Off", "true", "null", "NULL", "0123", "0x1F", "1_000", "1e3", "1:30", ".inf", "2001-02-03", "=", "<<"]
+)
+
+
 def durations(least: int) -> st.SearchStrategy[str]:
     return st.integers(least, 10**6).map(lambda seconds: f"{seconds}s")
 
 
 @given(
-    st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=64), min_size=1, unique=True),
+    st.lists(names, min_size=1, unique=True),
     st.fixed_dictionaries(
         {},
         optional={
@@ -144,9 +150,9 @@ def durations(least: int) -> st.SearchStrategy[str]:
         },
     ),
 )
-def test_what_is_good_is_kept_as_it_was_written(names: list[str], poll: dict[str, Any]) -> None:
-    document = {"accounts": [{"name": name, "api_token_file": f"/{name}"} for name in names], "poll": poll}
-    loaded = config.parse(yaml.safe_dump(document, allow_unicode=True))
+def test_what_is_good_is_kept_as_it_is_written(names: list[str], poll: dict[str, Any]) -> None:
+    written_accounts = "".join(f"- name: {name}\n  api_token_file: /{name}\n" for name in names)
+    loaded = config.parse(f"accounts:\n{written_accounts}{yaml.safe_dump({'poll': poll})}")
     assert [account.name for account in loaded.accounts] == names
     written = {key: int(value[:-1]) if isinstance(value, str) else value for key, value in poll.items()}
     kept = msgspec.structs.asdict(loaded.poll)

@@ -219,7 +219,7 @@ The exporter polls a simulated Inkit API, where a day's work takes ten minutes.
   Metrics      {url}{telemetry_path}
   Status page  {url}/
 Ctrl-C ends it. Your own account:
-  INKIT_API_TOKEN=<key> {sys.orig_argv[0]} {sys.argv[0]}
+  INKIT_API_TOKEN=<key> {" ".join(sys.orig_argv[: 1 - len(sys.argv)])}
 """,
         flush=True,
     )

@@ -284,6 +284,29 @@ async def start_process(*arguments: str, env: dict[str, str] | None = None) -> E
     return Exporter(process, aiohttp.ClientSession())
 
 
+HUNG_UP = "hung up\n"
+
+_HANG_UP = """
+import os, signal, sys
+
+def hook(event, args):
+    global hung_up
+    if event == "import" and args[0] == "aiohttp" and not hung_up:
+        hung_up = True
+        os.kill(os.getpid(), signal.SIGHUP)
+        print("hung up", file=sys.stderr)
+
+hung_up = False
+sys.addaudithook(hook)
+"""
+
+
+def hang_up_while_it_starts(folder: Path, package: Path = ROOT) -> dict[str, str]:
+    """The environment of a process that gets SIGHUP while it imports, and then writes HUNG_UP."""
+    (folder / "sitecustomize.py").write_text(_HANG_UP)
+    return {"PYTHONPATH": f"{folder}{os.pathsep}{package}"}
+
+
 async def run_to_end(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
     """Run a command line of the exporter to its end: exit status, stdout, stderr."""
     running = await start_process(*arguments, env=env)

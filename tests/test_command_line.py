@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from conftest import (
+    HUNG_UP,
     ROOT,
     TOKEN,
     Api,
@@ -19,6 +21,7 @@ from conftest import (
     StartExporter,
     batch,
     documents,
+    hang_up_while_it_starts,
     run_to_end,
     start_process,
     up,
@@ -31,6 +34,16 @@ from inkit_exporter.cli import parse_address
 
 async def test_version_is_told() -> None:
     assert await run_to_end("--version") == (0, f"inkit-exporter {inkit_exporter.__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", [["exporter.py"], ["-m", "inkit_exporter"]])
+def test_each_way_to_start_is_the_same_and_survives_a_signal_to_reload(command: list[str], tmp_path: Path) -> None:
+    """That of an installed command is tested with the wheel."""
+    started = subprocess.run(
+        [sys.executable, *command, "--version"],
+        cwd=ROOT, env=hang_up_while_it_starts(tmp_path), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (started.stdout, started.stderr) == (f"inkit-exporter {inkit_exporter.__version__}\n", HUNG_UP)
 
 
 async def test_once_prints_the_exposition_and_tells_success_by_its_status(api: Api, tmp_path: Path) -> None:
@@ -206,6 +219,20 @@ async def test_the_demo_needs_no_key_and_shows_all_destinations_and_moves() -> N
     )
     assert await running.stop() == 0
     await running.http.close()
+
+
+def test_the_demo_names_the_command_it_was_started_with() -> None:
+    command = [sys.executable, "-m", "inkit_exporter"]
+    with subprocess.Popen(
+        [*command, "--demo", "--web.listen-address=127.0.0.1:0"], cwd=ROOT, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        told = next(line for line in process.stdout if "<key>" in line)
+        process.terminate()
+        process.communicate()
+    assert told == f"  INKIT_API_TOKEN=<key> {' '.join(command)}\n"
+    assert process.returncode == 0
 
 
 async def test_a_shard_polls_its_own_accounts_and_names_itself(api: Api, tmp_path: Path) -> None:

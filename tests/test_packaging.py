@@ -8,7 +8,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
-from conftest import ROOT
+from conftest import HUNG_UP, ROOT, hang_up_while_it_starts
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -67,11 +67,14 @@ def test_the_wheel_holds_the_package_and_the_command_and_nothing_else(tmp_path: 
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(tmp_path / "to")]
     subprocess.run([*install, str(wheel)], check=True, capture_output=True)
     command = tmp_path / "to" / "bin" / "inkit-exporter"
-    version = subprocess.run(
-        [sys.executable, str(command), "--version"],
-        env={"PYTHONPATH": str(tmp_path / "to")}, check=True, capture_output=True, text=True, cwd=tmp_path,
-    )  # fmt: skip
-    assert version.stdout.startswith("inkit-exporter ")
+    for start in ([str(command)], ["-m", "inkit_exporter"]):
+        version = subprocess.run(
+            [sys.executable, *start, "--version"],
+            env=hang_up_while_it_starts(tmp_path, tmp_path / "to"), check=True, capture_output=True, text=True,
+            cwd=tmp_path,
+        )  # fmt: skip
+        assert version.stdout.startswith("inkit-exporter ")
+        assert version.stderr == HUNG_UP
 
 
 def test_hadolint_has_nothing_to_say_of_the_dockerfile() -> None:

@@ -1,7 +1,6 @@
 """Reloading the configuration: what is good takes effect at once, what is not changes nothing and says why."""
 
 import asyncio
-import os
 import re
 import signal
 from collections.abc import Awaitable, Callable
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import (
-    ROOT,
+    HUNG_UP,
     TOKEN,
     Api,
     Exporter,
@@ -19,6 +18,7 @@ from conftest import (
     batch,
     documents,
     hang,
+    hang_up_while_it_starts,
     sample_key,
     up,
     write_config,
@@ -58,24 +58,11 @@ async def by_signal(running: Exporter) -> None:
     await running.wait_for_line('msg="configuration reloaded"', lines)
 
 
-SIGNAL_WHILE_IT_STARTS = """
-import os, signal, sys
-
-sent = []
-
-def hook(event, args):
-    if event == "import" and args[0] == "aiohttp" and not sent:
-        sent.append(os.kill(os.getpid(), signal.SIGHUP))
-
-sys.addaudithook(hook)
-"""
-
-
 async def test_a_signal_to_reload_while_it_starts_does_not_end_it(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(SIGNAL_WHILE_IT_STARTS)
-    running = await exporter(env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
+    running = await exporter(env=hang_up_while_it_starts(tmp_path))
+    assert HUNG_UP in running.log
     await running.wait_for(lambda samples: up(samples) == 1)
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import sys
-from typing import Final, TextIO, cast
+from typing import Final
 
 import structlog
 from aiohttp.http import HttpProcessingError
@@ -29,21 +29,20 @@ def configure(level: str, log_format: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
+        logger_factory=_Stderr,
     )
     logging.basicConfig(handlers=[_ToStructlog()], level=logging.WARNING, force=True)
 
 
 class _Stderr:
-    """Standard error whose reader may go away, or whose disk may fill: a line is lost then, not the process."""
+    """A logger that writes to standard error. Where its reader is gone or the disk is full, a line is lost."""
 
-    def write(self, text: str) -> None:
+    def msg(self, line: str) -> None:
         with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
+
+    debug = info = warning = error = critical = msg
 
 
 class _ToStructlog(logging.Handler):

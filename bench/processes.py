@@ -35,8 +35,10 @@ def running(
     command: Sequence[str], url: str, env: Mapping[str, str] | None = None, poll: float = 0.05
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A server, from its first answer at the URL, asked for every `poll` seconds, to the end of the block."""
+    # As users run it: with bytecode, which the first start writes.
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     process = subprocess.Popen(
-        command, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, env={**own, **(env or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         deadline = time.monotonic() + 60

@@ -134,7 +134,9 @@ def without_http(bodies: list[bytes], batches: int) -> float:
     def poll() -> Window:
         labels = AccountLabels()
         plan = conversation.new_plan(interval=3600, lookback=86_400, resync_interval=3600, max_batches=batches)
-        conversation.poll(plan, lambda number: read_page(bodies[number - 1], labels), time.time(), most=len(bodies))
+        conversation.poll(
+            plan, lambda number: read_page(bodies[number - 1], number, labels), time.time(), most=len(bodies)
+        )
         assert len(plan.window) == batches
         return plan.window
 

@@ -31,14 +31,14 @@ def test_in_no_minute_more_requests_go_than_allowed_and_none_waits_longer_than_i
     sent: list[float] = []
     for pause in pauses:
         clock.now += pause
-        assert len(limiter.sent_at) == min(allowed, sum(when > clock.now - 60 for when in sent))
+        assert limiter.in_last_minute() == min(allowed, sum(when > clock.now - 60 for when in sent))
         if (delay := limiter.delay()) > 0:
             # The request that is in the way left less than a minute ago.
             assert delay == pytest.approx(sent[-allowed] + 60 - clock.now)
             clock.now += delay
         limiter.count_request()
         sent.append(clock.now)
-        assert len(limiter.sent_at) == min(allowed, sum(when > clock.now - 60 for when in sent))
+        assert limiter.in_last_minute() == min(allowed, sum(when > clock.now - 60 for when in sent))
     for i, first in enumerate(sent):
         assert sum(first <= later < first + 59.999 for later in sent[i:]) <= allowed
 
@@ -64,7 +64,7 @@ def test_a_large_allowance_that_is_never_used_up_takes_no_memory() -> None:
         limiter.count_request()
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(limiter.sent_at) == 60
+    assert limiter.in_last_minute() == 60
     assert held < 10_000
 
 
@@ -73,9 +73,9 @@ def test_a_request_counts_for_a_minute() -> None:
     limiter = RateLimiter(10, clock)
     limiter.count_request()
     clock.now += 59
-    assert len(limiter.sent_at) == 1
+    assert limiter.in_last_minute() == 1
     clock.now += 1
-    assert len(limiter.sent_at) == 0
+    assert limiter.in_last_minute() == 0
 
 
 def test_a_machine_that_has_only_just_started_may_ask_at_once() -> None:
@@ -123,10 +123,10 @@ def test_another_allowance_takes_in_what_was_sent_before() -> None:
     limiter.count_request()
     assert limiter.delay() == 50
     limiter.set_limit(3)
-    assert (limiter.requests_per_minute, len(limiter.sent_at)) == (3, 2)
+    assert (limiter.requests_per_minute, limiter.in_last_minute()) == (3, 2)
     assert limiter.delay() <= 0
     limiter.count_request()
     assert limiter.delay() == 50
     limiter.set_limit(1)
-    assert (limiter.requests_per_minute, len(limiter.sent_at)) == (1, 1)
+    assert (limiter.requests_per_minute, limiter.in_last_minute()) == (1, 1)
     assert limiter.delay() == 60

@@ -15,6 +15,7 @@ from aiohttp import web
 from conftest import TOKEN, Api, Handler, batch, hang
 from faulty import FAULTS, PAGE_SIZE, Account, Server, http, listening
 from faulty import page as listed
+from msgspec import field
 from structlog.testing import capture_logs
 
 from inkit_exporter import __version__
@@ -33,8 +34,8 @@ from inkit_exporter.api.errors import (
     check_status,
 )
 from inkit_exporter.api.labels import AccountLabels
-from inkit_exporter.api.rate_limit import RateLimiter
-from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, Filters, Seconds
+from inkit_exporter.api.rate_limit import RateLimiter, Usage
+from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, Filters, PollSettings, Seconds
 from inkit_exporter.errors import ConfigError
 
 NOW = 1_700_000_000.0
@@ -80,35 +81,30 @@ def test_a_time_to_come_back_may_be_a_date_or_missing() -> None:
         assert raised.value.retry_after is None
 
 
-class Reports:
-    """What a client reports of its requests."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, float]] = []
-        self.waits: list[float] = []
-
-    def __call__(self, code: str, seconds: float, waited: float) -> None:
-        self.requests.append((code, seconds))
-        if waited:
-            self.waits.append(waited)
-
-    @property
-    def codes(self) -> list[str]:
-        return [code for code, _ in self.requests]
-
-
 class Keys:
     """The account's token, as it may be exchanged on the way."""
 
     def __init__(self, *tokens: str) -> None:
         self.tokens = list(tokens)
-        self.read = 0
 
     def __call__(self) -> str:
-        self.read += 1
         if not self.tokens:
             raise ConfigError("there is no token any more")
         return self.tokens.pop(0) if len(self.tokens) > 1 else self.tokens[0]
+
+
+class Recorder(Usage):
+    """A client's usage, with the code and the seconds of each request."""
+
+    ended: list[tuple[str, float]] = field(default_factory=list)
+
+    def add(self, code: str, seconds: float) -> None:
+        super().add(code, seconds)
+        self.ended.append((code, seconds))
+
+    @property
+    def codes(self) -> list[str]:
+        return [code for code, _ in self.ended]
 
 
 @asynccontextmanager
@@ -123,30 +119,29 @@ async def client_of(
     seconds: float = 5.0,
     max_attempts: int = 1,
     max_response_size: int = 100_000,
-) -> AsyncIterator[tuple[Client, Reports]]:
-    reports = Reports()
+) -> AsyncIterator[tuple[Client, Recorder]]:
+    usage = Recorder(rate_limiter or RateLimiter(1000))
     async with open_session() as session:
         client = Client(
             AccountSettings(name="a", base_url=base_url, filters=filters or Filters()),
+            PollSettings(page_size=page_size, interval=Seconds(patience)),
             ApiSettings(
                 timeout=Seconds(seconds), max_attempts=max_attempts, max_response_size=Bytes(max_response_size)
             ),
-            reports,
-            page_size=page_size,
-            patience=patience,
             token=token,
             session=session,
-            rate_limiter=rate_limiter or RateLimiter(1000),
+            usage=usage,
             labels=AccountLabels(),
         )
-        yield client, reports
+        yield client, usage
 
 
 async def whole(client: Client, number: int) -> Page:
     """A page of which all parts are put together."""
     parts = list(await client.page(number))
     batches = [one for part in parts for one in part.batches]
-    return Page(batches, parts[-1].pagination, invalid=sum(part.invalid for part in parts))
+    problem = "".join(part.problem for part in parts)
+    return Page(batches, parts[-1].pagination, invalid=sum(part.invalid for part in parts), problem=problem)
 
 
 def then(*answers: web.Response | None) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
@@ -166,7 +161,7 @@ async def test_a_page_is_asked_for_newest_first_with_filters_token_and_who_asks(
     api.batches = [batch(f"fb_{i}", age=i) for i in range(5)]
     filters = Filters(search="batch", destination_name="inkit_storage")
     with capture_logs() as logs:
-        async with client_of(api.base_url + "//", filters=filters, page_size=2) as (client, reports):
+        async with client_of(api.base_url + "//", filters=filters, page_size=2) as (client, usage):
             page = await whole(client, 2)
     assert [one.id for one in page.batches] == ["fb_2", "fb_3"]
     assert (page.pagination.next_page, page.pagination.total_count, page.invalid) == (3, 5, 0)
@@ -182,12 +177,12 @@ async def test_a_page_is_asked_for_newest_first_with_filters_token_and_who_asks(
     assert request.headers["User-Agent"] == f"inkit-exporter/{__version__}"
     assert request.headers["Accept"] == "application/json"
     assert request.headers["Accept-Encoding"] == "identity"
-    assert reports.codes == ["200"]
-    assert 0 < reports.requests[0][1] < 5
-    assert client.requests == 1
-    assert not reports.waits
+    assert usage.codes == ["200"]
+    assert 0 < usage.ended[0][1] < 5
+    assert usage.requests == 1
+    assert not usage.throttled_seconds
     (told,) = logs
-    assert told.pop("seconds") == round(reports.requests[0][1], 3)
+    assert told.pop("seconds") == round(usage.ended[0][1], 3)
     assert told == {
         "log_level": "debug",
         "event": "request",
@@ -205,17 +200,12 @@ async def test_what_is_no_page_is_a_bad_response_that_says_where(api: Api) -> No
             await whole(client, 3)
 
 
-async def test_records_that_can_not_be_read_are_skipped_counted_and_told_once(api: Api) -> None:
+async def test_records_that_can_not_be_read_are_skipped_and_the_first_is_told(api: Api) -> None:
     api.batches = [batch("fb_0", age=0), batch("fb_1", age=1, total="1"), batch("fb_2", age=2)]
-    with capture_logs() as logs:
-        async with client_of(api.base_url) as (client, _):
-            for _ in range(2):
-                page = await whole(client, 1)
-                assert ([one.id for one in page.batches], page.invalid) == (["fb_0", "fb_2"], 1)
-    told = [entry for entry in logs if entry["event"].startswith("skipped malformed batches")]
-    assert [(entry["log_level"], entry["account"]) for entry in told] == [("warning", "a"), ("debug", "a")]
-    assert (told[0]["page"], told[0]["batches"]) == (1, 1)
-    assert told[0]["error"].startswith("record 2: ") and "total" in told[0]["error"]
+    async with client_of(api.base_url) as (client, _):
+        page = await whole(client, 1)
+    assert ([one.id for one in page.batches], page.invalid) == (["fb_0", "fb_2"], 1)
+    assert page.problem == "record 2: Expected `int`, got `str` - at `$.total`"
 
 
 async def test_ten_records_none_of_which_can_be_read_are_those_of_another_api(api: Api) -> None:
@@ -223,9 +213,7 @@ async def test_ten_records_none_of_which_can_be_read_are_those_of_another_api(ap
     async with client_of(api.base_url) as (client, _):
         assert (await whole(client, 1)).invalid == 9
         api.batches = [batch("fb_9", total="1"), *api.batches]
-        with pytest.raises(
-            BadResponse, match=r"^page 1 is not a list of batches: it has 10 records and none can be read"
-        ):
+        with pytest.raises(BadResponse, match=r"^page 1 has 10 records and none can be read"):
             await whole(client, 1)
         api.batches = [batch("fb_10"), *api.batches]
         assert (await whole(client, 1)).invalid == 10
@@ -253,11 +241,11 @@ async def test_a_flood_of_tiny_values_is_refused_before_it_is_unfolded(api: Api,
 async def test_a_page_size_that_the_api_refuses_gives_way_to_its_default_for_good(api: Api) -> None:
     api.batches = [batch(f"fb_{i}", age=i) for i in range(60)]
     with capture_logs() as logs:
-        async with client_of(api.base_url, page_size=101) as (client, reports):
+        async with client_of(api.base_url, page_size=101) as (client, usage):
             assert len((await whole(client, 1)).batches) == DEFAULT_PAGE_SIZE
             assert [one.id for one in (await whole(client, 3)).batches] == [f"fb_{i}" for i in range(50, 60)]
             assert client.page_size == DEFAULT_PAGE_SIZE
-    assert reports.codes == ["422", "200", "200"]
+    assert usage.codes == ["422", "200", "200"]
     assert [entry for entry in logs if entry["log_level"] != "debug"] == [
         {
             "log_level": "warning",
@@ -271,17 +259,17 @@ async def test_a_page_size_that_the_api_refuses_gives_way_to_its_default_for_goo
 
 async def test_a_query_that_is_refused_for_another_reason_than_its_size_stays_refused(api: Api) -> None:
     api.fault = then(web.Response(status=422))
-    async with client_of(api.base_url) as (client, reports):
+    async with client_of(api.base_url) as (client, usage):
         with pytest.raises(QueryRefused):
             await whole(client, 1)
-        assert (len(reports.codes), client.page_size) == (2, 100)
+        assert (len(usage.codes), client.page_size) == (2, 100)
         with pytest.raises(QueryRefused):
             await whole(client, 2)
-        assert len(reports.codes) == 3
-    async with client_of(api.base_url, page_size=DEFAULT_PAGE_SIZE) as (client, reports):
+        assert len(usage.codes) == 3
+    async with client_of(api.base_url, page_size=DEFAULT_PAGE_SIZE) as (client, usage):
         with pytest.raises(QueryRefused):
             await whole(client, 1)
-        assert len(reports.codes) == 1
+        assert len(usage.codes) == 1
 
 
 async def test_every_fault_is_told_by_its_kind_and_none_tells_the_token() -> None:
@@ -291,13 +279,13 @@ async def test_every_fault_is_told_by_its_kind_and_none_tells_the_token() -> Non
     async def ask(name: str, port: int) -> None:
         token = accounts[name].token
         url = f"http://127.0.0.1:{port}/{name}/v1"
-        async with client_of(url, token=lambda: token, seconds=0.5) as (client, reports):
+        async with client_of(url, token=lambda: token, seconds=0.5) as (client, usage):
             with pytest.raises(ApiError) as raised:
                 await whole(client, 1)
             assert raised.value.reason == FAULTS[name][0], name
             assert token not in str(raised.value), name
             assert str(raised.value) and "None" not in str(raised.value), name
-            (code,) = set(reports.codes)
+            (code,) = set(usage.codes)
             assert code.isdigit() or code == raised.value.reason, name
 
     visits = []
@@ -321,13 +309,13 @@ async def test_a_request_that_is_given_up_is_counted_as_such(api: Api) -> None:
         raise AssertionError
 
     api.fault = hang
-    async with client_of(api.base_url) as (client, reports):
+    async with client_of(api.base_url) as (client, usage):
         task = asyncio.create_task(whole(client, 1))
         await started.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert reports.codes == ["cancelled"]
+        assert usage.codes == ["cancelled"]
 
 
 async def chunked(request: web.Request, _handler: Handler) -> web.StreamResponse:
@@ -343,67 +331,66 @@ async def test_an_answer_may_be_as_large_as_configured_and_no_larger_whether_it_
         async with client_of(api.base_url, max_response_size=len(ONE)) as (client, _):
             assert len((await whole(client, 1)).batches) == 1
         limit = len(ONE) - 1
-        async with client_of(api.base_url, max_response_size=limit) as (client, reports):
+        async with client_of(api.base_url, max_response_size=limit) as (client, usage):
             with pytest.raises(BadResponse, match=rf"larger than max_response_size \({limit} bytes\)"):
                 await whole(client, 1)
-        assert reports.codes == ["200"]
+        assert usage.codes == ["200"]
 
 
 async def test_where_nobody_listens_the_system_says_why() -> None:
-    async with client_of("http://127.0.0.1:1/v1") as (client, reports):
+    async with client_of("http://127.0.0.1:1/v1") as (client, usage):
         with pytest.raises(ConnectionFailed, match=r"^ClientConnectorError: .*Connect call failed"):
             await whole(client, 1)
-    assert (reports.codes, client.requests) == (["connection"], 1)
+    assert (usage.codes, usage.requests) == (["connection"], 1)
 
 
 async def test_silence_is_given_up_after_the_timeout(api: Api) -> None:
     api.fault = hang
-    async with asyncio.timeout(30), client_of(api.base_url, seconds=0.2) as (client, reports):
+    async with asyncio.timeout(30), client_of(api.base_url, seconds=0.2) as (client, usage):
         with pytest.raises(RequestTimeout, match=r"no whole answer within 0\.2s"):
             await whole(client, 1)
-    assert reports.codes == ["timeout"]
-    assert 0.19 < reports.requests[0][1] < 10
+    assert usage.codes == ["timeout"]
+    assert 0.19 < usage.ended[0][1] < 10
 
 
 async def test_what_may_pass_is_tried_again_after_a_moment_and_up_to_max_attempts(api: Api) -> None:
     api.fault = then(web.Response(status=503), web.Response(status=429), None)
-    async with client_of(api.base_url, max_attempts=3) as (client, reports):
+    async with client_of(api.base_url, max_attempts=3) as (client, usage):
         started = time.monotonic()
         await whole(client, 1)
         waited = time.monotonic() - started
-    assert reports.codes == ["503", "429", "200"]
+    assert usage.codes == ["503", "429", "200"]
     assert 0.75 <= waited < 10, "0.25 s and 0.5 s, each with up to 0.5 s of jitter"
-    assert not reports.waits
+    assert not usage.throttled_seconds
     api.fault = then(web.Response(status=503))
-    async with asyncio.timeout(30), client_of(api.base_url, max_attempts=2) as (client, reports):
+    async with asyncio.timeout(30), client_of(api.base_url, max_attempts=2) as (client, usage):
         with pytest.raises(ServerError):
             await whole(client, 1)
-    assert reports.codes == ["503", "503"]
+    assert usage.codes == ["503", "503"]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 302])
 async def test_what_does_not_pass_is_not_tried_again(api: Api, status: int) -> None:
     api.fault = then(web.Response(status=status))
-    async with client_of(api.base_url, max_attempts=4) as (client, reports):
+    async with client_of(api.base_url, max_attempts=4) as (client, usage):
         with pytest.raises(ApiError):
             await whole(client, 1)
-    assert reports.codes == [str(status)]
+    assert usage.codes == [str(status)]
 
 
 async def test_the_time_that_the_api_names_is_waited_for_by_all_that_the_account_asks(api: Api) -> None:
     api.fault = then(web.Response(status=429, headers={"Retry-After": "1"}), None)
     limiter = RateLimiter(1000)
-    async with client_of(api.base_url, rate_limiter=limiter, max_attempts=2, patience=1.0) as (client, reports):
+    async with client_of(api.base_url, rate_limiter=limiter, max_attempts=2, patience=1.0) as (client, usage):
         started = time.monotonic()
         asked = asyncio.create_task(whole(client, 1))
-        while not reports.codes:
+        while not usage.codes:
             await asyncio.sleep(0.01)
         assert 0.5 < limiter.delay() <= 1
         await asked
         assert time.monotonic() - started >= 1
-    assert reports.codes == ["429", "200"]
-    (wait,) = reports.waits
-    assert 0.5 < wait < 10
+    assert usage.codes == ["429", "200"]
+    assert 0.5 < usage.throttled_seconds < 10
 
 
 async def test_a_time_longer_than_the_patience_fails_at_once_and_still_counts(api: Api) -> None:
@@ -411,56 +398,52 @@ async def test_a_time_longer_than_the_patience_fails_at_once_and_still_counts(ap
         api.fault = then(web.Response(status=503, headers={"Retry-After": when}))
         limiter = RateLimiter(1000)
         patient = client_of(api.base_url, rate_limiter=limiter, max_attempts=4, patience=38.0)
-        async with asyncio.timeout(30), patient as (client, reports):
+        async with asyncio.timeout(30), patient as (client, usage):
             with pytest.raises(ServerError) as raised:
                 await whole(client, 1)
             assert raised.value.retry_after == pytest.approx(40, abs=1)
-            assert reports.codes == ["503"]
+            assert usage.codes == ["503"]
             assert limiter.delay() == pytest.approx(40, abs=1.5)
 
 
 async def test_the_budget_is_waited_for_and_the_wait_is_told(api: Api) -> None:
     limiter = RateLimiter(1000)
-    async with client_of(api.base_url, rate_limiter=limiter) as (client, reports):
+    async with client_of(api.base_url, rate_limiter=limiter) as (client, usage):
         started = time.monotonic()
         limiter.pause(0.3)
         await whole(client, 1)
         assert 0.3 <= time.monotonic() - started < 10
-        (wait,) = reports.waits
-        assert 0.25 < wait < 10
+        waited = usage.throttled_seconds
+        assert 0.25 < waited < 10
         await whole(client, 1)
-        assert len(reports.waits) == 1
+        assert usage.throttled_seconds == waited
 
 
-async def test_a_token_that_is_exchanged_is_read_again_once_it_is_refused(api: Api) -> None:
+async def test_a_token_that_is_replaced_is_read_again_once_it_is_refused(api: Api) -> None:
     keys = Keys("old", TOKEN)
-    async with client_of(api.base_url, token=keys) as (client, reports):
+    async with client_of(api.base_url, token=keys) as (client, usage):
         await whole(client, 1)
         await whole(client, 1)
-    assert reports.codes == ["401", "200", "200"]
-    assert keys.read == 2
+    assert usage.codes == ["401", "200", "200"]
 
 
 async def test_a_token_that_stays_refused_fails_without_another_request(api: Api) -> None:
     keys = Keys("old")
-    async with client_of(api.base_url, token=keys) as (client, reports):
+    async with client_of(api.base_url, token=keys) as (client, usage):
         with pytest.raises(AuthError, match="check the account's token"):
             await whole(client, 1)
-    assert reports.codes == ["401"]
+    assert usage.codes == ["401"]
     keys = Keys("old", "as bad")
-    async with client_of(api.base_url, token=keys) as (client, reports):
+    async with client_of(api.base_url, token=keys) as (client, usage):
         with pytest.raises(AuthError, match="check the account's token"):
             await whole(client, 1)
-    assert reports.codes == ["401", "401"]
+    assert usage.codes == ["401", "401"]
 
 
 async def test_without_a_token_nothing_is_sent_until_there_is_one(api: Api) -> None:
     keys = Keys(TOKEN)
     async with client_of(api.base_url, token=keys) as (client, _):
-        client.refresh_token()
         keys.tokens.clear()
-        with pytest.raises(AuthError, match="there is no token any more"):
-            client.refresh_token()
         with pytest.raises(AuthError, match="there is no token any more"):
             await whole(client, 1)
         assert not api.requests
@@ -477,18 +460,18 @@ async def test_a_kept_connection_that_is_found_closed_counts_as_the_request_it_w
     async with listening(one_answer_each) as port:
         url = f"http://127.0.0.1:{port}/v1"
         limiter = RateLimiter(3)
-        async with client_of(url, rate_limiter=limiter) as (client, reports):
+        async with client_of(url, rate_limiter=limiter) as (client, usage):
             await whole(client, 1)
             await whole(client, 1)
-            assert reports.codes == ["200", "connection", "200"]
-            assert (client.requests, len(limiter.sent_at)) == (3, 3)
-            assert all(0 < seconds < 5 for _, seconds in reports.requests)
-        async with client_of(url, rate_limiter=RateLimiter(2)) as (client, reports):
+            assert usage.codes == ["200", "connection", "200"]
+            assert (usage.requests, limiter.in_last_minute()) == (3, 3)
+            assert all(0 < seconds < 5 for _, seconds in usage.ended)
+        async with client_of(url, rate_limiter=RateLimiter(2)) as (client, usage):
             await whole(client, 1)
             with pytest.raises(ConnectionFailed, match=r"^ServerDisconnectedError$"):
                 await whole(client, 1)
-            assert reports.codes == ["200", "connection"]
-            assert client.requests == 2
+            assert usage.codes == ["200", "connection"]
+            assert usage.requests == 2
 
 
 async def test_no_cookie_comes_back_and_no_account_holds_up_another(api: Api) -> None:

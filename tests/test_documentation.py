@@ -13,6 +13,7 @@ from msgspec import inspect
 from prometheus_client import Metric
 
 from inkit_exporter.api.batches import Counts
+from inkit_exporter.api.rate_limit import RateLimiter, Usage
 from inkit_exporter.cli import make_parser
 from inkit_exporter.config import PollSettings, Settings
 from inkit_exporter.metrics.families import AccountMetrics
@@ -34,7 +35,8 @@ SNAPSHOT = Snapshot(
 def exposed() -> dict[str, Metric]:
     """Every family of the exporter's own, by the name it has in the text format."""
     states = States()
-    states.publish(AccountState(account="a", settings=PollSettings(), up=True, polls=1, snapshot=SNAPSHOT))
+    usage = Usage(RateLimiter(60))
+    states.publish(AccountState(account="a", settings=PollSettings(), usage=usage, up=True, polls=1, snapshot=SNAPSHOT))
     registries = AccountMetrics(states, "a", lambda: 0.0).registry, ProcessMetrics(0, 1).registry
     families = [family for registry in registries for family in registry.collect()]
     return {_name(family): family for family in families if family.name.startswith("inkit_")}

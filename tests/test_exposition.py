@@ -14,6 +14,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from inkit_exporter.api.batches import Counts
+from inkit_exporter.api.rate_limit import RateLimiter, Usage
 from inkit_exporter.config import PollSettings, Seconds
 from inkit_exporter.metrics.exposition import OPENMETRICS, TEXT, Exposition, Format, Source, negotiate
 from inkit_exporter.metrics.families import AccountMetrics
@@ -45,7 +46,7 @@ class World:
 
     def add(self, name: str) -> None:
         settings = PollSettings(interval=Seconds(1), stale_after=Seconds(STALE_AFTER))
-        self.states.publish(AccountState(account=name, settings=settings))
+        self.states.publish(AccountState(account=name, settings=settings, usage=Usage(RateLimiter(60))))
 
     def remove(self, name: str) -> None:
         self.states.keep(other for other in self.names() if other != name)
@@ -59,8 +60,8 @@ class World:
 
     def request(self, name: str) -> None:
         state = self.states[name]
-        requests = state.requests.ended("200", 0.1, 0.0)
-        self.states.amend(replace(state, requests=requests, next_poll_at=min(state.next_poll_at, self.now)))
+        self.states.amend(replace(state, next_poll_at=min(state.next_poll_at, self.now)))
+        state.usage.add("200", 0.1)
 
     async def seen(self, form: Format) -> list[Metric]:
         text = await self.exposition.text(form)

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from inkit_exporter import config
 from inkit_exporter.api.batches import Batch, Counts, Page, Pagination
 from inkit_exporter.api.client import open_session
+from inkit_exporter.api.errors import BadResponse
 from inkit_exporter.api.labels import AccountLabels
-from inkit_exporter.api.pages import MalformedPage, read_page
+from inkit_exporter.api.pages import read_page
 from inkit_exporter.config import Settings
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.polling.accounts import Accounts
@@ -186,7 +187,7 @@ odd_records = json_values | st.builds(
 
 def read(body: bytes) -> tuple[list[Batch], int]:
     """The batches of a page, and how many of its records can't be read."""
-    parts = list(read_page(body, AccountLabels()))
+    parts = list(read_page(body, 1, AccountLabels()))
     assert [part.more for part in parts] == [True] * (len(parts) - 1) + [False]
     assert all(part.problem for part in parts if part.invalid)
     return [batch for part in parts for batch in part.batches], sum(part.invalid for part in parts)
@@ -199,7 +200,7 @@ def test_on_a_page_of_anything_each_good_record_is_kept_and_each_other_counted(r
     body = json.dumps({"items": listed, "metadata": {"pagination": PAGINATION}}).encode()
     try:
         batches, invalid = read(body)
-    except MalformedPage as error:
+    except BadResponse as error:
         assert str(error)
         assert None not in records or "NaN" in body.decode() or "Infinity" in body.decode()
         return
@@ -216,7 +217,7 @@ def test_a_record_is_the_same_whether_its_page_is_decoded_at_once_or_apart(recor
     listed = [RECORD | {"id": f"fb_{i}"} if record is None else record for i, record in enumerate(records)]
     try:
         together = read(json.dumps({"items": listed, "metadata": {"pagination": PAGINATION}}).encode())
-    except MalformedPage:
+    except BadResponse:
         return
     # One that can't be read makes each be decoded apart.
     apart = read(json.dumps({"items": [*listed, None], "metadata": {"pagination": PAGINATION}}).encode())
@@ -231,7 +232,7 @@ def test_bytes_that_are_changed_on_the_way_are_refused_or_a_page(data: st.DataOb
     body = good[:start] + data.draw(st.binary(max_size=4)) + good[data.draw(st.integers(start, len(good))) :]
     try:
         read(body)
-    except MalformedPage as error:
+    except BadResponse as error:
         assert str(error)
 
 

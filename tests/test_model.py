@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inkit_exporter.api.batches import DESTINATIONS, Batch, Counts, Page
+from inkit_exporter.api.errors import BadResponse
 from inkit_exporter.api.labels import LABEL_LIMIT, OTHER, AccountLabels, Labels, snake_case
-from inkit_exporter.api.pages import AT_ONCE_BYTES, MalformedPage, read_page
+from inkit_exporter.api.pages import AT_ONCE_BYTES, read_page
 
 EXAMPLE = json.loads((Path(__file__).parent / "samples" / "documented_example.json").read_text())
 
@@ -23,7 +24,7 @@ json_values = st.recursive(
 
 def read(body: bytes) -> Page:
     """A page of which all parts are put together."""
-    parts = list(read_page(body, AccountLabels()))
+    parts = list(read_page(body, 1, AccountLabels()))
     return Page(
         [batch for part in parts for batch in part.batches],
         parts[-1].pagination,
@@ -72,7 +73,7 @@ def test_a_page_comes_in_parts_by_the_number_of_its_records_and_destinations(
     counts = {"count": 1, "completed": 1, "failed": 0, "in_progress": 0}
     used = {f"place {i}": counts for i in range(destinations)}
     body = page(*[record(id=f"fb_{i}", destinations=used) for i in range(records)])
-    read = list(read_page(body, AccountLabels()))
+    read = list(read_page(body, 1, AccountLabels()))
     assert [part.more for part in read] == [True] * (parts - 1) + [False]
     assert [batch.id for part in read for batch in part.batches] == [f"fb_{i}" for i in range(records)]
 
@@ -153,7 +154,7 @@ def test_a_page_with_anything_anywhere_is_decoded_or_refused(key: str, value: An
     place[key] = value
     try:
         read(json.dumps(page).encode())
-    except MalformedPage as error:
+    except BadResponse as error:
         assert str(error)
 
 
@@ -162,7 +163,7 @@ def test_a_batch_with_anything_anywhere_is_decoded_or_refused(key: str, value: A
     record = EXAMPLE["items"][0] | ({"destinations": {"box": value}} if key == "box" else {key: value})
     try:
         batches = read(page(json.dumps(record))).batches
-    except MalformedPage as error:
+    except BadResponse as error:
         assert "Infinity" in json.dumps(record) or "NaN" in json.dumps(record), str(error)
         return
     for batch in batches:
@@ -215,19 +216,19 @@ def test_what_is_malformed_is_told_with_its_place() -> None:
     answer = read(page(record(), record(created_at="yesterday"), record(total="1")))
     assert (len(answer.batches), answer.invalid) == (1, 2)
     assert answer.problem.startswith("record 2: Invalid RFC3339")
-    with pytest.raises(MalformedPage, match="missing required field `metadata`"):
+    with pytest.raises(BadResponse, match="missing required field `metadata`"):
         read(b'{"items": []}')
 
 
 @given(st.binary())
 def test_any_bytes_are_refused(body: bytes) -> None:
-    with pytest.raises(MalformedPage):
+    with pytest.raises(BadResponse):
         read(body)
 
 
 @pytest.mark.parametrize("text", [b'"\xff"', rb'"\ud800"', b"[" * 10**6])
 def test_text_that_is_no_text_is_refused(text: bytes) -> None:
-    with pytest.raises(MalformedPage):
+    with pytest.raises(BadResponse):
         read(b'{"items": [{"id": ' + text + b'}], "metadata": {}}')
 
 

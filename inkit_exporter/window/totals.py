@@ -92,6 +92,13 @@ class TotalsTracker:
         self._edge = max(self._edge, batch.created_at)
         self._forget(batch.id)
 
+    def trim(self, cutoff: float) -> None:
+        """Forget vanished batches from before the cutoff."""
+        for batch_id, created in list(self._vanished.items()):
+            if created < cutoff:
+                self._edge = max(self._edge, created)
+                self._forget(batch_id)
+
     def _count_documents(self, known: Batch | None, batch: Batch, now: float) -> None:
         peaks = self._peaks.get(batch.id)
         before = peaks if peaks is not None else _highest({}, known) if known else {}

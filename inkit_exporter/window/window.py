@@ -143,6 +143,7 @@ class Window:
         while len(self.batches) > kept:
             self.totals.expired(self.batches[-1])
             self._discard(self.batches[-1])
+        self.totals.trim(cutoff)
 
     def snapshot(self, previous: Snapshot | None) -> Snapshot:
         """The sums as they are now, with the combinations that were seen before."""

@@ -24,8 +24,7 @@ import conversation
 from inkit_exporter.api.batches import Batch, Counts, Page, Pagination
 from inkit_exporter.config import PollSettings, Seconds
 from inkit_exporter.window.plan import Plan
-from inkit_exporter.window.totals import Totals, TotalsTracker
-from inkit_exporter.window.window import Window
+from inkit_exporter.window.totals import Totals
 
 DAY = 86_400.0
 LIMIT = 300  # requests a minute that Inkit allows an account
@@ -64,7 +63,7 @@ DEFAULTS = PollSettings(interval=Seconds(60), lookback=Seconds(DAY), resync_inte
 
 def new_plan(settings: PollSettings = DEFAULTS) -> Plan:
     """A plan that has seen nothing."""
-    return Plan(settings, Window(settings.max_batches, TotalsTracker(Totals())))
+    return Plan(settings, Totals())
 
 
 def poll(plan: Plan, listing: Listing, size: int) -> tuple[int, float]:

@@ -137,7 +137,7 @@ def without_http(bodies: list[bytes], batches: int) -> float:
         conversation.poll(
             plan, lambda number: read_page(bodies[number - 1], number, labels), time.time(), most=len(bodies)
         )
-        assert len(plan.window) == batches
+        assert len(plan.window.batches) == batches
         return plan.window
 
     return least_cpu(poll, batches)

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable
 from inkit_exporter.api.batches import Batch, Page, Pagination
 from inkit_exporter.config import PollSettings, Seconds
 from inkit_exporter.window.plan import Plan
-from inkit_exporter.window.totals import Totals, TotalsTracker
-from inkit_exporter.window.window import Window
+from inkit_exporter.window.totals import Totals
 
 Serve = Callable[[int], Page | Iterable[Page]]
 """Answers a page number with that page, or with its parts."""
@@ -20,7 +19,7 @@ def new_plan(*, interval: float, lookback: float, resync_interval: float, max_ba
         resync_interval=Seconds(resync_interval),
         max_batches=max_batches,
     )
-    return Plan(settings, Window(max_batches, TotalsTracker(Totals())))
+    return Plan(settings, Totals())
 
 
 def page_of(listing: list[Batch], number: int, size: int) -> Page:

@@ -195,7 +195,7 @@ def test_sums_follow_every_change(changes: list[Batch], most: int) -> None:
     for batch in changes:
         window.upsert(batch, NOW)
     window.trim(CUTOFF)
-    assert len(window) <= most
+    assert len(window.batches) <= most
     assert essence(window.snapshot(None)) == essence(oracle(list(window.batches)))
 
 
@@ -574,7 +574,7 @@ def test_a_list_whose_last_page_leads_on_for_ever_is_read_as_far_as_it_goes() ->
     # Two pages, and three that bring nothing new; later that is first noticed in reading a part.
     for i, requests in enumerate((5, 10, 10)):
         assert poll(plan, endless, NOW + i) == requests
-        assert len(plan.window) == 4
+        assert len(plan.window.batches) == 4
 
 
 def test_a_page_again_under_another_number_ends_the_list_if_all_of_it_was_seen() -> None:
@@ -587,7 +587,7 @@ def test_a_page_again_under_another_number_ends_the_list_if_all_of_it_was_seen()
         return Page([listing[number - 1]], pagination, invalid=1 if number == request else 0)
 
     assert poll(plan := new_plan(), lambda request: serve(request, 8)) == 5
-    assert len(plan.window) == 4
+    assert len(plan.window.batches) == 4
     with pytest.raises(InconsistentListing, match=r"^page 5 leads back to what was read, at 8 of 9 batches$"):
         poll(new_plan(), lambda request: serve(request, 9))
 
@@ -600,7 +600,7 @@ def test_a_server_that_counts_its_pages_otherwise_is_read_all_the_same() -> None
         return replace(page, pagination=replace(page.pagination, current_page=request - 1))
 
     poll(plan := new_plan(), serve)
-    assert len(plan.window) == 6
+    assert len(plan.window.batches) == 6
 
 
 def test_an_empty_page_is_the_end_of_the_list_wherever_it_leads() -> None:
@@ -611,7 +611,7 @@ def test_an_empty_page_is_the_end_of_the_list_wherever_it_leads() -> None:
         return Page(listing[2 * number - 2 : 2 * number], Pagination(number, number + 1, 2, None))
 
     assert poll(plan := new_plan(), serve) == 3
-    assert len(plan.window) == 4
+    assert len(plan.window.batches) == 4
 
 
 @pytest.mark.parametrize("order", [[1, 0, 2, 3], [2, 3, 0, 1], [0, 1, 3, 2], [0, 2, 1, 3]])
@@ -639,7 +639,7 @@ def test_pages_that_repeat_the_first_one_are_not_taken_for_the_end_of_the_list(t
 
     with pytest.raises(InconsistentListing, match="leads back"):
         poll(plan, stuck)
-    assert len(plan.window) == 5
+    assert len(plan.window.batches) == 5
 
 
 def test_the_sweep_spreads_over_the_resync_interval_without_bursts() -> None:

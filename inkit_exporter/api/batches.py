@@ -58,20 +58,10 @@ class Batch(Struct, frozen=True, gc=False):
         """Whether `is_finished`."""
         return is_finished(self.status, sum(counts.in_progress for counts in self.destinations.values()))
 
-    @property
-    def failing(self) -> bool:
-        """Whether `is_failing`."""
-        return is_failing(self.status, sum(counts.failed for counts in self.destinations.values()))
-
 
 def is_finished(status: str, in_progress: int) -> bool:
     """Whether the status says so and no document is in progress at any destination."""
     return status in FINISHED_STATUSES and not in_progress
-
-
-def is_failing(status: str, failed: int) -> bool:
-    """Whether the status says so or documents failed at any destination."""
-    return status == "failed" or failed > 0
 
 
 class Pagination(Struct, frozen=True):

@@ -101,10 +101,8 @@ class Client:
 
     def _backoff(self, error: Exception) -> bool | float:
         """Whether to retry, and after how long: stamina's backoff where the API names no time."""
-        if not isinstance(error, TransientError):
-            return False
-        if not error.retry_after:
-            return True
+        if not isinstance(error, TransientError) or not error.retry_after:
+            return isinstance(error, TransientError)
         # The rate limiter keeps the pause, for this attempt and for all requests of the account.
         return 0.0 if error.retry_after <= self._patience else False
 
@@ -149,7 +147,9 @@ class Client:
             raise RequestTimeout(f"no whole answer within {self._api.timeout}") from None
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
             code = ConnectionFailed.reason
-            raise ConnectionFailed(_describe(error)) from None
+            # The system's own words, or those of TLS. Those of aiohttp may quote the server, which may quote us.
+            words = f": {error}" if isinstance(error, OSError) and str(error) else ""
+            raise ConnectionFailed(f"{type(error).__name__}{words}") from None
         except (aiohttp.ClientError, ValueError) as error:
             code = BadResponse.reason
             raise BadResponse(f"the answer is not HTTP as it should be ({type(error).__name__})") from None
@@ -207,8 +207,3 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> Body:
             response.close()
             raise too_large
     return body
-
-
-def _describe(error: Exception) -> str:
-    """The cause in words, if they are the system's or TLS's; aiohttp's may quote the server, which may quote us."""
-    return f"{type(error).__name__}: {error}" if isinstance(error, OSError) and str(error) else type(error).__name__

@@ -87,9 +87,7 @@ def check_status(status: int, retry_after: str | None, now: float) -> None:
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
     """Seconds to wait, from either form of `Retry-After` (RFC 9110, 10.2.3); None if there is no such time."""
-    if value is None:
-        return None
-    text = value.strip()
+    text = (value or "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
     try:

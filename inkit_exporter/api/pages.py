@@ -6,7 +6,7 @@ Pure functions of the bytes, but for the labels, which remember the names that t
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -16,6 +16,7 @@ from inkit_exporter.api.errors import BadResponse
 from inkit_exporter.api.labels import AccountLabels
 
 Body = bytes | bytearray
+T = TypeVar("T")
 
 AT_ONCE_BYTES: Final = 2**21
 """Bytes decoded in one go, which takes 10 ms at most on a slow machine. A larger record is refused."""
@@ -50,18 +51,13 @@ class _Metadata(Struct):
     pagination: Pagination
 
 
-class _Page(Struct):
-    items: list[_Record]
+class _Page(Struct, Generic[T]):
+    items: list[T]
     metadata: _Metadata
 
 
-class _Envelope(Struct):
-    items: list[Raw]
-    metadata: _Metadata
-
-
-_page_decoder = msgspec.json.Decoder(_Page)
-_envelope_decoder = msgspec.json.Decoder(_Envelope)
+_page_decoder = msgspec.json.Decoder(_Page[_Record])
+_raw_page_decoder = msgspec.json.Decoder(_Page[Raw])
 _record_decoder = msgspec.json.Decoder(_Record)
 _DecodeErrors = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
@@ -109,8 +105,8 @@ def _split(body: Body) -> tuple[Sequence[_Record | Raw], Pagination]:
             return page.items, page.metadata.pagination
     if body.count(b",") > max(_ALWAYS_ALLOWED_BYTES, len(body)) / _LEAST_BYTES_A_VALUE:
         raise msgspec.DecodeError("its values are too many and too small to be batches")
-    envelope = _envelope_decoder.decode(body)
-    return envelope.items, envelope.metadata.pagination
+    page_of_raw = _raw_page_decoder.decode(body)
+    return page_of_raw.items, page_of_raw.metadata.pagination
 
 
 def _decode_record(record: _Record | Raw) -> _Record:

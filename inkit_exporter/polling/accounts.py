@@ -19,8 +19,6 @@ from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Se
 from inkit_exporter.polling.poller import Poller
 from inkit_exporter.state import AccountState, States
 
-# What a poll may take beyond its limit, for what can't be timed out, and for a machine that is busy.
-_GRACE_SECONDS = 60.0
 # The first polls of several accounts follow one another at this distance, or closer so that all fit in one interval.
 _SPREAD_SECONDS = 1.0
 
@@ -44,10 +42,13 @@ class _Account(Struct):
 
 
 class Accounts:
-    """Every account that this exporter polls. A poll that takes `grace` seconds more than its limit hangs."""
+    """Every account that this exporter polls.
+
+    A poll hangs if it takes `grace` seconds more than its limit: for what can't time out, and for a busy machine.
+    """
 
     def __init__(
-        self, session: aiohttp.ClientSession, environ: Mapping[str, str], states: States, grace: float = _GRACE_SECONDS
+        self, session: aiohttp.ClientSession, environ: Mapping[str, str], states: States, grace: float = 60.0
     ) -> None:
         self._session = session
         self._environ = environ
@@ -85,12 +86,10 @@ class Accounts:
 
     async def poll_once(self) -> bool:
         """Poll each account once, and tell whether all polls succeeded."""
-        async with asyncio.TaskGroup() as group:
-            polls = []
-            for account in self._accounts.values():
-                account.poller = account.poller or self._new_poller(account)
-                polls.append(group.create_task(account.poller.poll()))
-        return all(poll.result() for poll in polls)
+        for account in self._accounts.values():
+            account.poller = account.poller or self._new_poller(account)
+        polls = [account.poller.poll() for account in self._accounts.values() if account.poller]
+        return all(await asyncio.gather(*polls))
 
     async def run(self, watch_every: float = 5.0) -> None:
         """Poll all accounts until cancelled. A watchdog looks for loops that have ended or hang, and restarts them."""
@@ -151,7 +150,7 @@ class Accounts:
         if account.loop is None or account.poller is None:
             return
         ended, overdue = account.loop.done(), time.monotonic() - account.poller.due
-        if not ended and overdue <= self._grace:
+        if not (ended or overdue > self._grace):
             return
         log.error(
             "the poll loop has ended, restarting it" if ended else "the poll loop hangs, restarting it",

@@ -12,8 +12,6 @@ from inkit_exporter.api.errors import ApiError, BadResponse, RequestTimeout
 from inkit_exporter.config import PollSettings
 from inkit_exporter.state import AccountState, States
 from inkit_exporter.window.plan import Conversation, Plan
-from inkit_exporter.window.totals import TotalsTracker
-from inkit_exporter.window.window import Window
 
 log = structlog.get_logger()
 
@@ -32,7 +30,7 @@ class Poller:
         self._states = states
         self._warned: set[str] = set()
         self._log = log.bind(account=account)
-        self._plan = self._new_plan()
+        self._plan = Plan(settings, self._state.totals)
 
     @property
     def _state(self) -> AccountState:
@@ -63,7 +61,7 @@ class Poller:
         except Exception as error:  # the loop outlives what nobody thought of, and starts again from nothing
             self._log.exception("unexpected error in a poll")
             failure = BadResponse(f"unexpected {type(error).__name__}")
-            self._plan = self._new_plan()
+            self._plan = Plan(self._settings, self._state.totals)
         ended = time.monotonic()
         state = replace(
             self._state,
@@ -91,10 +89,6 @@ class Poller:
                     await asyncio.sleep(0)
         except StopIteration:
             pass
-
-    def _new_plan(self) -> Plan:
-        totals = TotalsTracker(self._state.totals)
-        return Plan(self._settings, Window(self._settings.max_batches, totals))
 
     def _succeeded(self, state: AccountState, now: float) -> AccountState:
         window = self._plan.window

@@ -17,6 +17,7 @@ from functools import partial
 from inkit_exporter.api.batches import Batch, Page
 from inkit_exporter.config import PollSettings
 from inkit_exporter.window.sequence import FullListingRequired, InconsistentListing, PageSequence
+from inkit_exporter.window.totals import Totals, TotalsTracker
 from inkit_exporter.window.window import Window
 
 Conversation = Generator[int, Page, None]
@@ -29,10 +30,10 @@ _RESYNC_SHARE = 0.9
 
 
 class Plan:
-    """What an account's polls have listed so far, and what the next one asks for. It keeps the window up to date."""
+    """What an account's polls have listed so far, and what the next one asks for. The totals go on from `totals`."""
 
-    def __init__(self, settings: PollSettings, window: Window) -> None:
-        self.window = window
+    def __init__(self, settings: PollSettings, totals: Totals) -> None:
+        self.window = Window(settings.max_batches, TotalsTracker(totals))
         self.ordered = True
         self._settings = settings
         self._listed = False
@@ -95,15 +96,16 @@ class Plan:
     def _complete_head(self) -> None:
         self._polled_at = self._now
         # What is new was created later than this. Batches from the future, by our clock, say nothing about that.
-        self._known = self.window.newest_created(until=self._now)
+        past = (batch.created_at for batch in self.window.batches if batch.created_at <= self._now)
+        self._known = next(past, -math.inf)
 
     def _resync_pages(self) -> int:
         """How many pages the resync owes at its steady pace. Backlog from failed polls is capped, to avoid bursts."""
         interval = self._settings.interval
         share = interval / (_RESYNC_SHARE * self._settings.resync_interval)
         elapsed = max(0.0, self._now - self._polled_at) / interval
-        most = (2 * math.ceil(len(self.window) * share / self._page_size) + 1) * self._page_size
-        self._backlog = min(self._backlog + len(self.window) * share * elapsed, most)
+        most = (2 * math.ceil(len(self.window.batches) * share / self._page_size) + 1) * self._page_size
+        self._backlog = min(self._backlog + len(self.window.batches) * share * elapsed, most)
         return int(self._backlog / self._page_size)
 
     def _resync(self, pages: int) -> Conversation:
@@ -172,7 +174,7 @@ class Plan:
     def _take(self, page: Page, number: int, sequence: PageSequence) -> None:
         sequence.add(page, number)
         self.window.update(page.batches, self._now, self._cutoff)
-        if not sequence.ordered and len(self.window) > 2 * self._settings.max_batches:
+        if not sequence.ordered and len(self.window.batches) > 2 * self._settings.max_batches:
             self.window.trim(self._cutoff)
         unfinished = self.window.unfinished_ids
         self._seen.update(batch.id for batch in page.batches if batch.id in unfinished)

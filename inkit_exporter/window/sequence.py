@@ -24,8 +24,8 @@ class PageSequence:
     Between its edges, both excluded, the API lists the batches of these `ids` and no others. The edges are
     `created_at` in seconds since the epoch; infinite where the sequence begins or ends with the list.
 
-    `first` is the number of the first page. Batches created before the `cutoff` are not kept, nor more than
-    `max_batches`. If the `whole` list is read, its order need not be relied on.
+    Batches created before the `cutoff` are not kept, nor more than `max_batches`. If the `whole` list is read, its
+    order need not be relied on.
     """
 
     def __init__(self, first: int, cutoff: float, max_batches: int, *, whole: bool = False) -> None:
@@ -114,7 +114,9 @@ class PageSequence:
         if self._number > self.furthest:
             self.furthest = self._number
             self._barren = 0 if self._new else self._barren + 1
-        if self._loops(pagination):
+        following = pagination.next_page
+        renumbered = self._barren > 0 and pagination.current_page != self._number
+        if following is not None and (following <= self._number or renumbered or self._barren >= _BARREN_PAGES):
             if not self._whole:
                 raise FullListingRequired
             read = len(self.ids) + self._invalid
@@ -124,10 +126,3 @@ class PageSequence:
                 )
             self.ended = True
         return shrunk_by
-
-    def _loops(self, pagination: Pagination) -> bool:
-        following = pagination.next_page
-        if following is None:
-            return False
-        another = self._barren > 0 and pagination.current_page != self._number
-        return following <= self._number or another or self._barren >= _BARREN_PAGES

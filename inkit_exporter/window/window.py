@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from inkit_exporter.api.batches import Batch, Counts, is_failing, is_finished
+from inkit_exporter.api.batches import Batch, Counts, is_finished
 from inkit_exporter.window.totals import TotalsTracker
 
 _NOTHING = Counts(0, 0, 0, 0)
@@ -70,18 +70,10 @@ class Window:
         )
         self._statuses: dict[str, int] = {}
 
-    def __len__(self) -> int:
-        return len(self.batches)
-
     @property
     def unfinished_ids(self) -> Set[str]:
         """The ids of the unfinished batches."""
         return self._changed_at.keys()
-
-    def newest_created(self, until: float) -> float:
-        """`created_at` of the newest batch that was not created after `until`; minus infinity without one."""
-        rank = self.rank_at(until)
-        return self.batches[rank].created_at if rank < len(self.batches) else -math.inf
 
     def rank(self, batch_id: str) -> int:
         """How many batches of the window come before this one in the list."""
@@ -118,7 +110,7 @@ class Window:
         self._by_id[batch.id] = batch
         failed, in_progress = self._count(batch, +1)
         _insert(self.batches, batch)
-        if is_failing(batch.status, failed):
+        if failed or batch.status == "failed":
             _insert(self._failing, batch)
         if not is_finished(batch.status, in_progress):
             _insert(self.unfinished, batch)
@@ -166,12 +158,12 @@ class Window:
 
     def _discard(self, batch: Batch) -> None:
         del self._by_id[batch.id]
+        self._changed_at.pop(batch.id, None)
         self._count(batch, -1)
-        del self.batches[_place(self.batches, batch)]
-        if batch.failing:
-            del self._failing[_place(self._failing, batch)]
-        if self._changed_at.pop(batch.id, None) is not None:
-            del self.unfinished[_place(self.unfinished, batch)]
+        for ranking in (self.batches, self.unfinished, self._failing):
+            place = _place(ranking, batch)
+            if place < len(ranking) and ranking[place].id == batch.id:
+                del ranking[place]
 
     def _count(self, batch: Batch, sign: int) -> tuple[int, int]:
         """Add a batch to the sums, or take it away; returns how many of its documents failed and are in progress."""

@@ -1,4 +1,4 @@
 """One account's loop, and all accounts: started, watched, and replaced at a reload.
 
-May import: errors, config, api, window, state.
+May import: config, api, window, state.
 """

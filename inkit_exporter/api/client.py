@@ -1,8 +1,10 @@
 """One account's requests to the API: pages of the list, with rate limit, retries and kinds of error."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Final
 
 import aiohttp
@@ -132,6 +134,7 @@ class Client:
                 params=query,
                 headers={"X-Inkit-API-Token": token},
                 timeout=aiohttp.ClientTimeout(total=self._api.timeout),
+                ssl=_authorities() if self._url.scheme == "https" else True,
                 allow_redirects=False,
                 middlewares=(self._send,),
             ) as response:
@@ -178,6 +181,14 @@ class Client:
             started = time.monotonic()
             await asyncio.sleep(delay)
             self._usage.throttled_seconds += time.monotonic() - started
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    """The system's certificate authorities, read once. `__main__` keeps aiohttp from reading them at its import."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(("http/1.1",))
+    return context
 
 
 def open_session() -> aiohttp.ClientSession:

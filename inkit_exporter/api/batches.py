@@ -55,13 +55,8 @@ class Batch(Struct, frozen=True, gc=False):
 
     @property
     def finished(self) -> bool:
-        """Whether `is_finished`."""
-        return is_finished(self.status, sum(counts.in_progress for counts in self.destinations.values()))
-
-
-def is_finished(status: str, in_progress: int) -> bool:
-    """Whether the status says so and no document is in progress at any destination."""
-    return status in FINISHED_STATUSES and not in_progress
+        """Whether the status says so and no document is in progress at any destination."""
+        return self.status in FINISHED_STATUSES and not any(c.in_progress for c in self.destinations.values())
 
 
 class Pagination(Struct, frozen=True):

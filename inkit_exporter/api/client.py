@@ -207,14 +207,10 @@ def open_session() -> aiohttp.ClientSession:
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> Body:
-    too_large = BadResponse(f"the answer is larger than max_response_size ({limit} bytes)")
-    if (response.content_length or 0) > limit:
-        response.close()
-        raise too_large
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > limit:
+        if max(len(body), response.content_length or 0) > limit:
             response.close()
-            raise too_large
+            raise BadResponse(f"the answer is larger than max_response_size ({limit} bytes)")
     return body

@@ -11,7 +11,6 @@ LABEL_LIMIT: Final = 32
 """Distinct values of one label and account; later ones are summed under `OTHER`."""
 
 OTHER: Final = "other"
-UNNAMED: Final = "unknown"
 
 _MAX_LABEL_LENGTH = 64
 
@@ -59,4 +58,4 @@ class AccountLabels:
 @lru_cache(maxsize=1024)
 def snake_case(text: str) -> str:
     """Lower case, every run of anything but letters and digits an underscore: `In Progress` → `in_progress`."""
-    return re.sub(r"[\W_]+", "_", text.lower()).strip("_") or UNNAMED
+    return re.sub(r"[\W_]+", "_", text.lower()).strip("_") or "unknown"

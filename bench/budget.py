@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "tests")]
 
-import conversation
+from support import conversation
 
 from inkit_exporter.api.batches import Batch, Counts, Page, Pagination
 from inkit_exporter.config import PollSettings, Seconds

@@ -34,8 +34,8 @@ import msgspec
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import conversation
 from processes import cpu_seconds, resident_mib
+from support import conversation
 
 from inkit_exporter import logs
 from inkit_exporter.api.client import open_session

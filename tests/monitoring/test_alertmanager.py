@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 import yaml
 from conftest import ROOT
-from monitoring import DEPLOY, alertmanager, free_address
+from support.monitoring import DEPLOY, alertmanager, free_address
 from test_rules import ALERTS, RULE_TESTS
 
 CONFIG = DEPLOY / "alertmanager" / "alertmanager.yml"

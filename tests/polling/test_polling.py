@@ -24,7 +24,7 @@ from conftest import (
     write_config,
 )
 
-EXAMPLE = json.loads((Path(__file__).parent / "samples" / "documented_example.json").read_text())
+EXAMPLE = json.loads((Path(__file__).parent.parent / "samples" / "documented_example.json").read_text())
 
 
 def pages(api: Api) -> list[int]:

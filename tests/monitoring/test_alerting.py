@@ -13,7 +13,7 @@ import pytest
 import yaml
 from aiohttp import web
 from conftest import Api, Exporter, Handler, StartExporter, batch
-from monitoring import (
+from support.monitoring import (
     DEPLOY,
     PACE,
     Inbox,

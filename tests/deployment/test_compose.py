@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 import yaml
 from conftest import ROOT, TOKEN, Api, StartExporter, batch, run_to_end, up, write_config
-from monitoring import free_address
+from support.monitoring import free_address
 
 import inkit_exporter
 

@@ -12,7 +12,7 @@ import bcrypt
 import trustme
 import yaml
 from conftest import ROOT, Api, Exporter, StartExporter, batch, up
-from prometheus import query, running_prometheus
+from support.prometheus import query, running_prometheus
 
 
 def readme_config() -> dict[str, Any]:

@@ -15,7 +15,7 @@ import yaml
 from aiohttp import web
 from conftest import ROOT, Api, Handler, StartExporter, batch, serving, up
 from grafana_foundation_sdk.models import units
-from prometheus import query, running_prometheus
+from support.prometheus import query, running_prometheus
 from test_documentation import exposed
 from test_rules import ALERTS, RECORDED
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from conftest import TOKEN, Exporter, StartExporter, batch, up
-from faulty import FAULTS, PAGE_FAULTS, PAGE_SIZE, Account, Server, listening
+from support.faulty import FAULTS, PAGE_FAULTS, PAGE_SIZE, Account, Server, listening
 
 from inkit_exporter.api.client import open_session
 from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, PollSettings, Seconds, Settings

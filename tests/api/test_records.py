@@ -13,7 +13,7 @@ from inkit_exporter.api.errors import BadResponse
 from inkit_exporter.api.labels import LABEL_LIMIT, OTHER, AccountLabels, Labels, snake_case
 from inkit_exporter.api.pages import AT_ONCE_BYTES, read_page
 
-EXAMPLE = json.loads((Path(__file__).parent / "samples" / "documented_example.json").read_text())
+EXAMPLE = json.loads((Path(__file__).parent.parent / "samples" / "documented_example.json").read_text())
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -12,10 +12,10 @@ import bcrypt
 import msgspec
 import pytest
 from aiohttp import web
-from browser import Browser, chromium
 from conftest import Api, Exporter, Handler, StartExporter, batch, documents, up
 from hypothesis import given
 from hypothesis import strategies as st
+from support.browser import Browser, chromium
 
 from inkit_exporter import __version__
 from inkit_exporter.status.page import render

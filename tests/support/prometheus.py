@@ -7,7 +7,8 @@ from typing import Any
 
 import aiohttp
 import yaml
-from monitoring import free_address, serving
+
+from support.monitoring import free_address, serving
 
 
 @asynccontextmanager

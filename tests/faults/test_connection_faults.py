@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trustme
 from conftest import TOKEN, Api, StartExporter, batch, documents, failures, run_to_end, sample_key, up, write_config
-from faulty import Account, Server, listening
+from support.faulty import Account, Server, listening
 
 OLD = [batch("fb_1"), batch("fb_2", destinations={"box": (1, 1, 0)})]
 NEW = [batch("fb_3", age=1), *OLD]

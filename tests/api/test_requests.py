@@ -13,10 +13,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 from conftest import TOKEN, Api, Handler, batch, hang
-from faulty import FAULTS, PAGE_SIZE, Account, Server, http, listening
-from faulty import page as listed
 from msgspec import field
 from structlog.testing import capture_logs
+from support.faulty import FAULTS, PAGE_SIZE, Account, Server, http, listening
+from support.faulty import page as listed
 
 from inkit_exporter import __version__
 from inkit_exporter.api.batches import Page

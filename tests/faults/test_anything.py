@@ -6,14 +6,14 @@ import math
 from contextlib import suppress
 from typing import Any
 
-import conversation
 import msgspec
 import pytest
 import yaml
 from conftest import TOKEN
-from faulty import listening
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import conversation
+from support.faulty import listening
 
 from inkit_exporter import config
 from inkit_exporter.api.batches import Batch, Counts, Page, Pagination

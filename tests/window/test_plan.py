@@ -6,12 +6,12 @@ from itertools import combinations, count
 from random import Random
 from zlib import crc32
 
-import conversation
 import pytest
-from conversation import Serve, page_of, pages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support import conversation
+from support.conversation import Serve, page_of, pages
 
 from inkit_exporter.api.batches import FINISHED_STATUSES, Batch, Counts, Page, Pagination
 from inkit_exporter.window.plan import Plan

@@ -4,13 +4,11 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 import zipfile
 from pathlib import Path
 
 from conftest import HUNG_UP, ROOT, hang_up_while_it_starts
-
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+from support.contract import PROJECT
 
 
 def locked(name: str) -> dict[str, str]:

@@ -25,7 +25,7 @@ from support.monitoring import (
     shorten,
     shorten_rules,
 )
-from test_rules import ALERTS
+from support.rules import ALERTS
 
 RULES = (DEPLOY / "prometheus" / "rules.yml").read_text()
 PROMETHEUS = (DEPLOY / "prometheus" / "prometheus.yml").read_text()

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from support.monitoring import DEPLOY, alertmanager, free_address
-from test_rules import ALERTS, RULE_TESTS
+from support.rules import ALERTS, RULE_TESTS
 
 CONFIG = DEPLOY / "alertmanager" / "alertmanager.yml"
 DOCUMENT = (ROOT / "docs" / "alerting.md").read_text()

@@ -15,9 +15,9 @@ import yaml
 from aiohttp import web
 from conftest import ROOT, Api, Handler, StartExporter, batch, serving, up
 from grafana_foundation_sdk.models import units
+from support.contract import exposed
 from support.prometheus import query, running_prometheus
-from test_documentation import exposed
-from test_rules import ALERTS, RECORDED
+from support.rules import ALERTS, RECORDED
 
 from deploy.grafana.dashboard import COMMITTED, render
 

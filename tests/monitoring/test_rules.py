@@ -8,21 +8,11 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
-from test_documentation import exposed
+from support.contract import exposed
+from support.rules import ALERTS, PROMETHEUS, RECORDED, RULE_TESTS, RULES, TEST_FILES
 
-PROMETHEUS = ROOT / "deploy" / "prometheus"
 RUNBOOKS = (ROOT / "docs" / "runbooks.md").read_text()
 RUNBOOKS_URL = "https://github.com/inkit-exporter/inkit-exporter/blob/main/docs/runbooks.md#"
-
-RULES: list[dict[str, Any]] = [
-    rule for group in yaml.safe_load((PROMETHEUS / "rules.yml").read_text())["groups"] for rule in group["rules"]
-]
-ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
-RECORDED = {rule["record"] for rule in RULES if "record" in rule}
-TEST_FILES: dict[str, dict[str, Any]] = {
-    name: yaml.safe_load((PROMETHEUS / name).read_text()) for name in ("rules_test.yml", "rules_slow_test.yml")
-}
-RULE_TESTS: list[dict[str, Any]] = [test for content in TEST_FILES.values() for test in content["tests"]]
 
 
 @pytest.mark.parametrize(

@@ -10,40 +10,15 @@ import msgspec
 import pytest
 from conftest import ROOT
 from msgspec import inspect
-from prometheus_client import Metric
+from support.contract import exposed, flags
 
-from inkit_exporter.api.batches import Counts
-from inkit_exporter.api.rate_limit import RateLimiter, Usage
-from inkit_exporter.cli import make_parser
-from inkit_exporter.config import PollSettings, Settings
-from inkit_exporter.metrics.families import AccountMetrics
-from inkit_exporter.metrics.process import ProcessMetrics
-from inkit_exporter.state import AccountState, States
+from inkit_exporter.config import Settings
 from inkit_exporter.status import report as status
-from inkit_exporter.window.window import LISTED, Snapshot
+from inkit_exporter.window.window import LISTED
 
 OPERATING = (ROOT / "docs" / "operating.md").read_text()
 REFERENCE = (ROOT / "docs" / "metrics.md").read_text()
 README = (ROOT / "README.md").read_text()
-
-
-SNAPSHOT = Snapshot(
-    {("box", "completed"): Counts(1, 1, 0, 0)}, {"completed": 1}, 1.0, 1.0, truncated=False, oldest_change=1.0
-)
-
-
-def exposed() -> dict[str, Metric]:
-    """Every family of the exporter's own, by the name it has in the text format."""
-    states = States()
-    usage = Usage(RateLimiter(60))
-    states.publish(AccountState(account="a", settings=PollSettings(), usage=usage, up=True, polls=1, snapshot=SNAPSHOT))
-    registries = AccountMetrics(states, "a", lambda: 0.0).registry, ProcessMetrics(0, 1).registry
-    families = [family for registry in registries for family in registry.collect()]
-    return {_name(family): family for family in families if family.name.startswith("inkit_")}
-
-
-def _name(family: Metric) -> str:
-    return family.name + ("_total" if family.type == "counter" else "")
 
 
 def documented() -> dict[str, tuple[str, str]]:
@@ -85,8 +60,7 @@ def test_every_metric_named_anywhere_exists() -> None:
 
 
 def test_every_flag_is_in_the_readme_and_every_flag_there_exists() -> None:
-    flags = {option for action in make_parser()._actions for option in action.option_strings} - {"-h", "--help"}
-    assert set(re.findall(r"^\| `(--[a-z.-]+)", README, flags=re.MULTILINE)) == flags
+    assert set(re.findall(r"^\| `(--[a-z.-]+)", README, flags=re.MULTILINE)) == flags()
 
 
 @pytest.mark.parametrize(

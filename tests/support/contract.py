@@ -1,0 +1,43 @@
+"""What the exporter promises to users, read from its code: the metrics and flags that documents must name."""
+
+import re
+import tomllib
+from typing import Any
+
+from conftest import ROOT
+from prometheus_client import Metric
+
+from inkit_exporter.api.batches import Counts
+from inkit_exporter.api.rate_limit import RateLimiter, Usage
+from inkit_exporter.cli import make_parser
+from inkit_exporter.config import PollSettings
+from inkit_exporter.metrics.families import AccountMetrics
+from inkit_exporter.metrics.process import ProcessMetrics
+from inkit_exporter.state import AccountState, States
+from inkit_exporter.window.window import Snapshot
+
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+SNAPSHOT = Snapshot(
+    {("box", "completed"): Counts(1, 1, 0, 0)}, {"completed": 1}, 1.0, 1.0, truncated=False, oldest_change=1.0
+)
+
+
+def exposed() -> dict[str, Metric]:
+    """Every family of the exporter's own, by the name it has in the text format."""
+    states = States()
+    usage = Usage(RateLimiter(60))
+    states.publish(AccountState(account="a", settings=PollSettings(), usage=usage, up=True, polls=1, snapshot=SNAPSHOT))
+    registries = AccountMetrics(states, "a", lambda: 0.0).registry, ProcessMetrics(0, 1).registry
+    families = [family for registry in registries for family in registry.collect()]
+    return {_name(family): family for family in families if family.name.startswith("inkit_")}
+
+
+def _name(family: Metric) -> str:
+    return family.name + ("_total" if family.type == "counter" else "")
+
+
+def flags() -> set[str]:
+    """Every flag that `--help` lists, except `--help` itself."""
+    usage, _, _ = make_parser().format_help().partition("\n\n")
+    return set(re.findall(r"\[(--[a-z.-]+)", usage))

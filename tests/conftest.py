@@ -26,6 +26,8 @@ settings.load_profile("tests")
 # For `make mutate`, where thousands of failures are only counted: the same examples too, and none made simpler.
 settings.register_profile("mutate", deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate))
 
+pytest_plugins = ["support.processes"]
+
 ROOT = Path(__file__).parent.parent
 TOKEN = "test-token-7f3a"
 

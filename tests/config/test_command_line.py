@@ -32,11 +32,13 @@ import inkit_exporter
 from inkit_exporter.cli import parse_address
 
 
+@pytest.mark.process
 async def test_version_is_told() -> None:
     assert await run_to_end("--version") == (0, f"inkit-exporter {inkit_exporter.__version__}\n", "")
 
 
 @pytest.mark.parametrize("command", [["exporter.py"], ["-m", "inkit_exporter"]])
+@pytest.mark.process
 def test_each_way_to_start_is_the_same_and_survives_a_signal_to_reload(command: list[str], tmp_path: Path) -> None:
     """That of an installed command is tested with the wheel."""
     started = subprocess.run(
@@ -46,6 +48,7 @@ def test_each_way_to_start_is_the_same_and_survives_a_signal_to_reload(command: 
     assert (started.stdout, started.stderr) == (f"inkit-exporter {inkit_exporter.__version__}\n", HUNG_UP)
 
 
+@pytest.mark.process
 async def test_once_prints_the_exposition_and_tells_success_by_its_status(api: Api, tmp_path: Path) -> None:
     api.batches = [batch("fb_1")]
     path = write_config(tmp_path, api.base_url)
@@ -54,6 +57,7 @@ async def test_once_prints_the_exposition_and_tells_success_by_its_status(api: A
     assert 'inkit_batch_documents{account="default",batch_status="completed",destination="inkit_storage"} 1.0\n' in out
 
 
+@pytest.mark.process
 async def test_a_token_in_the_environment_is_enough(tmp_path: Path) -> None:
     status, out, err = await run_to_end("--once", env={"INKIT_API_TOKEN": TOKEN, "https_proxy": "http://127.0.0.1:1"})
     assert status == 1  # the real API can't be reached from a test
@@ -86,6 +90,7 @@ async def test_a_token_in_the_environment_is_enough(tmp_path: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
+@pytest.mark.process
 async def test_bad_usage_ends_with_status_2_and_a_plain_word(flags: list[str], word: str) -> None:
     status, out, err = await run_to_end(*flags)
     assert status == 2
@@ -94,6 +99,7 @@ async def test_bad_usage_ends_with_status_2_and_a_plain_word(flags: list[str], w
     assert "Traceback" not in err
 
 
+@pytest.mark.process
 async def test_an_address_in_use_is_bad_usage() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         status, _, err = await run_to_end("--demo", f"--web.listen-address=127.0.0.1:{taken.getsockname()[1]}")
@@ -102,6 +108,7 @@ async def test_an_address_in_use_is_bad_usage() -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.process
 async def test_config_check_says_ok_or_what_is_wrong(tmp_path: Path) -> None:
     good = write_config(tmp_path, "http://127.0.0.1:1/v1")
     assert await run_to_end("--config.check", f"--config.file={good}") == (0, f"{good}: ok, accounts: default\n", "")
@@ -112,6 +119,7 @@ async def test_config_check_says_ok_or_what_is_wrong(tmp_path: Path) -> None:
     assert err == f"inkit-exporter: {bad}: poll.intervall: unknown key; config.example.yaml lists all keys\n"
 
 
+@pytest.mark.process
 async def test_the_example_configuration_passes_the_check_with_a_warning_of_the_missing_token() -> None:
     status, out, err = await run_to_end("--config.check", f"--config.file={ROOT / 'config.example.yaml'}")
     assert status == 0
@@ -119,6 +127,7 @@ async def test_the_example_configuration_passes_the_check_with_a_warning_of_the_
     assert "warning" in err
 
 
+@pytest.mark.process
 async def test_a_token_variable_that_is_not_set_names_its_place(api: Api, tmp_path: Path) -> None:
     path = write_config(tmp_path, api.base_url, api_token_file=None, api_token_env="NO_SUCH_TOKEN")
     status, _, err = await run_to_end(f"--config.file={path}")
@@ -162,6 +171,7 @@ async def test_the_start_is_one_line_that_names_version_accounts_and_addresses(
     )
 
 
+@pytest.mark.process
 async def test_logs_as_json(api: Api, tmp_path: Path) -> None:
     path = write_config(tmp_path, "http://127.0.0.1:1/v1", name='a "quoted" name')
     _, _, err = await run_to_end("--once", "--log.format=json", f"--config.file={path}")
@@ -198,6 +208,7 @@ async def test_several_listen_addresses_are_served(api: Api, exporter: StartExpo
             assert response.status == 200
 
 
+@pytest.mark.process
 async def test_the_demo_needs_no_key_and_shows_all_destinations_and_moves() -> None:
     running = await start_process("--demo", "--demo.seed=7")
     assert running.process.stdout is not None and running.process.stderr is not None
@@ -221,6 +232,7 @@ async def test_the_demo_needs_no_key_and_shows_all_destinations_and_moves() -> N
     await running.http.close()
 
 
+@pytest.mark.process
 def test_the_demo_names_the_command_it_was_started_with() -> None:
     command = [sys.executable, "-m", "inkit_exporter"]
     with subprocess.Popen(
@@ -235,6 +247,7 @@ def test_the_demo_names_the_command_it_was_started_with() -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.process
 async def test_a_shard_polls_its_own_accounts_and_names_itself(api: Api, tmp_path: Path) -> None:
     names = [f"account-{i}" for i in range(6)]
     path = write_config(tmp_path, api.base_url, accounts=[{"name": name} for name in names])
@@ -248,6 +261,7 @@ async def test_a_shard_polls_its_own_accounts_and_names_itself(api: Api, tmp_pat
     assert all(owned)
 
 
+@pytest.mark.process
 async def test_a_reader_that_has_had_enough_gets_no_traceback(api: Api, tmp_path: Path) -> None:
     path = write_config(tmp_path, api.base_url)
     process = await asyncio.create_subprocess_shell(

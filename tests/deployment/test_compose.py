@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -36,8 +37,11 @@ def render(*files: Path) -> dict[str, Any]:
     return project
 
 
-PROJECT = render()
-SERVICES: dict[str, dict[str, Any]] = PROJECT["services"]
+@cache
+def services() -> dict[str, dict[str, Any]]:
+    """The services of the file, by name."""
+    found: dict[str, dict[str, Any]] = render()["services"]
+    return found
 
 
 def here(words: list[str], **replaced: str) -> list[str]:
@@ -47,13 +51,15 @@ def here(words: list[str], **replaced: str) -> list[str]:
     return words
 
 
+@pytest.mark.process
 def test_the_stack_is_whole() -> None:
-    assert SERVICES.keys() == {"inkit-exporter", "prometheus", "alertmanager", "grafana"}
+    assert services().keys() == {"inkit-exporter", "prometheus", "alertmanager", "grafana"}
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", yaml.safe_load(COMPOSE.read_text())["services"])
+@pytest.mark.process
 def test_a_service_is_pinned_hardened_and_for_this_machine_only(name: str) -> None:
-    service = SERVICES[name]
+    service = services()[name]
     assert re.search(r":v?\d+\.\d+\.\d+$", service["image"])
     assert re.match(r"[1-9]\d*:", service["user"])
     assert service["read_only"] is True
@@ -66,18 +72,20 @@ def test_a_service_is_pinned_hardened_and_for_this_machine_only(name: str) -> No
         assert mount["type"] == "volume" or mount["read_only"] is True, mount
 
 
+@pytest.mark.process
 def test_the_image_has_the_version_of_the_code() -> None:
-    assert SERVICES["inkit-exporter"]["image"] == f"inkit-exporter:{inkit_exporter.__version__}"
-    assert Path(SERVICES["inkit-exporter"]["build"]["context"]) == ROOT
+    assert services()["inkit-exporter"]["image"] == f"inkit-exporter:{inkit_exporter.__version__}"
+    assert Path(services()["inkit-exporter"]["build"]["context"]) == ROOT
 
 
 def start_command(*flags: str) -> list[str]:
-    service = SERVICES["inkit-exporter"]
+    service = services()["inkit-exporter"]
     return here([*service["entrypoint"], *service["command"], *flags])
 
 
+@pytest.mark.process
 async def test_without_a_key_the_simulated_api_is_exported() -> None:
-    service = SERVICES["inkit-exporter"]
+    service = services()["inkit-exporter"]
     process = await asyncio.create_subprocess_exec(
         *here(start_command(), **{"exporter.py ": "exporter.py --web.listen-address=127.0.0.1:0 "}),
         env=service["environment"] | {"PATH": os.environ["PATH"]},
@@ -93,6 +101,7 @@ async def test_without_a_key_the_simulated_api_is_exported() -> None:
         assert await process.wait() == 0
 
 
+@pytest.mark.process
 async def test_with_a_key_the_accounts_api_is_polled(api: Api, tmp_path: Path) -> None:
     api.batches = [batch("fb_1")]
     path = write_config(tmp_path, api.base_url, api_token_file=None, api_token_env="INKIT_API_TOKEN")
@@ -106,6 +115,7 @@ async def test_with_a_key_the_accounts_api_is_polled(api: Api, tmp_path: Path) -
     assert b'inkit_up{account="default"} 1.0' in out
 
 
+@pytest.mark.process
 def test_the_override_that_the_documentation_shows_works(tmp_path: Path) -> None:
     guide = (ROOT / "docs" / "operating.md").read_text().split("## With Docker")[1]
     block = re.search(r"(?:^    .*\n)+", guide, flags=re.MULTILINE)
@@ -136,6 +146,7 @@ async def test_the_images_health_check_tells_a_running_exporter_from_a_stopped_o
     assert await asyncio.to_thread(subprocess.call, words, stderr=subprocess.DEVNULL) != 0
 
 
+@pytest.mark.process
 def test_prometheus_scrapes_as_without_compose_and_finds_the_other_services() -> None:
     ours, plain = (
         yaml.safe_load(path.read_text())
@@ -145,14 +156,16 @@ def test_prometheus_scrapes_as_without_compose_and_finds_the_other_services() ->
     assert job == plain["scrape_configs"][0] | {"static_configs": job["static_configs"]}
     assert ours["rule_files"] == plain["rule_files"]
     assert ours["global"]["evaluation_interval"] == plain["global"]["evaluation_interval"]
-    ports = {f"{name}:{port['target']}" for name, service in SERVICES.items() for port in service["ports"]}
+    ports = {f"{name}:{port['target']}" for name, service in services().items() for port in service["ports"]}
     assert job["static_configs"] == [{"targets": ["inkit-exporter:10465"]}]
     assert ours["alerting"]["alertmanagers"] == [{"static_configs": [{"targets": ["alertmanager:9093"]}]}]
     assert {"inkit-exporter:10465", "alertmanager:9093"} <= ports
 
 
+@pytest.mark.process
+@pytest.mark.debian
 async def test_prometheus_starts_with_what_it_is_given_and_passes_its_health_check(tmp_path: Path) -> None:
-    service = SERVICES["prometheus"]
+    service = services()["prometheus"]
     port = free_address().rpartition(":")[2]
     for mount in service["volumes"]:
         place = tmp_path / mount["target"].removeprefix("/")
@@ -180,6 +193,7 @@ async def test_prometheus_starts_with_what_it_is_given_and_passes_its_health_che
     assert await asyncio.to_thread(subprocess.call, check) != 0
 
 
+@pytest.mark.process
 async def test_what_the_image_copies_is_enough_to_run(tmp_path: Path) -> None:
     for source, target in re.findall(r"^COPY (\S+) /opt/inkit-exporter/(\S*)$", DOCKERFILE, flags=re.MULTILINE):
         if (ROOT / source).is_dir():

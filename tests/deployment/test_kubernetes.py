@@ -22,6 +22,8 @@ OVERLAYS = ROOT / "deploy" / "kubernetes" / "overlays"
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 PORT = int(DEFAULT_ADDRESS.removeprefix(":"))
 
+pytestmark = pytest.mark.process  # of kubectl
+
 Resource = dict[str, Any]
 
 

@@ -7,6 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
 from conftest import HUNG_UP, ROOT, hang_up_while_it_starts
 from support.contract import PROJECT
 
@@ -37,6 +38,7 @@ def test_every_dependency_earns_its_line_in_the_readme() -> None:
         assert f"| {requirement.lower().split('>=')[0]} |" in readme
 
 
+@pytest.mark.process
 def test_the_wheel_holds_the_package_and_the_command_and_nothing_else(tmp_path: Path) -> None:
     build = [
         sys.executable,
@@ -75,6 +77,7 @@ def test_the_wheel_holds_the_package_and_the_command_and_nothing_else(tmp_path: 
         assert version.stderr == HUNG_UP
 
 
+@pytest.mark.process
 def test_hadolint_has_nothing_to_say_of_the_dockerfile() -> None:
     linter = Path(sys.executable).with_name("hadolint")
     check = subprocess.run([linter, str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)

@@ -24,11 +24,15 @@ def unit(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.process
+@pytest.mark.debian
 def test_systemd_has_nothing_to_say_of_the_unit(unit: Path) -> None:
     check = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
     assert (check.returncode, check.stderr) == (0, "")
 
 
+@pytest.mark.process
+@pytest.mark.debian
 def test_the_unit_stays_hardened(unit: Path) -> None:
     """Neither worse than the guide says, nor better."""
     command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
+import pytest
 import trustme
 from conftest import TOKEN, Api, StartExporter, batch, documents, failures, run_to_end, sample_key, up, write_config
 from support.faulty import Account, Server, listening
@@ -139,6 +140,7 @@ async def test_every_fault_of_the_token(exporter: StartExporter, tmp_path: Path)
             assert not any(account.token in line for line in running.log)
 
 
+@pytest.mark.process
 async def test_a_name_that_nobody_knows_is_a_connection_failure(tmp_path: Path) -> None:
     path = write_config(tmp_path, "https://inkit.invalid/v1")
     status, out, err = await run_to_end("--once", f"--config.file={path}")
@@ -147,6 +149,7 @@ async def test_a_name_that_nobody_knows_is_a_connection_failure(tmp_path: Path) 
     assert "inkit.invalid" in err and "Traceback" not in err
 
 
+@pytest.mark.debian
 async def test_a_clock_that_is_set_ahead_and_back_leaves_polls_and_totals_as_they_are(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:

@@ -154,6 +154,7 @@ async def test_a_fault_on_a_later_page_publishes_nothing_of_the_poll(api: Api, e
     await running.wait_for(lambda s: documents(s) == {("inkit_storage", "completed"): 35})
 
 
+@pytest.mark.process
 async def test_an_unreachable_api_is_a_connection_failure(tmp_path: Path) -> None:
     path = write_config(tmp_path, "http://127.0.0.1:1/v1")
     status, out, err = await run_to_end("--once", f"--config.file={path}")
@@ -163,6 +164,7 @@ async def test_an_unreachable_api_is_a_connection_failure(tmp_path: Path) -> Non
     assert "account is down" in err
 
 
+@pytest.mark.process
 async def test_what_does_not_speak_http_is_told_apart_from_silence(tmp_path: Path) -> None:
     async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
@@ -177,6 +179,7 @@ async def test_what_does_not_speak_http_is_told_apart_from_silence(tmp_path: Pat
     assert 'inkit_up{account="default"} 0.0' in out
 
 
+@pytest.mark.process
 async def test_header_floods_and_tls_failures_are_survived(tmp_path: Path) -> None:
     async def flood(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n" + b"X-Fill: " + b"x" * 10_000_000)

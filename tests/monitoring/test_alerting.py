@@ -143,6 +143,7 @@ def told(alert: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
     return alert["labels"], {name: text for name, text in alert["annotations"].items() if name != "summary"}
 
 
+@pytest.mark.debian
 async def test_a_broken_destination_is_a_ticket_then_a_page_that_ends_when_it_is_mended(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
@@ -178,6 +179,7 @@ async def test_a_broken_destination_is_a_ticket_then_a_page_that_ends_when_it_is
         flow.cancel()
 
 
+@pytest.mark.debian
 async def test_an_api_that_is_away_is_one_page_and_what_follows_of_it_is_hidden(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
@@ -224,6 +226,7 @@ async def test_an_api_that_is_away_is_one_page_and_what_follows_of_it_is_hidden(
         assert told(ticket) == expected("InkitBatchStuck", account="default")
 
 
+@pytest.mark.debian
 async def test_an_exporter_that_is_gone_is_one_page_that_ends_when_it_is_back(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:

@@ -48,10 +48,14 @@ def routed(labels: Labels) -> list[str]:
     return check("amtool", "config", "routes", "test", f"--config.file={CONFIG}", *pairs).split()
 
 
+@pytest.mark.process
+@pytest.mark.debian
 def test_amtool_finds_nothing_wrong() -> None:
     assert "SUCCESS" in check("amtool", "check-config", str(CONFIG))
 
 
+@pytest.mark.process
+@pytest.mark.debian
 def test_the_examples_in_comments_are_valid_too(tmp_path: Path) -> None:
     path = tmp_path / "alertmanager.yml"
     services = re.compile(r"^    # (?=(?:pagerduty|slack)_configs:|  )", flags=re.MULTILINE)
@@ -68,6 +72,8 @@ def test_the_examples_in_comments_are_valid_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("account", ["production", "payroll"])
 @pytest.mark.parametrize("alert", VARIANTS)
+@pytest.mark.process
+@pytest.mark.debian
 def test_an_alert_goes_where_its_severity_and_its_account_send_it(alert: str, account: str) -> None:
     labels = VARIANTS[alert] | ({"account": account} if "account" in VARIANTS[alert] else {})
     own_team = labels.get("account") == "payroll" and labels["alertname"] != "InkitApiFailing"
@@ -75,11 +81,15 @@ def test_an_alert_goes_where_its_severity_and_its_account_send_it(alert: str, ac
     assert routed(labels) == [f"payroll-{receiver}" if own_team else receiver]
 
 
+@pytest.mark.process
+@pytest.mark.debian
 def test_no_alert_is_lost() -> None:
     assert routed({"alertname": "Other"}) == ["tickets"]
     assert routed({"alertname": "Other", "account": "payroll", "severity": "page"}) == ["payroll-tickets"]
 
 
+@pytest.mark.process
+@pytest.mark.debian
 def test_the_document_shows_what_amtool_says() -> None:
     shown = re.findall(r"^    \$ (amtool config routes test .+)\n    (\S+)$", DOCUMENT, flags=re.MULTILINE)
     assert len(shown) == 2
@@ -110,6 +120,8 @@ def test_what_wakes_somebody_is_not_hidden_by_what_does_not() -> None:
         assert VARIANTS[cause]["severity"] == "critical" or ALERTS[symptom]["labels"]["severity"] == "warning"
 
 
+@pytest.mark.process
+@pytest.mark.debian
 async def test_a_symptom_is_hidden_under_its_cause_alone_and_where_the_documented_labels_are_equal(
     tmp_path: Path,
 ) -> None:

@@ -127,6 +127,7 @@ class World(NamedTuple):
     instance: str
 
 
+@pytest.mark.debian
 async def test_every_query_finds_data_and_the_overview_tells_a_calm_day_from_a_failure(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import bcrypt
+import pytest
 import trustme
 import yaml
 from conftest import ROOT, Api, Exporter, StartExporter, batch, up
@@ -42,6 +43,7 @@ async def scraping(running: Exporter, folder: Path, **job: Any) -> AsyncIterator
         yield http
 
 
+@pytest.mark.debian
 async def test_prometheus_scrapes_what_the_api_holds(api: Api, exporter: StartExporter, tmp_path: Path) -> None:
     api.batches = [batch("fb_1", destinations={"salesforce": (4, 3, 0), 'Östlich "7"\n': (1, 0, 0)})]
     running = await exporter()
@@ -54,6 +56,7 @@ async def test_prometheus_scrapes_what_the_api_holds(api: Api, exporter: StartEx
         assert set((await values(http, "inkit_exporter_build_info")).values()) == {"1"}
 
 
+@pytest.mark.debian
 async def test_prometheus_scrapes_whatever_the_ids_of_batches_are(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
@@ -66,6 +69,7 @@ async def test_prometheus_scrapes_whatever_the_ids_of_batches_are(
                 await asyncio.sleep(0.1)
 
 
+@pytest.mark.debian
 async def test_prometheus_scrapes_over_tls_with_a_client_certificate_and_a_password(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:

@@ -20,6 +20,8 @@ RUNBOOKS_URL = "https://github.com/inkit-exporter/inkit-exporter/blob/main/docs/
     [("check", "rules", "rules.yml"), ("check", "config", "prometheus.yml"), ("test", "rules", *TEST_FILES)],
     ids=" ".join,
 )
+@pytest.mark.process
+@pytest.mark.debian
 def test_promtool_finds_nothing_wrong(command: tuple[str, ...]) -> None:
     done = subprocess.run(["promtool", *command], cwd=PROMETHEUS, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -41,6 +43,8 @@ def test_a_runbook_says_what_it_means_whom_it_hurts_how_to_be_sure_and_what_to_d
     assert re.findall(r"^\*\*(\w+)\.\*\* \S", text, flags=re.MULTILINE) == ["Meaning", "Impact", "Confirm", "Do"]
 
 
+@pytest.mark.process
+@pytest.mark.debian
 def test_promtool_can_read_every_query_in_the_documents(tmp_path: Path) -> None:
     runbooks = [code.replace("\n", " ") for code in re.findall(r"`([^`]+)`", RUNBOOKS)]
     queries = [code for code in runbooks if re.search(r"inkit[_:]\w|up\{", code)]
@@ -102,6 +106,8 @@ def passes(alert: dict[str, Any], folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("alert", ALERTS)
+@pytest.mark.process
+@pytest.mark.debian
 def test_the_tests_notice_an_alert_that_fires_one_evaluation_sooner_or_later(alert: str, tmp_path: Path) -> None:
     """Its `for` is changed by the minute that the tests evaluate at."""
     duration = re.fullmatch(r"(\d+)([mh])", ALERTS[alert]["for"])
@@ -113,6 +119,8 @@ def test_the_tests_notice_an_alert_that_fires_one_evaluation_sooner_or_later(ale
 
 
 @pytest.mark.parametrize("alert", ALERTS)
+@pytest.mark.process
+@pytest.mark.debian
 def test_the_tests_notice_a_threshold_that_is_a_fifth_lower_or_higher(alert: str, tmp_path: Path) -> None:
     """Of every number that something is compared with, but for 0 and 1, which are no matter of degree."""
     expression = ALERTS[alert]["expr"]

@@ -209,6 +209,7 @@ async def test_a_combination_once_seen_stays_at_zero(api: Api, exporter: StartEx
     assert samples[sample_key("inkit_batches", account="default", batch_status="in_progress")] == 0
 
 
+@pytest.mark.process
 async def test_several_accounts_are_polled_apart(api: Api, tmp_path: Path) -> None:
     api.batches = [batch("fb_1")]
     async with serving(Api(batches=[batch("fb_2", destinations={"box": (0, 2, 0)})])) as other:
@@ -322,6 +323,7 @@ async def test_a_thousand_statuses_and_destinations_are_bounded_and_nothing_is_l
     ],
     ids=str,
 )
+@pytest.mark.process
 async def test_a_malformed_batch_is_skipped_and_counted(api: Api, tmp_path: Path, broken: dict[str, Any]) -> None:
     api.batches = [batch("fb_1"), batch("fb_2", age=61)]
 
@@ -378,6 +380,7 @@ async def test_millions_of_tiny_values_fail_the_poll_and_fill_no_memory(
 
 
 @pytest.mark.parametrize(("records", "readable"), [(1, True), (9, True), (10, False), (25, False)])
+@pytest.mark.process
 async def test_a_page_without_one_good_record_is_another_api_unless_it_is_short(
     api: Api, tmp_path: Path, records: int, readable: bool
 ) -> None:

@@ -125,6 +125,8 @@ def test_the_operating_guide_says_what_each_key_costs() -> None:
     assert re.findall(r"^\| `([\w.\[\]]+)` \|", table, flags=re.MULTILINE) == list(keys(Settings))
 
 
+@pytest.mark.process
+@pytest.mark.debian
 def test_prometheus_takes_the_configurations_that_the_documents_show(tmp_path: Path) -> None:
     text = "\n".join(path.read_text() for path in sorted(ROOT.glob("docs/*.md")))
     whole = re.findall(r"```yaml\n(global:.*?)```", text, flags=re.DOTALL)

@@ -42,6 +42,7 @@ def installed(machine: Path) -> list[str]:
 
 @pytest.mark.parametrize("own", [None, OWN_POLICY], ids=["without a policy", "with a policy of its own"])
 @pytest.mark.parametrize("trouble", [None, "fails", "killed"])
+@pytest.mark.process
 def test_no_service_is_started_while_packages_are_installed_and_the_policy_is_put_back(
     machine: Path, own: str | None, trouble: str | None
 ) -> None:

@@ -82,6 +82,7 @@ async def test_gzip_comes_when_asked_for_only(api: Api, exporter: StartExporter)
         assert b"# TYPE inkit_polls_total counter" in text
 
 
+@pytest.mark.debian
 async def test_promtool_has_nothing_to_say(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch("fb_1", status="In Progress"), batch("fb_2", destinations={"box": (0, 3, 0)})]
     running = await exporter()
@@ -188,6 +189,7 @@ async def test_bad_requests_do_not_disturb_it(api: Api, exporter: StartExporter)
     assert up(await running.wait_for(lambda s: up(s) == 1)) == 1
 
 
+@pytest.mark.process
 async def test_series_known_in_advance_start_at_zero(api: Api, tmp_path: Path) -> None:
     api.fault = None
     _, out, _ = await run_to_end("--once", f"--config.file={write_config(tmp_path, api.base_url)}")

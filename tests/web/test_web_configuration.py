@@ -561,6 +561,8 @@ def test_a_key_with_a_password_is_refused_without_asking_for_it(world: World) ->
         f"basic_auth_users: {{alice: {HASH}, 'bob@example': {HASH.replace('$2b', '$2y')}}}",
     ],
 )
+@pytest.mark.process
+@pytest.mark.debian
 def test_what_the_original_takes_is_taken(world: World, text: str) -> None:
     world.write_text(text)
     subprocess.run(["promtool", "check", "web-config", str(world.path)], check=True, capture_output=True)
@@ -573,6 +575,7 @@ def test_durations_are_written_as_in_go(world: World) -> None:
         assert limit is not None and (limit.interval_ns, limit.burst) == (nanoseconds, 2)
 
 
+@pytest.mark.process
 async def test_config_check_finds_errors_in_either_file(world: World) -> None:
     config = write_config(world.folder, "http://127.0.0.1:1/v1")
     flags = "--config.check", f"--config.file={config}", f"--web.config.file={world.path}"
@@ -585,6 +588,7 @@ async def test_config_check_finds_errors_in_either_file(world: World) -> None:
     assert err.startswith(f"inkit-exporter: {world.path}: tls_server_config.key_file: ")
 
 
+@pytest.mark.process
 async def test_a_bad_file_at_start_ends_with_status_2(world: World) -> None:
     world.write(basic_auth_users={"alice": "secret"})
     status, _, err = await run_to_end("--demo", f"--web.config.file={world.path}")

@@ -1,9 +1,10 @@
-# `make demo` tries the exporter, `make test` checks everything. Both set up what they need.
+# `make demo` tries the exporter, `make check` is quick, `make test` checks everything. Each sets up what it needs.
 PYTHON ?= python3
 # Each with a program of it, by which it is known to be there.
 DEBIAN_PACKAGES = chromium=chromium chromium-driver=chromedriver faketime=faketime prometheus=promtool \
     prometheus-alertmanager=amtool systemd=systemd-analyze wget=wget
 BIN = .venv/bin
+PARALLEL = --numprocesses=auto --dist=worksteal
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile
@@ -11,12 +12,21 @@ help:  ## this list
 demo: .venv/runtime  ## export a simulated Inkit API: no key, no configuration
 	$(BIN)/python exporter.py --demo
 
-test: .venv/dev  ## every check that CI makes
+check: lint  ## in under a minute: format, lint, types, and the tests that start no process
+	$(BIN)/pytest $(PARALLEL) -m "not process"
+
+test: lint  ## every check that CI makes, in under seven minutes; prints what lines the tests run
 	tools/debian_packages.sh $(DEBIAN_PACKAGES)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PARALLEL) -m "not alone"
+	$(BIN)/pytest -m alone
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+lint: .venv/dev  ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
 
 format: .venv/dev  ## format the code, and mend what the linter can
 	$(BIN)/ruff format .
@@ -62,7 +72,7 @@ audit: .venv/dev  ## look for known vulnerabilities of the dependencies; asks Py
 	$(BIN)/uvx pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt
 
 clean:  ## remove what the other targets made
-	rm -rf .venv mutants .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf .venv mutants .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info
 
 .venv/runtime: requirements.txt
 	PYTHON=$(PYTHON) tools/venv.sh requirements.txt
@@ -76,5 +86,5 @@ clean:  ## remove what the other targets made
 	PYTHON=$(PYTHON) tools/venv.sh requirements-bench.txt
 	touch $@
 
-.PHONY: help demo test format lock rules dashboard bench bench-scrape bench-footprint bench-freshness bench-report bench-soak \
-    mutate audit clean
+.PHONY: help demo check test lint format lock rules dashboard bench bench-scrape bench-footprint bench-freshness \
+    bench-report bench-soak mutate audit clean

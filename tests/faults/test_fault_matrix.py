@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
 
+import pytest
 from conftest import TOKEN, Exporter, StartExporter, batch, up
 from support.faulty import FAULTS, PAGE_FAULTS, PAGE_SIZE, Account, Server, listening
 
@@ -112,6 +113,7 @@ def sockets(running: Exporter) -> int:
     return sum(str(fd.readlink()).startswith("socket:") for fd in Path(f"/proc/{running.process.pid}/fd").iterdir())
 
 
+@pytest.mark.alone
 async def test_every_fault_on_every_request_of_a_poll(exporter: StartExporter, tmp_path: Path) -> None:
     told = {account.name: (account, reason) for account, reason in matrix()}
     accounts = {name: account for name, (account, _) in told.items()}
@@ -203,6 +205,7 @@ async def test_no_fault_leaves_a_task_or_a_connection_in_use_behind() -> None:
         assert ours == [asyncio.current_task()]
 
 
+@pytest.mark.alone
 async def test_accounts_that_hang_do_not_hold_up_another_however_many(exporter: StartExporter) -> None:
     hanging = [f"hangs-{i}" for i in range(120)]
     accounts = {name: Account(name, "any", FAULTS["hang-before-headers"][1], broken=True) for name in hanging}

@@ -12,15 +12,15 @@ from pathlib import Path
 import prometheus_client
 import uvicorn
 from aiohttp import web
-from prometheus_client import REGISTRY, CollectorRegistry, Metric
+from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, REGISTRY, CollectorRegistry, Metric
 from prometheus_client.aiohttp import make_aiohttp_handler
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 
 class _Replay(Collector):
-    def __init__(self, text: str) -> None:
-        self._families = list(text_string_to_metric_families(text))
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
 
     def collect(self) -> Iterable[Metric]:
         return self._families
@@ -48,10 +48,9 @@ def prometheus_async(port: int, registry: CollectorRegistry) -> None:
     """prometheus-async's server, which knows only the default registry."""
     from prometheus_async.aio.web import start_http_server  # noqa: PLC0415 - it registers signal handlers on import
 
-    for collector in list(REGISTRY._collector_to_names):
+    for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
         REGISTRY.unregister(collector)
-    for collector in registry._collector_to_names:
-        REGISTRY.register(collector)
+    REGISTRY.register(_Replay(registry.collect()))
 
     async def run() -> None:
         await start_http_server(addr="127.0.0.1", port=port)
@@ -72,7 +71,7 @@ def main() -> None:
     """Serve until killed."""
     name, port, path = sys.argv[1:]
     registry = CollectorRegistry()
-    registry.register(_Replay(Path(path).read_text()))
+    registry.register(_Replay(text_string_to_metric_families(Path(path).read_text())))
     SERVERS[name](int(port), registry)
 
 

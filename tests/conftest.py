@@ -17,6 +17,7 @@ import yaml
 from aiohttp import web
 from hypothesis import Phase, settings
 from prometheus_client.parser import text_string_to_metric_families
+from yarl import URL
 
 from inkit_exporter.demo import JsonBatch, make_api, serve_api
 
@@ -116,12 +117,25 @@ async def serving(api: Api) -> AsyncIterator[Api]:
 
 @dataclass
 class Exporter:
-    """A running exporter process."""
+    """A running exporter process; `url` is where it serves."""
 
     process: asyncio.subprocess.Process
     http: aiohttp.ClientSession
+    url: URL = field(default_factory=URL)
     log: list[str] = field(default_factory=list)
     logged: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port, for connections by hand."""
+        assert self.url.host and self.url.port
+        return self.url.host, self.url.port
+
+    async def connect(self, authority: str) -> None:
+        """Ask it at `HOST:PORT` from now on."""
+        await self.http.close()
+        self.url = URL(f"http://{authority}")
+        self.http = aiohttp.ClientSession(self.url)
 
     async def collect_log(self) -> None:
         """Keep all lines of standard error, to its end."""
@@ -231,9 +245,7 @@ async def exporter(tmp_path: Path, api: Api) -> AsyncIterator[StartExporter]:
         running = await start_process(f"--config.file={path}", *flags, env=env)
         started.append((running, asyncio.create_task(running.collect_log())))
         line = await running.wait_for_line("msg=started")
-        address = line.split("addresses=")[1].split()[0].split(",")[0]
-        await running.http.close()
-        running.http = aiohttp.ClientSession(f"http://{address}")
+        await running.connect(line.split("addresses=")[1].split()[0].split(",")[0])
         return running
 
     yield start

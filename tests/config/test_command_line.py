@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import aiohttp
 import pytest
 from aiohttp import web
 from conftest import (
@@ -219,8 +218,7 @@ async def test_the_demo_needs_no_key_and_shows_all_destinations_and_moves() -> N
     address = re.search(r"http://localhost:(\d+)/metrics", text)
     assert address
     assert f"INKIT_API_TOKEN=<key> {sys.executable} {ROOT / 'exporter.py'}\n" in text
-    await running.http.close()
-    running.http = aiohttp.ClientSession(f"http://127.0.0.1:{address[1]}")
+    await running.connect(f"127.0.0.1:{address[1]}")
     samples = await running.wait_for(lambda s: up(s, "demo") == 1)
     first = documents(samples, account="demo")
     assert len({destination for destination, _ in first}) == 9

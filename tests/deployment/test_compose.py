@@ -139,8 +139,7 @@ async def test_the_images_health_check_tells_a_running_exporter_from_a_stopped_o
     assert command is not None
     running = await exporter()
     await running.wait_for(lambda samples: up(samples) is not None)
-    assert running.http._base_url is not None
-    words = here(json.loads(command[1]), **{":10465/": f":{running.http._base_url.port}/"})
+    words = here(json.loads(command[1]), **{":10465/": f":{running.url.port}/"})
     assert await asyncio.to_thread(subprocess.call, words) == 0
     assert await running.stop() == 0
     assert await asyncio.to_thread(subprocess.call, words, stderr=subprocess.DEVNULL) != 0

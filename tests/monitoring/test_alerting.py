@@ -97,8 +97,7 @@ async def world(api: Api, exporter: StartExporter, folder: Path, **poll: str) ->
     an hour and rightly an InkitExporterDown.
     """
     running = await exporter(poll={"interval": shorten("60s"), "stale_after": shorten("5m")} | poll)
-    assert running.http._base_url is not None
-    here, there = running.http._base_url.authority, free_address()
+    here, there = running.url.authority, free_address()
     # Milliseconds are too short a timeout on a busy machine; it may be as long as the interval.
     scraping = replace(
         PROMETHEUS, {"localhost:10465": here, "localhost:9093": there, "scrape_timeout: 10s": "scrape_timeout: 30s"}

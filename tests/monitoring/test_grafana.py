@@ -134,8 +134,7 @@ async def test_every_query_finds_data_and_the_overview_tells_a_calm_day_from_a_f
     async with serving(Api()) as staging:
         running = await exporter(accounts=[{"name": "production"}, {"name": "staging", "base_url": staging.base_url}])
         await running.wait_for(lambda s: up(s, "production") == up(s, "staging") == 1)
-        assert running.http._base_url is not None
-        instance = running.http._base_url.authority
+        instance = running.url.authority
         config = _impatient(tmp_path, instance)
         async with running_prometheus(tmp_path, config, "--enable-feature=exemplar-storage") as http:
             world = World(http, api, staging, instance)

@@ -33,11 +33,10 @@ async def values(http: aiohttp.ClientSession, expression: str) -> dict[str, str]
 @asynccontextmanager
 async def scraping(running: Exporter, folder: Path, **job: Any) -> AsyncIterator[aiohttp.ClientSession]:
     """Prometheus with the README's configuration, changed only in where the exporter is and how often it is asked."""
-    assert running.http._base_url is not None
     config = readme_config() | {"global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"}}
     config["scrape_configs"][0] |= {
         "scrape_interval": "200ms",
-        "static_configs": [{"targets": [running.http._base_url.authority]}],
+        "static_configs": [{"targets": [running.url.authority]}],
     } | job
     async with running_prometheus(folder, config) as http, asyncio.timeout(30):
         yield http

@@ -51,7 +51,7 @@ async def status(running: Exporter, query: str = "") -> Any:
 
 
 async def open_page(browser: Browser, running: Exporter, query: str = "") -> None:
-    await browser.open(f"{running.http._base_url}{query}")
+    await browser.open(f"{running.url}{query}")
 
 
 async def table(browser: Browser, section: str) -> list[list[str]]:
@@ -159,7 +159,7 @@ async def test_the_page_shows_what_the_api_holds_and_follows_it(
     await browser.wait_for("document.getElementById('verdict').innerText === 'The account is polled without errors'")
     assert await browser.console() == []
     origins = await browser.run("return performance.getEntriesByType('resource').map(e => new URL(e.name).origin)")
-    assert set(origins) == {str(running.http._base_url).rstrip("/")}
+    assert set(origins) == {str(running.url).rstrip("/")}
 
 
 async def test_a_failing_account_comes_first_and_is_red_by_day_and_by_night(
@@ -228,7 +228,7 @@ async def test_behind_a_password_the_page_follows_too(
     path = tmp_path / "web.yml"
     path.write_text(f"basic_auth_users: {{alice: {bcrypt.hashpw(b'right', bcrypt.gensalt(4)).decode()}}}")
     running = await exporter(f"--web.config.file={path}")
-    address = str(running.http._base_url)
+    address = str(running.url)
     await browser.open(address.replace("://", "://alice:right@"))
     assert await browser.run("return load().then(() => [problem, latest.accounts.length])") == ["", 1]
     assert await browser.run("return document.getElementById('lost').hidden")

@@ -28,9 +28,7 @@ async def running(exporter: StartExporter, api: Api, *flags: str) -> tuple[Expor
     api.batches = [batch("a")]
     started = await exporter(*flags)
     await started.wait_for(lambda samples: up(samples) == 1)
-    url = started.http._base_url
-    assert url and url.host and url.port
-    return started, url.host, url.port
+    return started, *started.address
 
 
 async def polls_go_on(started: Exporter) -> None:

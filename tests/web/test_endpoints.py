@@ -67,9 +67,8 @@ async def test_an_accept_header_of_nonsense_still_gets_metrics(api: Api, exporte
 
 async def test_gzip_comes_when_asked_for_only(api: Api, exporter: StartExporter) -> None:
     running = await exporter()
-    host, port = running.http._base_url.host, running.http._base_url.port  # type: ignore[union-attr]
     for encoding in ("gzip", "gzip, deflate, br", "identity"):
-        reader, writer = await asyncio.open_connection(host, port)
+        reader, writer = await asyncio.open_connection(*running.address)
         request = f"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: {encoding}\r\nConnection: close\r\n\r\n"
         writer.write(request.encode())
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
@@ -122,8 +121,7 @@ async def test_ready_once_every_account_was_polled_and_healthy_from_the_start(
 
 async def ask(running: Exporter, target: str) -> str:
     """The whole answer to a GET of anything."""
-    host, port = running.http._base_url.host, running.http._base_url.port  # type: ignore[union-attr]
-    reader, writer = await asyncio.open_connection(host, port)
+    reader, writer = await asyncio.open_connection(*running.address)
     writer.write(f"GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
     async with asyncio.timeout(10):
         answer = await reader.read()
@@ -172,12 +170,11 @@ async def test_look_ups_of_names_that_hang_hold_up_neither_the_page_nor_a_scrape
 
 async def test_bad_requests_do_not_disturb_it(api: Api, exporter: StartExporter) -> None:
     running = await exporter()
-    host, port = running.http._base_url.host, running.http._base_url.port  # type: ignore[union-attr]
     for garbage in (
         b"\x00\xff\r\n\r\n",
         b"GET / HTTP/1.1\r\nX: " + b"x" * 10_000 + b"\r\n\r\n",
     ):
-        reader, writer = await asyncio.open_connection(host, port)
+        reader, writer = await asyncio.open_connection(*running.address)
         writer.write(garbage)
         async with asyncio.timeout(10):
             assert (await reader.read()).startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))

@@ -98,9 +98,7 @@ class Server:
 
     @property
     def address(self) -> tuple[str, int]:
-        url = self.exporter.http._base_url
-        assert url is not None and url.host is not None and url.port is not None
-        return url.host, url.port
+        return self.exporter.address
 
     async def get(
         self, path: str = "/metrics", tls: ssl.SSLContext | None = None, auth: tuple[str, str] | None = None, **kw: Any

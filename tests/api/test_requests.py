@@ -15,7 +15,8 @@ from aiohttp import web
 from conftest import TOKEN, Api, Handler, batch, hang
 from msgspec import field
 from structlog.testing import capture_logs
-from support.faulty import FAULTS, PAGE_SIZE, Account, Server, http, listening
+from support.faults import FAULTS
+from support.faulty import PAGE_SIZE, Account, Server, http, listening
 from support.faulty import page as listed
 
 from inkit_exporter import __version__

@@ -10,16 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 from conftest import (
     HUNG_UP,
     ROOT,
     TOKEN,
     Api,
-    Handler,
     StartExporter,
     batch,
     documents,
+    hang,
     hang_up_while_it_starts,
     run_to_end,
     start_process,
@@ -138,18 +137,12 @@ async def test_a_token_variable_that_is_not_set_names_its_place(api: Api, tmp_pa
 async def test_a_signal_ends_it_within_a_second_even_in_the_middle_of_a_request(
     api: Api, exporter: StartExporter, number: signal.Signals
 ) -> None:
-    asked = asyncio.Event()
-
-    async def hang(_request: web.Request, _handler: Handler) -> web.StreamResponse:
-        asked.set()
-        await asyncio.Event().wait()
-        raise AssertionError
-
     api.fault = hang
     running = await exporter(limits={"timeout": "60s"})
     await running.get("/metrics")  # leaves a connection open on our side as well
     async with asyncio.timeout(10):
-        await asked.wait()
+        while not api.requests:
+            await asyncio.sleep(0.01)
     running.process.send_signal(number)
     async with asyncio.timeout(2):  # one second, and one for a busy machine
         assert await running.process.wait() == 0

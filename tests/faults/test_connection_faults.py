@@ -64,7 +64,7 @@ async def test_every_fault_of_the_connection(exporter: StartExporter, tmp_path: 
             limits={"timeout": f"{TIMEOUT:.0f}s"},
             env={"SSL_CERT_FILE": str(tmp_path / "trusted")},
             accounts=[
-                {"name": name, "base_url": f"{scheme}://127.0.0.1:{ports[name]}/{name}/v1"}
+                {"name": name, "base_url": accounts[name].base_url(ports[name], scheme)}
                 for name, (scheme, _, _) in faults.items()
             ],
         )
@@ -116,8 +116,8 @@ async def test_every_fault_of_the_token(exporter: StartExporter, tmp_path: Path)
         running = await exporter(
             poll={"interval": "500ms", "stale_after": "1m"},
             accounts=[
-                {"name": name, "base_url": f"http://127.0.0.1:{port}/{name}/v1", "api_token_file": str(paths[name])}
-                for name in accounts
+                {"name": name, "base_url": account.base_url(port), "api_token_file": str(paths[name])}
+                for name, account in accounts.items()
             ],
         )
         samples = await running.wait_for(lambda s: all(up(s, name) == 1 for name in accounts))

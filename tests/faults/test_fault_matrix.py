@@ -139,8 +139,8 @@ async def test_every_fault_on_every_request_of_a_poll(exporter: StartExporter, t
             poll={"interval": f"{INTERVAL * 1000:.0f}ms", "page_size": PAGE_SIZE, "stale_after": "1m"},
             limits={"timeout": f"{TIMEOUT * 1000:.0f}ms", "max_response_size": "100kB"},
             accounts=[
-                {"name": name, "api_token_file": str(tmp_path / name), "base_url": f"http://127.0.0.1:{port}/{name}/v1"}
-                for name in accounts
+                {"name": name, "api_token_file": str(tmp_path / name), "base_url": account.base_url(port)}
+                for name, account in accounts.items()
             ],
         )
         old = oracle(before())
@@ -206,9 +206,11 @@ async def test_no_fault_leaves_a_task_or_a_connection_in_use_behind(monkeypatch:
     for account in accounts.values():
         account.batches, account.token = before(), TOKEN
     async with listening(Server(accounts).converse) as port, open_session() as session:
-        urls = {name: f"http://127.0.0.1:{port}/{name}/v1" for name in accounts}
         settings = Settings(
-            accounts=tuple(AccountSettings(name=name, api_token_env="T", base_url=url) for name, url in urls.items()),
+            accounts=tuple(
+                AccountSettings(name=name, api_token_env="T", base_url=account.base_url(port))
+                for name, account in accounts.items()
+            ),
             poll=PollSettings(page_size=PAGE_SIZE),
             api=ApiSettings(timeout=Seconds(TIMEOUT), max_attempts=1, max_response_size=Bytes(100_000)),
         )
@@ -235,7 +237,7 @@ async def test_accounts_that_hang_do_not_hold_up_another_however_many(exporter: 
         running = await exporter(
             poll={"interval": "1s", "stale_after": "1h"},
             limits={"timeout": "1h"},
-            accounts=[{"name": name, "base_url": f"http://127.0.0.1:{port}/{name}/v1"} for name in accounts],
+            accounts=[{"name": name, "base_url": account.base_url(port)} for name, account in accounts.items()],
         )
         samples = await running.wait_for(lambda s: up(s, "works") == 1)
         assert not any(up(samples, name) for name in hanging)

@@ -21,6 +21,7 @@ from support.monitoring import (
     free_address,
     inbox,
     prometheus,
+    query,
     replace,
     shorten,
     shorten_rules,
@@ -31,18 +32,20 @@ RULES = (DEPLOY / "prometheus" / "rules.yml").read_text()
 PROMETHEUS = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
 ALERTMANAGER = (DEPLOY / "alertmanager" / "alertmanager.yml").read_text()
 
+PATIENT = ("--query.lookback-delta=10s", "--rules.alert.resend-delay=2s")
+"""Prometheus' defaults are nearly at our pace too: a machine that stands still for some seconds must not look like an
+alert that nobody sends any more (after four times the delay), nor like series that have ended."""
+
 
 async def firing(prometheus: aiohttp.ClientSession) -> set[str]:
     """Alerts that Prometheus has firing."""
-    async with prometheus.get("/api/v1/alerts") as response:
-        alerts = (await response.json())["data"]["alerts"]
+    alerts = (await query(prometheus, "alerts"))["alerts"]
     return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
 
 
 async def value(prometheus: aiohttp.ClientSession, expression: str) -> float:
     """An instant query's one value, 0 where there is none."""
-    async with prometheus.get("/api/v1/query", params={"query": expression}) as response:
-        found = (await response.json())["data"]["result"]
+    found = (await query(prometheus, "query", query=expression))["result"]
     return float(found[0]["value"][1]) if found else 0.0
 
 
@@ -102,7 +105,8 @@ async def world(api: Api, exporter: StartExporter, folder: Path, **poll: str) ->
     scraping = replace(
         PROMETHEUS, {"localhost:10465": here, "localhost:9093": there, "scrape_timeout: 10s": "scrape_timeout: 30s"}
     )
-    async with inbox() as received, prometheus(shorten(scraping), shorten_rules(RULES), folder) as metrics:
+    (folder / "rules.yml").write_text(shorten_rules(RULES))
+    async with inbox() as received, prometheus(shorten(scraping), folder, *PATIENT) as metrics:
         routing = shorten(replace(ALERTMANAGER, {"localhost:9095": received.address}))
 
         async def scraped() -> bool:

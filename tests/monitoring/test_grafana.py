@@ -16,7 +16,7 @@ from aiohttp import web
 from conftest import ROOT, Api, Handler, StartExporter, batch, serving, up
 from grafana_foundation_sdk.models import units
 from support.contract import exposed
-from support.prometheus import query, running_prometheus
+from support.monitoring import prometheus, query
 from support.rules import ALERTS, RECORDED
 
 from deploy.grafana.dashboard import COMMITTED, render
@@ -136,7 +136,7 @@ async def test_every_query_finds_data_and_the_overview_tells_a_calm_day_from_a_f
         await running.wait_for(lambda s: up(s, "production") == up(s, "staging") == 1)
         instance = running.url.authority
         config = _impatient(tmp_path, instance)
-        async with running_prometheus(tmp_path, config, "--enable-feature=exemplar-storage") as http:
+        async with prometheus(config, tmp_path, "--enable-feature=exemplar-storage") as http:
             world = World(http, api, staging, instance)
             await _a_calm_day(world)
             calm_until = time.time()
@@ -252,15 +252,16 @@ async def _an_exporter_that_is_down_is_no_reassurance(world: World) -> None:
     await _soon(down)
 
 
-def _impatient(folder: Path, instance: str) -> dict[str, Any]:
+def _impatient(folder: Path, instance: str) -> str:
     """A configuration with the repository's rules, whose alerts fire without a delay."""
     rules = (ROOT / "deploy" / "prometheus" / "rules.yml").read_text()
     (folder / "rules.yml").write_text(re.sub(r"^( +for: )\w+$", r"\g<1>0s", rules, flags=re.MULTILINE))
-    return {
+    config = {
         "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
         "rule_files": ["rules.yml"],
         "scrape_configs": [{"job_name": "inkit", "static_configs": [{"targets": [instance]}]}],
     }
+    return str(yaml.safe_dump(config))
 
 
 def _last_minute() -> dict[str, str]:

@@ -13,7 +13,7 @@ import pytest
 import trustme
 import yaml
 from conftest import ROOT, Api, Exporter, StartExporter, batch, up
-from support.prometheus import query, running_prometheus
+from support.monitoring import prometheus, query
 
 
 def readme_config() -> dict[str, Any]:
@@ -38,7 +38,7 @@ async def scraping(running: Exporter, folder: Path, **job: Any) -> AsyncIterator
         "scrape_interval": "200ms",
         "static_configs": [{"targets": [running.url.authority]}],
     } | job
-    async with running_prometheus(folder, config) as http, asyncio.timeout(30):
+    async with prometheus(yaml.safe_dump(config), folder) as http, asyncio.timeout(30):
         yield http
 
 

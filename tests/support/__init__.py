@@ -1,1 +1,1 @@
-"""What several tests use: a server that breaks HTTP, a browser, Prometheus and Alertmanager, and the contract."""
+"""What several tests use: faults and a server that has them, a browser, Prometheus and Alertmanager, the contract."""

@@ -75,6 +75,10 @@ class Account:
         """Its token is of this account and no other."""
         self.token = f"secret-{self.name}-token"
 
+    def base_url(self, port: int, scheme: str = "http") -> str:
+        """Where the server has it."""
+        return f"{scheme}://127.0.0.1:{port}/{self.name}/v1"
+
     def worsen(self, batches: list[JsonBatch]) -> None:
         """From the next poll on there are other batches, and the fault."""
 

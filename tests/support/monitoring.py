@@ -95,23 +95,21 @@ async def alertmanager(config: str, folder: Path, address: str) -> AsyncIterator
 
 
 @asynccontextmanager
-async def prometheus(config: str, rules: str, folder: Path) -> AsyncIterator[aiohttp.ClientSession]:
-    """A real Prometheus.
-
-    Its defaults are nearly at our pace too: a machine that stands still for some seconds must not look like an alert
-    that nobody sends any more (after four times the delay), nor like series that have ended.
-    """
-    (folder / "rules.yml").write_text(rules)
+async def prometheus(config: str, folder: Path, *flags: str) -> AsyncIterator[aiohttp.ClientSession]:
+    """A real Prometheus, with its data in a folder."""
     path = folder / "prometheus.yml"
     path.write_text(config)
-    flags = (
-        f"--config.file={path}",
-        f"--storage.tsdb.path={folder / 'prometheus'}",
-        "--query.lookback-delta=10s",
-        "--rules.alert.resend-delay=2s",
-    )
-    async with serving("prometheus", *flags, address=free_address(), log=folder / "prometheus.log") as http:
+    where = f"--config.file={path}", f"--storage.tsdb.path={folder / 'prometheus'}"
+    async with serving("prometheus", *where, *flags, address=free_address(), log=folder / "prometheus.log") as http:
         yield http
+
+
+async def query(http: aiohttp.ClientSession, path: str, **parameters: str) -> Any:
+    """The data of an answer of Prometheus' API; a refused query fails the test."""
+    async with http.get(f"/api/v1/{path}", params=parameters) as response:
+        answer = await response.json()
+    assert answer["status"] == "success", f"{parameters}: {answer}"
+    return answer["data"]
 
 
 @dataclass

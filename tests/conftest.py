@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -283,17 +284,42 @@ def write_config(
     return path
 
 
-async def start_process(*arguments: str, env: dict[str, str] | None = None) -> Exporter:
-    """The exporter as a process on an ephemeral port."""
+@asynccontextmanager
+async def demo(*flags: str, **process: Any) -> AsyncIterator[tuple[Exporter, str]]:
+    """An exporter of the simulated API, and what it prints when it starts; it must end with status 0."""
+    running = await start_process("--demo", *flags, **process)
+    try:
+        assert running.process.stdout is not None
+        printed = ""
+        async with asyncio.timeout(20):
+            while not (address := re.search(r"http://localhost:(\d+)/metrics", printed)) or "<key>" not in printed:
+                assert not running.process.stdout.at_eof(), printed
+                printed += (await running.process.stdout.readline()).decode()
+        await running.connect(f"127.0.0.1:{address[1]}")
+        yield running, printed
+    finally:
+        status = await running.stop()
+        await running.http.close()
+    assert status == 0
+
+
+async def start_process(
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    program: Path = ROOT / "exporter.py",
+    folder: Path | None = None,
+) -> Exporter:
+    """The exporter as a process on an ephemeral port, started in a folder."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        str(ROOT / "exporter.py"),
+        str(program),
         "--web.listen-address=127.0.0.1:0",
         *arguments,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={k: v for k, v in os.environ.items() if k != "INKIT_API_TOKEN"} | (env or {}),
         limit=2**20,
+        cwd=folder,
     )
     return Exporter(process, aiohttp.ClientSession())
 

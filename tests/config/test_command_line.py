@@ -17,11 +17,11 @@ from conftest import (
     Api,
     StartExporter,
     batch,
+    demo,
     documents,
     hang,
     hang_up_while_it_starts,
     run_to_end,
-    start_process,
     up,
     write_config,
 )
@@ -202,25 +202,15 @@ async def test_several_listen_addresses_are_served(api: Api, exporter: StartExpo
 
 @pytest.mark.process
 async def test_the_demo_needs_no_key_and_shows_all_destinations_and_moves() -> None:
-    running = await start_process("--demo", "--demo.seed=7")
-    assert running.process.stdout is not None and running.process.stderr is not None
-    text = ""
-    async with asyncio.timeout(20):
-        while "<key>" not in text:
-            text += (await running.process.stdout.readline()).decode()
-    address = re.search(r"http://localhost:(\d+)/metrics", text)
-    assert address
-    assert f"INKIT_API_TOKEN=<key> {sys.executable} {ROOT / 'exporter.py'}\n" in text
-    await running.connect(f"127.0.0.1:{address[1]}")
-    samples = await running.wait_for(lambda s: up(s, "demo") == 1)
-    first = documents(samples, account="demo")
-    assert len({destination for destination, _ in first}) == 9
-    assert len({status for _, status in first}) >= 3
-    await running.wait_for(
-        lambda s: documents(s, "completed", account="demo") != documents(samples, "completed", account="demo")
-    )
-    assert await running.stop() == 0
-    await running.http.close()
+    async with demo("--demo.seed=7") as (running, printed):
+        assert f"INKIT_API_TOKEN=<key> {sys.executable} {ROOT / 'exporter.py'}\n" in printed
+        samples = await running.wait_for(lambda s: up(s, "demo") == 1)
+        first = documents(samples, account="demo")
+        assert len({destination for destination, _ in first}) == 9
+        assert len({status for _, status in first}) >= 3
+        await running.wait_for(
+            lambda s: documents(s, "completed", account="demo") != documents(samples, "completed", account="demo")
+        )
 
 
 @pytest.mark.process

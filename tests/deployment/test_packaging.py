@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import HUNG_UP, ROOT, hang_up_while_it_starts
+from conftest import HUNG_UP, ROOT, demo, documents, hang_up_while_it_starts, up
 from support.contract import PROJECT
 
 
@@ -38,25 +38,23 @@ def test_every_dependency_earns_its_line_in_the_readme() -> None:
         assert f"| {requirement.lower().split('>=')[0]} |" in readme
 
 
-@pytest.mark.process
-def test_the_wheel_holds_the_package_and_the_command_and_nothing_else(tmp_path: Path) -> None:
-    build = [
-        sys.executable,
-        "-m",
-        "build",
-        "--wheel",
-        "--no-isolation",
-        "--outdir",
-        str(tmp_path / "dist"),
-        str(tmp_path / "src"),
-    ]
-    source = tmp_path / "src"
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy of what it is made of."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE", "exporter.py"):
         (source / name).write_bytes((ROOT / name).read_bytes())
     shutil.copytree(ROOT / "inkit_exporter", source / "inkit_exporter", ignore=shutil.ignore_patterns("__pycache__"))
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
     subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.mark.process
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {
         "inkit_exporter",
@@ -64,15 +62,31 @@ def test_the_wheel_holds_the_package_and_the_command_and_nothing_else(tmp_path: 
     }
     data = {"py.typed", "status/page.html", "status/page.css", "status/page.js"}
     assert {f"inkit_exporter/{name}" for name in data} <= set(names)
-    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(tmp_path / "to")]
-    subprocess.run([*install, str(wheel)], check=True, capture_output=True)
-    command = tmp_path / "to" / "bin" / "inkit-exporter"
-    for start in ([str(command)], ["-m", "inkit_exporter"]):
-        version = subprocess.run(
-            [sys.executable, *start, "--version"],
-            env=hang_up_while_it_starts(tmp_path, tmp_path / "to"), check=True, capture_output=True, text=True,
-            cwd=tmp_path,
-        )  # fmt: skip
+
+
+@pytest.fixture
+def installed(wheel: Path, tmp_path: Path) -> Path:
+    """The command of the installed wheel, in a folder where nothing of the repository is found."""
+    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", f"--target={tmp_path}", str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    return tmp_path / "bin" / "inkit-exporter"
+
+
+@pytest.mark.process
+async def test_the_installed_command_serves_metrics_and_page(installed: Path, tmp_path: Path) -> None:
+    async with demo(program=installed, folder=tmp_path, env={"PYTHONPATH": str(tmp_path)}) as (running, printed):
+        assert f" {installed}\n" in printed
+        samples = await running.wait_for(lambda s: up(s, "demo") == 1)
+        assert sum(documents(samples, account="demo").values()) > 0
+        assert [(await running.get(path))[0] for path in ("/", "/api/v1/status")] == [200, 200]
+
+
+@pytest.mark.process
+def test_each_way_to_start_the_installed_package_survives_a_signal_to_reload(installed: Path, tmp_path: Path) -> None:
+    env = hang_up_while_it_starts(tmp_path, tmp_path)
+    for start in ([str(installed)], ["-m", "inkit_exporter"]):
+        command = [sys.executable, *start, "--version"]
+        version = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=True)
         assert version.stdout.startswith("inkit-exporter ")
         assert version.stderr == HUNG_UP
 

@@ -77,6 +77,7 @@ def test_the_table_allows_no_circle_and_nothing_that_is_not_used() -> None:
         below |= free
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("room", "library"), NEVER_LOADS)
 def test_a_room_never_loads_a_library_that_is_none_of_its_business(room: str, library: str) -> None:
     modules = [module_name(path) for path in MODULES if room_of(module_name(path)) == room]

@@ -21,7 +21,8 @@ sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.par
 
 from support import conversation
 
-from inkit_exporter.api.batches import Batch, Counts, Page, Pagination
+from inkit_exporter.api.batches import Batch, Counts, Page
+from inkit_exporter.api.pagination import Pagination
 from inkit_exporter.config import PollSettings, Seconds
 from inkit_exporter.window.plan import Plan
 from inkit_exporter.window.totals import Totals
@@ -55,7 +56,7 @@ class Listing:
     def page(self, number: int, size: int) -> Page:
         """A page of a list that goes back for ever."""
         first = self.newest - (number - 1) * size
-        return Page([self.batch(i) for i in range(first, first - size, -1)], Pagination(number, number + 1, size))
+        return Page([self.batch(i) for i in range(first, first - size, -1)], Pagination(more=True, page_size=size))
 
 
 DEFAULTS = PollSettings(interval=Seconds(60), lookback=Seconds(DAY), resync_interval=Seconds(3600), max_batches=10**6)

@@ -5,6 +5,8 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+from inkit_exporter.api.pagination import Pagination
+
 DESTINATIONS: Final = (
     "inkit_storage",
     "salesforce",
@@ -59,15 +61,6 @@ class Batch(Struct, frozen=True, gc=False):
         return self.status in FINISHED_STATUSES and not any(c.in_progress for c in self.destinations.values())
 
 
-class Pagination(Struct, frozen=True):
-    """`metadata.pagination` of a page; `next_page` is None on the last one."""
-
-    current_page: Natural
-    next_page: Natural | None
-    page_size: Annotated[int, Meta(ge=1, le=2**53)]
-    total_count: Natural | None = None
-
-
 class Page(Struct, frozen=True):
     """A page of the list, or a part of one: the records that could be read, in the API's order.
 
@@ -76,7 +69,7 @@ class Page(Struct, frozen=True):
     """
 
     batches: Sequence[Batch]
-    pagination: Pagination
+    pagination: Pagination = Pagination()
     invalid: int = 0
     problem: str = ""
     more: bool = False

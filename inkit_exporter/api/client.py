@@ -5,6 +5,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from http import HTTPStatus
 from typing import Final
 
 import aiohttp
@@ -140,6 +141,8 @@ class Client:
             ) as response:
                 code = str(response.status)
                 check_status(response.status, response.headers.get("Retry-After"), time.time())
+                if response.status == HTTPStatus.NO_CONTENT:
+                    return b'{"items": []}'
                 return await _read(response, self._api.max_response_size)
         except TransientError as error:
             if error.retry_after:

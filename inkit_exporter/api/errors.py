@@ -55,7 +55,11 @@ class BadResponse(ApiError):
     reason = "bad_response"
 
 
-class QueryRefused(BadResponse):
+class PageRefused(BadResponse):
+    """400, 404 or 422: there is no such page, or the query is refused."""
+
+
+class QueryRefused(PageRefused):
     """422."""
 
 
@@ -63,8 +67,8 @@ REASONS: Final = ("auth", "rate_limited", "timeout", "connection", "server_error
 
 
 def check_status(status: int, retry_after: str | None, now: float) -> None:
-    """Raise the kind of error that a status stands for; only 200 passes. `now` is wall time, for a `Retry-After`."""
-    if status == 200:  # noqa: PLR2004
+    """Raise the kind of error that a status stands for; 200 and 204 pass. `now` is wall time, for a `Retry-After`."""
+    if status in (200, 204):
         return
     answered = f"the API answered {status}"
     match status:
@@ -72,8 +76,10 @@ def check_status(status: int, retry_after: str | None, now: float) -> None:
             raise AuthError(f"{answered}: the API key is not accepted; check the account's token")
         case 403:
             raise AuthError(f"{answered}: the key's role lacks the permission to list batches")
+        case 400:
+            raise PageRefused(f"{answered}: it takes the request for invalid; check the account's filters")
         case 404:
-            raise BadResponse(f"{answered}: nothing is there; check base_url")
+            raise PageRefused(f"{answered}: nothing is there; check base_url")
         case 422:
             raise QueryRefused(f"{answered}: it refuses the query; check the account's filters")
         case 429:

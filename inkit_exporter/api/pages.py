@@ -6,14 +6,15 @@ Pure functions of the bytes, but for the labels, which remember the names that t
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct
 
-from inkit_exporter.api.batches import Batch, Counts, Natural, Page, Pagination
+from inkit_exporter.api.batches import Batch, Counts, Natural, Page
 from inkit_exporter.api.errors import BadResponse
 from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.pagination import Pagination, read_pagination
 
 Body = bytes | bytearray
 T = TypeVar("T")
@@ -47,13 +48,17 @@ class _Record(Struct, gc=False):
     name: str | None = None
 
 
-class _Metadata(Struct):
-    pagination: Pagination
-
-
 class _Page(Struct, Generic[T]):
+    """The items, and wherever else the pagination may stand."""
+
     items: list[T]
-    metadata: _Metadata
+    metadata: Any = None
+    meta: Any = None
+    pagination: Any = None
+    next_page: Any = UNSET
+    page_count: Any = None
+    page_size: Any = None
+    total_count: Any = None
 
 
 _page_decoder = msgspec.json.Decoder(_Page[_Record])
@@ -71,7 +76,7 @@ def read_page(body: Body, number: int, labels: AccountLabels) -> Iterator[Page]:
         BadResponse: the body is not JSON of the documented shape, or none of its many records can be read.
     """
     try:
-        records, pagination = _split(body)
+        records, pagination = _split(body, number)
     except _DecodeErrors as error:
         raise BadResponse(f"page {number} is not a list of batches: {error}") from None
     batches: list[Batch] = []
@@ -97,16 +102,21 @@ def read_page(body: Body, number: int, labels: AccountLabels) -> Iterator[Page]:
     yield Page(batches, pagination, invalid, problem)
 
 
-def _split(body: Body) -> tuple[Sequence[_Record | Raw], Pagination]:
+def _split(body: Body, number: int) -> tuple[Sequence[_Record | Raw], Pagination]:
     """The records and the pagination. Records stay undecoded if one is malformed, or the body is large."""
     if len(body) <= AT_ONCE_BYTES:
         with suppress(*_DecodeErrors):
             page = _page_decoder.decode(body)
-            return page.items, page.metadata.pagination
+            return page.items, _pagination(page, number)
     if body.count(b",") > max(_ALWAYS_ALLOWED_BYTES, len(body)) / _LEAST_BYTES_A_VALUE:
         raise msgspec.DecodeError("its values are too many and too small to be batches")
     page_of_raw = _raw_page_decoder.decode(body)
-    return page_of_raw.items, page_of_raw.metadata.pagination
+    return page_of_raw.items, _pagination(page_of_raw, number)
+
+
+def _pagination(page: _Page[Any], number: int) -> Pagination:
+    fields = msgspec.structs.asdict(page)
+    return read_pagination({key: fields[key] for key in fields if key != "items" and fields[key] is not UNSET}, number)
 
 
 def _decode_record(record: _Record | Raw) -> _Record:

@@ -8,7 +8,7 @@ import structlog
 from msgspec.structs import replace
 
 from inkit_exporter.api.client import Client
-from inkit_exporter.api.errors import ApiError, BadResponse, RequestTimeout
+from inkit_exporter.api.errors import ApiError, BadResponse, PageRefused, RequestTimeout
 from inkit_exporter.config import PollSettings
 from inkit_exporter.state import AccountState, States
 from inkit_exporter.window.plan import Conversation, Plan
@@ -79,8 +79,12 @@ class Poller:
             number = next(conversation)
             while True:
                 # Only requests can time out: what has been answered is merged to the end.
-                async with asyncio.timeout_at(deadline):
-                    parts = await self._client.page(number)
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        parts = await self._client.page(number)
+                except PageRefused as error:
+                    number = conversation.throw(error)
+                    continue
                 for part in parts:
                     if part.invalid:
                         self._state.usage.invalid_batches += part.invalid
@@ -98,6 +102,9 @@ class Poller:
             self._warn_once("the API does not list newest first as asked; every poll reads the whole list")
         if window.truncated:
             self._warn_once("more batches than max_batches, the oldest are cut", max_batches=self._settings.max_batches)
+        if self._plan.promised is not None:
+            listed = len(window.batches)
+            self._warn_once("the list is shorter than the API says", promised=self._plan.promised, listed=listed)
         self._compare_with_limit(state)
         window.totals.start_counting()
         return replace(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator
 from functools import partial
 
 from inkit_exporter.api.batches import Batch, Page
+from inkit_exporter.api.errors import PageRefused
 from inkit_exporter.config import PollSettings
 from inkit_exporter.window.sequence import FullListingRequired, InconsistentListing, PageSequence
 from inkit_exporter.window.totals import Totals, TotalsTracker
@@ -38,6 +39,10 @@ class Plan:
         self._settings = settings
         self._listed = False
         self._page_size = 1
+        # Where hints were wrong or missing: how many batches were promised, which was the last, and when.
+        self.promised: int | None = None
+        self._known_last = ""
+        self._ended_at = -math.inf
         # Of the current poll: wall time, start of the window, and the unfinished batches that it has listed.
         self._now = 0.0
         self._cutoff = -math.inf
@@ -155,11 +160,9 @@ class Plan:
         """
         number, steps_back = sequence.first, 0
         while True:
-            while (page := (yield number)).more:
-                self._take(page, number, sequence)
-            self._take(page, number, sequence)
+            page = yield from self._read_page(number, sequence)
             shrunk_by = sequence.end_page(page.pagination)
-            self._page_size = page.pagination.page_size
+            self._page_size = sequence.size or self._page_size
             if shrunk_by and number > sequence.first:
                 steps_back += 1
                 if steps_back > _MOST_STEPS_BACK:
@@ -167,20 +170,34 @@ class Plan:
                 number = max(sequence.first, number - math.ceil(shrunk_by / self._page_size))
             elif sequence.ended or (sequence.ordered and enough()):
                 self.window.remove_missing(sequence.ids, sequence.newest_edge, sequence.oldest_edge)
+                if sequence.ended_by_surprise:
+                    self._known_last, self._ended_at = sequence.last_id, self._now
+                    self.promised = sequence.promised if sequence.promised is not None else self.promised
                 return
             else:
-                number = page.pagination.next_page or number + 1
+                number += 1
 
-    def _take(self, page: Page, number: int, sequence: PageSequence) -> None:
-        sequence.add(page, number)
-        self.window.update(page.batches, self._now, self._cutoff)
-        if not sequence.ordered and len(self.window.batches) > 2 * self._settings.max_batches:
-            self.window.trim(self._cutoff)
-        unfinished = self.window.unfinished_ids
-        self._seen.update(batch.id for batch in page.batches if batch.id in unfinished)
+    def _read_page(self, number: int, sequence: PageSequence) -> Generator[int, Page, Page]:
+        """Read a page into the window, and return its last part. A page beyond the end of the list is empty."""
+        while True:
+            try:
+                page = yield number
+            except PageRefused:
+                if not sequence.may_lack(number):
+                    raise
+                page = Page([])
+            sequence.add(page, number)
+            self.window.update(page.batches, self._now, self._cutoff)
+            if not sequence.ordered and len(self.window.batches) > 2 * self._settings.max_batches:
+                self.window.trim(self._cutoff)
+            unfinished = self.window.unfinished_ids
+            self._seen.update(batch.id for batch in page.batches if batch.id in unfinished)
+            if not page.more:
+                return page
 
     def _sequence(self, first: int, *, whole: bool = False) -> PageSequence:
-        return PageSequence(first, self._cutoff, self._settings.max_batches, whole=whole)
+        known_last = self._known_last if self._now - self._ended_at < self._settings.resync_interval else ""
+        return PageSequence(first, self._cutoff, self._settings.max_batches, whole=whole, known_last=known_last)
 
     def _beyond(self, number: int) -> bool:
         """Whether a page reaches past the last batch that may be kept."""

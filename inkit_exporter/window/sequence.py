@@ -2,8 +2,9 @@
 
 import math
 
-from inkit_exporter.api.batches import Page, Pagination
+from inkit_exporter.api.batches import Page
 from inkit_exporter.api.errors import BadResponse
+from inkit_exporter.api.pagination import Pagination
 
 # A page may well repeat the one before it, as new batches push the others down. For three in a row to bring nothing
 # new takes three pages of new batches within three requests, or a server that loops.
@@ -25,29 +26,42 @@ class PageSequence:
     `created_at` in seconds since the epoch; infinite where the sequence begins or ends with the list.
 
     Batches created before the `cutoff` are not kept, nor more than `max_batches`. If the `whole` list is read, its
-    order need not be relied on.
+    order need not be relied on. `known_last` is the id of the batch that was the last of a list in order.
     """
 
-    def __init__(self, first: int, cutoff: float, max_batches: int, *, whole: bool = False) -> None:
+    def __init__(
+        self, first: int, cutoff: float, max_batches: int, *, whole: bool = False, known_last: str = ""
+    ) -> None:
         self.first = first
         self.furthest = 0
         self.ordered = True
-        self.ended = False
+        self.ended = self.ended_by_surprise = False
         self.ids: set[str] = set()
         self.newest = -math.inf
         self.page_oldest = math.inf
+        self.size = 0
+        self.last_id = ""
+        self.promised: int | None = None
         self._whole = whole
         self._cutoff = cutoff
         self._max_batches = max_batches
+        self._known_last = known_last
         self._oldest = math.inf
         self._recent = 0
         self._invalid = 0
         self._barren = 0
-        self._number = 0
-        self._page_size: int | None = None
+        self._number = first
+        self._more: bool | None = None
+        self._largest = 0
         self._total: int | None = None
-        # Of the page being read: whether it has begun, lists anything, and anything new.
-        self._begun = self._any = self._new = False
+        # Of the page being read: whether it has begun, brings anything new, and how many records it has.
+        self._begun = self._new = False
+        self._records = 0
+
+    @property
+    def read(self) -> int:
+        """How many different records were read."""
+        return len(self.ids) + self._invalid
 
     @property
     def newest_edge(self) -> float:
@@ -64,6 +78,10 @@ class PageSequence:
         """More batches were found, without a gap, than may be kept."""
         return self._number == self.furthest and self._recent > self._max_batches
 
+    def may_lack(self, number: int) -> bool:
+        """Whether a page that the API refuses may just be beyond the end of the list."""
+        return number != 1 and not (number > self.first and self._more)
+
     def add(self, part: Page, number: int) -> None:
         """Note a page, or a part of it.
 
@@ -71,7 +89,7 @@ class PageSequence:
             FullListingRequired: the list is not newest first, and not all of it is read.
         """
         if not self._begun:
-            self._begun, self._any, self._new = True, False, False
+            self._begun, self._new, self._records = True, False, 0
             self._number, self.page_oldest = number, math.inf
         further = number > self.furthest
         for batch in part.batches:
@@ -85,44 +103,54 @@ class PageSequence:
                 self._new = True
                 self._recent += created >= self._cutoff
                 self.ids.add(batch.id)
-        self._any |= bool(part.batches) or part.invalid > 0
+        self._records += len(part.batches) + part.invalid
+        if part.batches:
+            self.last_id = part.batches[-1].id
         if further:
             self._invalid += part.invalid
             self._new |= part.invalid > 0
         if not (self.ordered or self._whole):
             raise FullListingRequired
 
-    def end_page(self, pagination: Pagination) -> int:
-        """Note that the page is complete. Returns by how much the whole list got shorter since the page before.
+    def end_page(self, hints: Pagination) -> int:
+        """Note that the page is complete, and whether the list has `ended` with it.
+
+        Returns by how much the whole list got shorter since the page before.
 
         Raises:
             FullListingRequired: the pages loop, and not all of the list is read.
             InconsistentListing: the pages contradict one another.
         """
-        before, self._total = self._total, pagination.total_count
-        shrunk_by = 0 if before is None or self._total is None else max(0, before - self._total)
         self._begun = False
-        self.ended = not self._any or pagination.next_page is None
-        if not self._any:
+        before, self._total = self._total, hints.total_count if hints.total_count is not None else self._total
+        shrunk_by = 0 if before is None or self._total is None else max(0, before - self._total)
+        if not self._records:
+            # Where more was promised, one empty page may be a slip; two are the end.
+            self.ended = self.ended_by_surprise = not self._more
+            self.promised, self._more = self._total if self._more else self.promised, None
             return shrunk_by
-        if self._page_size is not None and pagination.page_size > self._page_size:
+        if not self.furthest:
+            self._largest = max(hints.page_size or 0, self._records)
+        if self._records > self._largest:
             raise InconsistentListing(
-                f"page {self._number}: the page size grew from {self._page_size} to {pagination.page_size}"
+                f"page {self._number}: the page size grew from {self._largest} to {self._records}"
             )
-        self._page_size = pagination.page_size
+        self.size, self.promised = max(self.size, self._records), None
         self._oldest = min(self._oldest, self.page_oldest)
         if self._number > self.furthest:
             self.furthest = self._number
             self._barren = 0 if self._new else self._barren + 1
-        following = pagination.next_page
-        renumbered = self._barren > 0 and pagination.current_page != self._number
-        if following is not None and (following <= self._number or renumbered or self._barren >= _BARREN_PAGES):
+        self._more = hints.promises(self._number, (self._number - 1) * self.size + self._records)
+        at_known_end = self.ordered and not self._whole and self.last_id == self._known_last != ""
+        self.ended = self._more is False or at_known_end or self._all_read()
+        if self._barren >= _BARREN_PAGES and not self.ended:
             if not self._whole:
                 raise FullListingRequired
-            read = len(self.ids) + self._invalid
-            if self._total is None or read < self._total:
-                raise InconsistentListing(
-                    f"page {self._number} leads back to what was read, at {read} of {self._total} batches"
-                )
-            self.ended = True
+            raise InconsistentListing(
+                f"page {self._number} leads back to what was read, at {self.read} of {self._total} batches"
+            )
         return shrunk_by
+
+    def _all_read(self) -> bool:
+        """Whether the page has brought nothing new because as many were read as the list is said to have."""
+        return self._barren > 0 and self.first == 1 and self._total is not None and self.read >= self._total

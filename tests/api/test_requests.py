@@ -27,6 +27,7 @@ from inkit_exporter.api.errors import (
     AuthError,
     BadResponse,
     ConnectionFailed,
+    PageRefused,
     QueryRefused,
     RateLimited,
     RequestTimeout,
@@ -49,14 +50,14 @@ RECORD = json.dumps(BATCH).encode()
     ("status", "kind", "remedy"),
     [
         (100, BadResponse, "which its documentation does not lead to expect"),
-        (204, BadResponse, "which its documentation does not lead to expect"),
+        (202, BadResponse, "which its documentation does not lead to expect"),
         (299, BadResponse, "which its documentation does not lead to expect"),
         (300, BadResponse, "a redirect, which is not followed; check base_url"),
         (399, BadResponse, "a redirect, which is not followed; check base_url"),
-        (400, BadResponse, "which its documentation does not lead to expect"),
+        (400, PageRefused, "check the account's filters"),
         (401, AuthError, "check the account's token"),
         (403, AuthError, "the key's role lacks the permission"),
-        (404, BadResponse, "check base_url"),
+        (404, PageRefused, "check base_url"),
         (422, QueryRefused, "check the account's filters"),
         (429, RateLimited, "over its rate limit"),
         (499, BadResponse, "which its documentation does not lead to expect"),
@@ -165,7 +166,7 @@ async def test_a_page_is_asked_for_newest_first_with_filters_token_and_who_asks(
         async with client_of(api.base_url + "//", filters=filters, page_size=2) as (client, usage):
             page = await whole(client, 2)
     assert [one.id for one in page.batches] == ["fb_2", "fb_3"]
-    assert (page.pagination.next_page, page.pagination.total_count, page.invalid) == (3, 5, 0)
+    assert (page.pagination.more, page.pagination.total_count, page.invalid) == (True, 5, 0)
     (request,) = api.requests
     assert dict(request.query) == {
         "page": "2",
@@ -195,9 +196,9 @@ async def test_a_page_is_asked_for_newest_first_with_filters_token_and_who_asks(
 
 
 async def test_what_is_no_page_is_a_bad_response_that_says_where(api: Api) -> None:
-    api.fault = then(web.Response(body=b'{"items": []}'))
+    api.fault = then(web.Response(body=b'{"metadata": {}}'))
     async with client_of(api.base_url) as (client, _):
-        with pytest.raises(BadResponse, match=r"^page 3 is not a list of batches: .*metadata"):
+        with pytest.raises(BadResponse, match=r"^page 3 is not a list of batches: .*items"):
             await whole(client, 3)
 
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterable
 
-from inkit_exporter.api.batches import Batch, Page, Pagination
+from inkit_exporter.api.batches import Batch, Page
+from inkit_exporter.api.errors import PageRefused
+from inkit_exporter.api.pagination import Pagination
 from inkit_exporter.config import PollSettings, Seconds
 from inkit_exporter.window.plan import Plan
 from inkit_exporter.window.totals import Totals
 
 Serve = Callable[[int], Page | Iterable[Page]]
-"""Answers a page number with that page, or with its parts."""
+"""Answers a page number with that page, or with its parts; or raises PageRefused."""
 
 
 def new_plan(*, interval: float, lookback: float, resync_interval: float, max_batches: int = 10**6) -> Plan:
@@ -25,8 +27,8 @@ def new_plan(*, interval: float, lookback: float, resync_interval: float, max_ba
 def page_of(listing: list[Batch], number: int, size: int) -> Page:
     """A page of a list, as the API's documentation has it."""
     start = (number - 1) * size
-    following = number + 1 if start + size < len(listing) else None
-    return Page(listing[start : start + size], Pagination(number, following, size, len(listing)))
+    count = -(-len(listing) // size)
+    return Page(listing[start : start + size], Pagination(number < count, count, size, len(listing)))
 
 
 def pages(listing: list[Batch], size: int) -> Serve:
@@ -43,7 +45,11 @@ def poll(plan: Plan, serve: Serve, now: float, most: int = 2000) -> int:
         while True:
             requests += 1
             assert requests <= most, "asks for ever"
-            answer = serve(number)
+            try:
+                answer = serve(number)
+            except PageRefused as refusal:
+                number = conversation.throw(refusal)
+                continue
             for part in [answer] if isinstance(answer, Page) else answer:
                 number = conversation.send(part)
     except StopIteration:

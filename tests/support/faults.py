@@ -150,11 +150,6 @@ FAULTS: Final[Mapping[str, tuple[str, Fault]]] = {
     "504": ("server_error", status(504)),
     "no-items": ("bad_response", answers(lambda x: http(x.body.replace(b'"items"', b'"item"')))),
     "items-are-no-list": ("bad_response", answers(lambda x: http(altered(x.body, items={})))),
-    "no-metadata": ("bad_response", answers(lambda x: http(altered(x.body, metadata=None)))),
     "records-of-another-shape": ("bad_response", answers(lambda x: http(x.body.replace(b"created_at", b"created")))),
-    "page-size-0": ("bad_response", answers(lambda x: http(paginated(x.body, page_size=0)))),
-    "next-page-is-text": ("bad_response", answers(lambda x: http(paginated(x.body, next_page="2")))),
-    "page-size-beyond-all": ("bad_response", answers(lambda x: http(paginated(x.body, page_size=10**400)))),
-    "total-beyond-all": ("bad_response", answers(lambda x: http(paginated(x.body, total_count=10**400)))),
 }
 """By name, the reason in `inkit_poll_failures_total` and the answer. At most 100 kB may be taken for an answer."""

@@ -13,7 +13,9 @@ from msgspec.structs import replace
 from support import conversation
 from support.conversation import Serve, page_of, pages
 
-from inkit_exporter.api.batches import FINISHED_STATUSES, Batch, Counts, Page, Pagination
+from inkit_exporter.api.batches import FINISHED_STATUSES, Batch, Counts, Page
+from inkit_exporter.api.errors import PageRefused
+from inkit_exporter.api.pagination import Pagination
 from inkit_exporter.window.plan import Plan
 from inkit_exporter.window.sequence import InconsistentListing
 from inkit_exporter.window.totals import Totals, TotalsTracker
@@ -569,49 +571,106 @@ def test_a_list_whose_last_page_leads_on_for_ever_is_read_as_far_as_it_goes() ->
     def endless(request: int) -> Page:
         start = (request - 1) * 2
         items = listing[start : start + 2] or listing[-1:]
-        return Page(items, Pagination(request, request + 1, 2, len(listing)))
+        return Page(items, Pagination(more=True, page_size=2, total_count=len(listing)))
 
-    # Two pages, and three that bring nothing new; later that is first noticed in reading a part.
-    for i, requests in enumerate((5, 10, 10)):
-        assert poll(plan, endless, NOW + i) == requests
+    # Two pages, and one that brings nothing new.
+    for i in range(3):
+        assert poll(plan, endless, NOW + i) <= 3
         assert len(plan.window.batches) == 4
 
 
-def test_a_page_again_under_another_number_ends_the_list_if_all_of_it_was_seen() -> None:
-    """Records that can't be read count as seen; of those that can, one is on each page."""
+def test_records_that_can_not_be_read_count_as_read() -> None:
+    """Of two records on each page, one can be read; the last page comes again for ever."""
     listing = [Batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(4)]
 
     def serve(request: int, total: int) -> Page:
         number = min(request, 4)
-        pagination = Pagination(number, request + 1, 2, total)
+        pagination = Pagination(more=True, page_size=2, total_count=total)
         return Page([listing[number - 1]], pagination, invalid=1 if number == request else 0)
 
     assert poll(plan := new_plan(), lambda request: serve(request, 8)) == 5
     assert len(plan.window.batches) == 4
-    with pytest.raises(InconsistentListing, match=r"^page 5 leads back to what was read, at 8 of 9 batches$"):
+    with pytest.raises(InconsistentListing, match=r"^page 7 leads back to what was read, at 8 of 9 batches$"):
         poll(new_plan(), lambda request: serve(request, 9))
 
 
-def test_a_server_that_counts_its_pages_otherwise_is_read_all_the_same() -> None:
-    listing = [Batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(6)]
+HINTS: dict[str, Callable[[int, int, int], Pagination]] = {
+    "none at all": lambda _number, _size, _total: Pagination(),
+    "only next_page": lambda number, size, total: Pagination(more=number * size < total),
+    "next_page is always null": lambda _number, size, total: Pagination(more=False, page_count=-(-total // size)),
+    "only page_count": lambda _number, size, total: Pagination(page_count=-(-total // size)),
+    "only total_count": lambda _number, _size, total: Pagination(total_count=total),
+    "another page_size than the real one": lambda _number, _size, total: Pagination(page_size=100, total_count=total),
+    "total_count is 0": lambda _number, _size, _total: Pagination(page_count=0, total_count=0),
+    "page_count is 1": lambda number, size, total: Pagination(more=number * size < total, page_count=1),
+    "next_page never ends": lambda _number, size, total: Pagination(more=True, total_count=total),
+    "total_count is too large": lambda _number, _size, total: Pagination(total_count=total + 7),
+    "page_count is too large": lambda _number, size, total: Pagination(page_count=-(-total // size) + 2),
+}
 
-    def serve(request: int) -> Page:
-        page = page_of(listing, request, 2)
-        return replace(page, pagination=replace(page.pagination, current_page=request - 1))
+
+@pytest.mark.parametrize("hints", HINTS.values(), ids=HINTS)
+@given(listings, st.integers(1, 10), st.booleans())
+@settings(max_examples=40)
+def test_whatever_is_hinted_the_whole_list_is_read(
+    hints: Callable[[int, int, int], Pagination], listing: list[Batch], size: int, refuses: bool
+) -> None:
+    """Beyond the end of the list, pages are empty, or refused where nothing promised them."""
+    plan = new_plan()
+    last = -(-len(listing) // size)
+
+    def serve(number: int) -> Page:
+        page = Page(listing[(number - 1) * size : number * size], hints(number, size, len(listing)))
+        promised = hints(last, size, len(listing)).promises(last, len(listing)) if last else None
+        if refuses and number > max(1, last) and not promised:
+            raise PageRefused("404")
+        return page if page.batches else Page([], hints(number, size, len(listing)))
+
+    for i in range(3):
+        requests = poll(plan, serve, NOW + i)
+        assert i or requests <= last + 2
+        assert essence(plan.window.snapshot(None)) == essence(oracle(recent(listing, NOW + i)))
+
+
+def test_a_wrong_hint_costs_a_request_a_resync_and_not_one_a_poll() -> None:
+    """A list of one batch is never older than what is known, so that only its end can end the reading."""
+    listing = [Batch("fb_1", "", NOW, "completed", {})]
+    plan = new_plan(resync_interval=100.0)
+
+    def serve(number: int) -> Page:
+        return Page(listing[(number - 1) : number], Pagination(total_count=9))
+
+    requests = [poll(plan, serve, NOW + 10.0 * i) for i in range(30)]
+    assert plan.promised == 9
+    assert max(requests) == 3
+    assert sum(requests) <= 30 + 2 * 4
+    listing.insert(0, Batch("fb_2", "", NOW + 300, "completed", {}))
+    poll(plan, serve, NOW + 301)
+    assert len(plan.window.batches) == 2
+
+
+def test_a_page_that_was_promised_and_is_refused_fails_the_poll() -> None:
+    listing = big_world(300)
+
+    def serve(number: int) -> Page:
+        if number == 2:
+            raise PageRefused("the API answered 404")
+        return page_of(listing, number, 100)
+
+    with pytest.raises(PageRefused, match="404"):
+        poll(new_plan(), serve)
+    with pytest.raises(PageRefused, match="422"):
+        poll(new_plan(), lambda number: (_ for _ in ()).throw(PageRefused("422")))
+
+
+def test_one_empty_page_amid_the_list_is_a_slip() -> None:
+    listing = big_world(30)
+
+    def serve(number: int) -> Page:
+        return Page([] if number == 2 else listing[10 * number - 10 : 10 * number], Pagination(total_count=30))
 
     poll(plan := new_plan(), serve)
-    assert len(plan.window.batches) == 6
-
-
-def test_an_empty_page_is_the_end_of_the_list_wherever_it_leads() -> None:
-    listing = [Batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(4)]
-
-    def serve(request: int) -> Page:
-        number = request
-        return Page(listing[2 * number - 2 : 2 * number], Pagination(number, number + 1, 2, None))
-
-    assert poll(plan := new_plan(), serve) == 3
-    assert len(plan.window.batches) == 4
+    assert len(plan.window.batches) == 20
 
 
 @pytest.mark.parametrize("order", [[1, 0, 2, 3], [2, 3, 0, 1], [0, 1, 3, 2], [0, 2, 1, 3]])
@@ -635,7 +694,7 @@ def test_pages_that_repeat_the_first_one_are_not_taken_for_the_end_of_the_list(t
     poll(plan, pages(listing, 2))
 
     def stuck(request: int) -> Page:
-        return Page(listing[:2], Pagination(request, request + 1, 2, total))
+        return Page(listing[:2], Pagination(more=True, page_size=2, total_count=total))
 
     with pytest.raises(InconsistentListing, match="leads back"):
         poll(plan, stuck)

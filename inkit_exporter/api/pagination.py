@@ -1,0 +1,71 @@
+"""What a page says of the list. Each key is a hint that may be missing, null, elsewhere, or in another spelling."""
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal, InvalidOperation
+from urllib.parse import parse_qs, urlsplit
+
+from msgspec import Struct
+
+
+class Pagination(Struct, frozen=True):
+    """The hints of one page; None where it says nothing. `more` is what `next_page` says: whether there is another."""
+
+    more: bool | None = None
+    page_count: int | None = None
+    page_size: int | None = None
+    total_count: int | None = None
+
+    def promises(self, number: int, position: int) -> bool | None:
+        """Whether another page follows page `number`, which ends at that position of the list; None without a hint.
+
+        A count that is smaller than what was read is wrong, and no hint.
+        """
+        hints = [self.more] if self.more is not None else []
+        for count, read in ((self.page_count, number), (self.total_count, position)):
+            if count is not None and count >= read:
+                hints.append(count > read)
+        return any(hints) if hints else None
+
+
+def read_pagination(document: object, number: int) -> Pagination:
+    """The hints of page `number`, wherever they stand in a document without its items."""
+    found: dict[str, object] = {}
+    for key, value in _keys(document):
+        found.setdefault(key, value)
+    return Pagination(
+        more=_says_more(found["next_page"], number) if "next_page" in found else None,
+        page_count=whole_number(found.get("page_count")),
+        page_size=whole_number(found.get("page_size")) or None,
+        total_count=whole_number(found.get("total_count")),
+    )
+
+
+def whole_number(value: object) -> int | None:
+    """A number from 0 to 2**53 in any spelling (`2`, `2.0`, `"2"`, `1e2`); None for all else, booleans too."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = Decimal(str(value))
+        return int(number) if 0 <= number <= 2**53 and number == int(number) else None
+    except (InvalidOperation, ValueError, OverflowError):
+        return None
+
+
+def _keys(document: object, depth: int = 0) -> Iterator[tuple[str, object]]:
+    """The keys of a document and of what it holds, the innermost first, as Inkit documents them."""
+    if isinstance(document, Mapping) and depth < 4:  # noqa: PLR2004 - two levels are documented
+        for value in document.values():
+            yield from _keys(value, depth + 1)
+        yield from document.items()
+
+
+def _says_more(next_page: object, number: int) -> bool | None:
+    """Whether there is a next page: documented is its number or null, never seen was another page's."""
+    if next_page is None or isinstance(next_page, bool):
+        return bool(next_page)
+    if isinstance(next_page, str) and (page := parse_qs(urlsplit(next_page).query).get("page")):
+        next_page = page[-1]
+    following = whole_number(next_page)
+    if following is None:
+        return bool(next_page)  # an address or a mark that we can't read; we ask by number anyway
+    return True if following > number else None if following else False

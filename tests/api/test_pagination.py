@@ -1,0 +1,125 @@
+"""What a page says of the list, however it says it."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inkit_exporter.api.pagination import Pagination, read_pagination, whole_number
+
+DOCUMENTED = {
+    "current_page": 1,
+    "next_page": 2,
+    "page_count": 3,
+    "page_size": 100,
+    "prev_page": None,
+    "total_count": 230,
+}
+EXPECTED = Pagination(more=True, page_count=3, page_size=100, total_count=230)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"metadata": {"pagination": DOCUMENTED, "sort": {"key": "created_at", "order": 1}}},
+        {"metadata": DOCUMENTED},
+        {"pagination": DOCUMENTED},
+        {"meta": {"pagination": DOCUMENTED}},
+        {"metadata": None, **DOCUMENTED},
+        {"metadata": {"pagination": {key: str(value) for key, value in DOCUMENTED.items()}}},
+        {"metadata": {"pagination": {key: float(value or 0) for key, value in DOCUMENTED.items()}}},
+        {"metadata": {"pagination": DOCUMENTED | {"total_count": "2.3e2"}}},
+    ],
+    ids=str,
+)
+def test_hints_are_found_where_they_stand_and_in_any_spelling(document: object) -> None:
+    assert read_pagination(document, 1) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("next_page", "more"),
+    [
+        (None, False),
+        (False, False),
+        (True, True),
+        (3, True),
+        (3.0, True),
+        ("3", True),
+        ("3e0", True),
+        ("https://api.inkit.com/v1/invoke/batch?page_size=100&page=3", True),
+        ("/v1/invoke/batch?page=3&sort=-created_at", True),
+        ("?page=3", True),
+        ("cursor-abc", True),
+        ({"page": 3}, True),
+        ("", False),
+        ([], False),
+        (0, False),
+        (2, None),
+        (1, None),
+        ("?page=1", None),
+    ],
+    ids=str,
+)
+def test_a_next_page_says_whether_there_is_one(next_page: object, more: bool | None) -> None:
+    assert read_pagination({"metadata": {"pagination": {"next_page": next_page}}}, 2).more is more
+
+
+@pytest.mark.parametrize(
+    "missing", [{}, None, [], "text", 7, {"metadata": []}, {"metadata": {"pagination": "none"}}], ids=str
+)
+def test_without_hints_there_are_none(missing: object) -> None:
+    assert read_pagination(missing, 1) == Pagination()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        True,
+        False,
+        None,
+        -1,
+        1.5,
+        "1.5",
+        "-2",
+        "two",
+        "",
+        "NaN",
+        float("nan"),
+        float("inf"),
+        10**400,
+        [],
+        {},
+        "1" * 5000,
+    ],
+    ids=repr,
+)
+def test_what_is_no_whole_number_is_none(value: object) -> None:
+    assert whole_number(value) is None
+
+
+@given(st.integers(0, 2**53))
+def test_a_number_is_the_same_in_each_spelling(number: int) -> None:
+    spellings: list[Any] = [number, float(number), str(number), f"{number}.0", f" {number} ", f"{number}e0"]
+    assert {whole_number(value) for value in spellings} == {number}
+
+
+@pytest.mark.parametrize(
+    ("hints", "promised"),
+    [
+        (Pagination(), None),
+        (Pagination(more=False), False),
+        (Pagination(more=False, page_count=3), True),
+        (Pagination(more=False, page_count=2, total_count=200), False),
+        (Pagination(more=False, total_count=201), True),
+        (Pagination(page_count=1, total_count=0), None),
+        (Pagination(total_count=50), None),
+        (Pagination(total_count=200), False),
+    ],
+    ids=str,
+)
+def test_another_page_follows_unless_all_hints_agree_that_there_is_none(
+    hints: Pagination, promised: bool | None
+) -> None:
+    """After page 2, which ends with the two hundredth record. A count below what was read is no hint."""
+    assert hints.promises(2, 200) is promised

@@ -197,7 +197,10 @@ class Plan:
 
     def _sequence(self, first: int, *, whole: bool = False) -> PageSequence:
         known_last = self._known_last if self._now - self._ended_at < self._settings.resync_interval else ""
-        return PageSequence(first, self._cutoff, self._settings.max_batches, whole=whole, known_last=known_last)
+        size = self._page_size if first > 1 else 0
+        return PageSequence(
+            first, self._cutoff, self._settings.max_batches, whole=whole, size=size, known_last=known_last
+        )
 
     def _beyond(self, number: int) -> bool:
         """Whether a page reaches past the last batch that may be kept."""

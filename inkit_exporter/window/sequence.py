@@ -26,11 +26,12 @@ class PageSequence:
     `created_at` in seconds since the epoch; infinite where the sequence begins or ends with the list.
 
     Batches created before the `cutoff` are not kept, nor more than `max_batches`. If the `whole` list is read, its
-    order need not be relied on. `known_last` is the id of the batch that was the last of a list in order.
+    order need not be relied on. `size` is that of the pages before the first one. `known_last` is the id of the batch
+    that was the last of a list in order.
     """
 
     def __init__(
-        self, first: int, cutoff: float, max_batches: int, *, whole: bool = False, known_last: str = ""
+        self, first: int, cutoff: float, max_batches: int, *, whole: bool, size: int = 0, known_last: str = ""
     ) -> None:
         self.first = first
         self.furthest = 0
@@ -39,7 +40,7 @@ class PageSequence:
         self.ids: set[str] = set()
         self.newest = -math.inf
         self.page_oldest = math.inf
-        self.size = 0
+        self.size = size
         self.last_id = ""
         self.promised: int | None = None
         self._whole = whole
@@ -59,8 +60,7 @@ class PageSequence:
         self._records = 0
 
     @property
-    def read(self) -> int:
-        """How many different records were read."""
+    def _read(self) -> int:
         return len(self.ids) + self._invalid
 
     @property
@@ -142,15 +142,13 @@ class PageSequence:
             self._barren = 0 if self._new else self._barren + 1
         self._more = hints.promises(self._number, (self._number - 1) * self.size + self._records)
         at_known_end = self.ordered and not self._whole and self.last_id == self._known_last != ""
-        self.ended = self._more is False or at_known_end or self._all_read()
+        # A page that brings nothing new is the end if as many were read as the list is said to have.
+        all_read = self._barren > 0 and self.first == 1 and self._total is not None and self._read >= self._total
+        self.ended = self._more is False or at_known_end or all_read
         if self._barren >= _BARREN_PAGES and not self.ended:
             if not self._whole:
                 raise FullListingRequired
             raise InconsistentListing(
-                f"page {self._number} leads back to what was read, at {self.read} of {self._total} batches"
+                f"page {self._number} leads back to what was read, at {self._read} of {self._total} batches"
             )
         return shrunk_by
-
-    def _all_read(self) -> bool:
-        """Whether the page has brought nothing new because as many were read as the list is said to have."""
-        return self._barren > 0 and self.first == 1 and self._total is not None and self.read >= self._total

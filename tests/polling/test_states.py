@@ -1,0 +1,188 @@
+"""What polls leave in an account's state, in this process: one poll after another, against the simulated API."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+from conftest import TOKEN, Api, Handler, batch
+from msgspec.structs import replace
+from structlog.testing import capture_logs
+
+from inkit_exporter.api.client import open_session
+from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, Filters, PollSettings, Seconds, Settings
+from inkit_exporter.errors import ConfigError
+from inkit_exporter.polling.accounts import Accounts
+from inkit_exporter.state import AccountState, States
+
+
+class World:
+    """One account `a`, polled when the test says so."""
+
+    def __init__(self, accounts: Accounts, states: States) -> None:
+        self.accounts = accounts
+        self.states = states
+
+    async def poll(self) -> AccountState:
+        """The state after one more poll."""
+        succeeded = await self.accounts.poll_once()
+        assert succeeded is self.states["a"].up
+        return self.states["a"]
+
+
+def settings(base_url: str, *, poll: PollSettings | None = None, api: ApiSettings | None = None) -> Settings:
+    return Settings(
+        accounts=(AccountSettings(name="a", api_token_env="T", base_url=base_url),),
+        poll=poll or PollSettings(interval=Seconds(60), page_size=10),
+        api=api or ApiSettings(timeout=Seconds(5), max_attempts=1, requests_per_minute=1000),
+    )
+
+
+@asynccontextmanager
+async def world(configured: Settings, environ: Mapping[str, str] | None = None) -> AsyncIterator[World]:
+    states = States()
+    async with open_session() as session:
+        accounts = Accounts(session, {"T": TOKEN} if environ is None else environ, states)
+        accounts.apply(configured, ["a"])
+        yield World(accounts, states)
+
+
+def answers(status: int) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    async def fault(_request: web.Request, _handler: Handler) -> web.StreamResponse:
+        return web.Response(status=status)
+
+    return fault
+
+
+async def test_a_poll_that_succeeds_says_so_and_what_it_cost(api: Api) -> None:
+    api.batches = [batch(f"fb_{i}", age=i, destinations={"box": (1, 2, 3)}) for i in range(25)]
+    async with world(settings(api.base_url)) as one:
+        assert one.states["a"].up is None
+        first = await one.poll()
+        assert (first.up, first.polls, first.poll_requests, first.reason, first.error) == (True, 1, 3, None, None)
+        assert first.snapshot is not None and first.snapshot.batches == {"completed": 25}
+        assert first.usage.by_code == {"200": 3}
+        assert 0 < first.duration < 5
+        assert first.last_success == first.polled_at
+        assert first.newest_first and first.down_since is None
+        second = await one.poll()
+        assert (second.polls, second.poll_requests, second.usage.requests) == (2, 3, 6), "all are unfinished"
+        assert second.last_success > first.last_success
+
+
+async def test_a_poll_that_fails_keeps_the_snapshot_and_says_since_when(api: Api) -> None:
+    api.batches = [batch("fb_1")]
+    with capture_logs() as logs:
+        async with world(settings(api.base_url)) as one:
+            good = await one.poll()
+            api.fault = answers(500)
+            down = await one.poll()
+            still = await one.poll()
+            api.fault = answers(401)
+            refused = await one.poll()
+            api.fault = None
+            again = await one.poll()
+    assert (down.up, down.reason, down.polls) == (False, "server_error", 2)
+    assert down.snapshot is good.snapshot and down.snapshot_at == good.snapshot_at
+    assert down.last_success == good.last_success
+    assert still.down_since == down.down_since is not None
+    assert refused.failures == {"server_error": 2, "auth": 1}
+    assert refused.error is not None and "check the account's token" in refused.error
+    assert (again.up, again.down_since, again.reason, again.error) == (True, None, None, None)
+    told = [
+        (line["event"], line["log_level"], line.get("reason")) for line in logs if line["event"].startswith("account")
+    ]
+    assert told == [
+        ("account is down", "error", "server_error"),
+        ("account is still down", "debug", "server_error"),
+        ("account is still down", "debug", "auth"),
+        ("account is up again", "info", None),
+    ]
+
+
+async def test_what_was_there_at_the_first_poll_is_in_no_total_and_what_comes_is(api: Api) -> None:
+    api.batches = [batch("fb_1", destinations={"box": (5, 0, 0)})]
+    async with world(settings(api.base_url)) as one:
+        assert (await one.poll()).totals.created.value == 0
+        api.batches.insert(0, batch("fb_2", age=1, destinations={"box": (2, 1, 0)}))
+        state = await one.poll()
+        assert state.totals.created.value == 1
+        assert {name: counter.value for name, counter in state.totals.completed.items()} == {"box": 2}
+        assert {name: counter.value for name, counter in state.totals.failed.items()} == {"box": 1}
+        assert {status: counter.value for status, counter in state.totals.finished.items()} == {"completed": 1}
+
+
+async def test_a_state_that_was_published_does_not_change_afterwards(api: Api) -> None:
+    api.batches = [batch("fb_1", status="In Progress", destinations={"box": (0, 0, 3)})]
+    async with world(settings(api.base_url)) as one:
+        before = await one.poll()
+        totals = before.totals.copy()
+        api.batches = [batch("fb_1", destinations={"box": (3, 0, 0)})]
+        after = await one.poll()
+        assert before.totals == totals != after.totals
+        assert before.snapshot != after.snapshot
+
+
+async def test_new_limits_keep_snapshot_totals_and_what_was_sent(api: Api) -> None:
+    api.batches = [batch("fb_1")]
+    configured = settings(api.base_url)
+    async with world(configured) as one:
+        await one.poll()
+        api.batches.insert(0, batch("fb_2", age=1))
+        before = await one.poll()
+        changes = one.states.changes
+        one.accounts.apply(configured, ["a"])
+        assert one.states["a"] is before, "nothing has changed"
+        faster = replace(
+            configured, poll=replace(configured.poll, interval=Seconds(30)), api=ApiSettings(requests_per_minute=7)
+        )
+        one.accounts.apply(faster, ["a"])
+        kept = one.states["a"]
+        assert one.states.changes > changes
+        assert (kept.snapshot, kept.totals, kept.usage) == (before.snapshot, before.totals, before.usage)
+        assert (kept.settings.interval, kept.usage.rate_limiter.requests_per_minute) == (Seconds(30), 7)
+        assert kept.usage.rate_limiter.in_last_minute() == 2
+        assert (await one.poll()).totals.created.value == 1, "what is listed again is no news"
+
+
+async def test_another_address_or_filter_starts_from_nothing_but_the_rate_limit(api: Api) -> None:
+    api.batches = [batch("fb_1")]
+    configured = settings(api.base_url)
+    async with world(configured) as one:
+        await one.poll()
+        (account,) = configured.accounts
+        other = replace(configured, accounts=(replace(account, filters=Filters(search="x")),))
+        one.accounts.apply(other, ["a"])
+        state = one.states["a"]
+        assert (state.up, state.snapshot, state.polls, state.usage.requests) == (None, None, 0, 0)
+        assert state.usage.rate_limiter.in_last_minute() == 1
+        one.accounts.apply(other, [])
+        assert list(one.states) == []
+
+
+async def test_a_missing_token_in_the_environment_changes_nothing(api: Api) -> None:
+    configured = settings(api.base_url)
+    async with world(configured) as one:
+        (account,) = configured.accounts
+        with pytest.raises(ConfigError, match=r"^accounts\[0\]\.api_token_env: environment variable U is not set"):
+            one.accounts.apply(replace(configured, accounts=(replace(account, api_token_env="U"),)), ["a"])
+        assert (await one.poll()).up
+
+
+async def test_warnings_are_given_once(api: Api) -> None:
+    api.batches = [batch(f"fb_{i}", age=i, status="In Progress") for i in (3, 1, 2)]
+    poll = PollSettings(interval=Seconds(0.01), max_batches=2, page_size=10)
+    limits = ApiSettings(requests_per_minute=50, max_attempts=1, max_response_size=Bytes(2**20))
+    with capture_logs() as logs:
+        async with world(settings(api.base_url, poll=poll, api=limits)) as one:
+            for _ in range(3):
+                state = await one.poll()
+    assert not state.newest_first
+    told = [line["event"] for line in logs if line["log_level"] == "warning"]
+    assert sorted(told) == [
+        "more batches than max_batches, the oldest are cut",
+        "the API does not list newest first as asked; every poll reads the whole list",
+        "the budget can't keep up with the interval, polls take longer than it",
+    ]
+    (slow,) = (line for line in logs if "keep up" in line["event"])
+    assert (slow["requests"], slow["requests_per_minute_needed"], slow["requests_per_minute"]) == (1, 6000, 50)

@@ -56,11 +56,11 @@ class BadResponse(ApiError):
 
 
 class PageRefused(BadResponse):
-    """400, 404 or 422: there is no such page, or the query is refused."""
+    """404: there is no such page."""
 
 
 class QueryRefused(PageRefused):
-    """422."""
+    """400 or 422."""
 
 
 REASONS: Final = ("auth", "rate_limited", "timeout", "connection", "server_error", "bad_response")
@@ -76,11 +76,9 @@ def check_status(status: int, retry_after: str | None, now: float) -> None:
             raise AuthError(f"{answered}: the API key is not accepted; check the account's token")
         case 403:
             raise AuthError(f"{answered}: the key's role lacks the permission to list batches")
-        case 400:
-            raise PageRefused(f"{answered}: it takes the request for invalid; check the account's filters")
         case 404:
             raise PageRefused(f"{answered}: nothing is there; check base_url")
-        case 422:
+        case 400 | 422:
             raise QueryRefused(f"{answered}: it refuses the query; check the account's filters")
         case 429:
             raise RateLimited(f"{answered}: the account is over its rate limit", parse_retry_after(retry_after, now))

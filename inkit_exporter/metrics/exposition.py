@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import chain
 from typing import Final, NamedTuple, Protocol
@@ -66,10 +67,8 @@ class Source(Protocol):
 class Exposition:
     """The text of all metrics.
 
-    Args:
-        accounts: the sources that change with polls, in the order in which they are listed.
-        changes: changes whenever one of those has been published. What changes with time is seen with `process`.
-        process: the source that changes every second; its families are none of the accounts'.
+    The accounts come first, in the order given; `changes` changes whenever one of them has been published. What only
+    time changes is seen when `process` changes, which it does every second; its families are none of the accounts'.
     """
 
     def __init__(
@@ -103,51 +102,44 @@ class Exposition:
             latest = self._latest.get(form)
             version = self._changes(), self._process.version()
             if latest is None or latest.version != version:
-                latest = self._latest[form] = await self._renew(form, version, latest.accounts if latest else {})
+                renderings = {}
+                for source in (*self._accounts(), self._process):
+                    current = source.version()
+                    kept, rendering = latest.renderings.get(source, (None, {})) if latest else (None, {})
+                    renderings[source] = current, rendering if kept == current else await _render(source.registry, form)
+                text = _join(rendering for _, rendering in renderings.values()) + form.end
+                latest = self._latest[form] = _Latest(version, renderings, text)
             return latest
-
-    async def _renew(
-        self, form: Format, version: Hashable, before: Mapping[Source, tuple[Hashable, "_Rendering"]]
-    ) -> "_Latest":
-        accounts = {}
-        for source in self._accounts():
-            current = source.version()
-            kept, rendering = before.get(source, (None, {}))
-            accounts[source] = current, rendering if kept == current else await _render(source.registry, form)
-        process = await _render(self._process.registry, form)
-        text = _join([*(rendering for _, rendering in accounts.values()), process]) + form.end
-        return _Latest(version, accounts, text)
 
 
 _Rendering = Mapping[bytes, bytes]
 """The lines of each family's samples by the comment lines before them."""
 
 
+@dataclass
 class _Latest:
-    """The whole text until something changes, with the renderings of the accounts by source and version."""
+    """The whole text until something changes, with what each source was rendered to, and its version then."""
 
-    def __init__(self, version: Hashable, accounts: Mapping[Source, tuple[Hashable, _Rendering]], text: bytes) -> None:
-        self.version = version
-        self.accounts = accounts
-        self.text = text
-        self.compressing: asyncio.Future[bytes] | None = None
+    version: Hashable
+    renderings: Mapping[Source, tuple[Hashable, _Rendering]]
+    text: bytes
+    compressing: asyncio.Future[bytes] | None = None
 
 
-class _Families:
-    """A collector of families that were collected before."""
+class _Collected(NamedTuple):
+    """A collector of one family that was collected before."""
 
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
+    family: Metric
 
     def collect(self) -> Iterable[Metric]:
-        return self._families
+        return [self.family]
 
 
 async def _render(collector: Collector, form: Format) -> _Rendering:
     """All families as they are at the call; other tasks get their turn between some of them and the next."""
     rendering, in_turn = {}, 0
     for family in list(collector.collect()):
-        text = form.encode(_Families([family])).removesuffix(form.end)
+        text = form.encode(_Collected(family)).removesuffix(form.end)
         header = _HEADER.match(text)
         end = header.end() if header else 0
         rendering[text[:end]] = text[end:]

@@ -1,31 +1,24 @@
 """The metric families of one account, made from its state for each rendering. State lives elsewhere."""
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar as SampleExemplar
 
 from inkit_exporter.counters import Counter, Exemplar, Histogram
 from inkit_exporter.metrics.table import FAMILIES, Value
-from inkit_exporter.state import AccountState, States
+from inkit_exporter.state import States
 
 # OpenMetrics allows an exemplar 128 characters, names included.
 _MAX_EXEMPLAR = 128 - len("batch_id")
 
 
 @dataclass(frozen=True)
-class AccountMetrics(Collector):
-    """All metrics of one account. Families of the window are empty while the last snapshot is stale.
-
-    Args:
-        states: has the account's state.
-        account: its name.
-        clock: monotonic seconds.
-    """
+class AccountMetrics:
+    """All metrics of one account, from its state in `states`; the clock gives monotonic seconds."""
 
     states: States
     account: str
@@ -34,7 +27,7 @@ class AccountMetrics(Collector):
     @property
     def registry(self) -> CollectorRegistry:
         """A registry of these metrics alone."""
-        registry = CollectorRegistry()
+        registry = CollectorRegistry(support_collectors_without_names=True)
         registry.register(self)
         return registry
 
@@ -43,27 +36,19 @@ class AccountMetrics(Collector):
         state, now = self.states[self.account], self.clock()
         return state.published, int(now) if state.polling(now) else None, state.fresh_snapshot(now) is None
 
-    def describe(self) -> Iterable[Metric]:
-        """The families without samples."""
-        return _families(None, 0.0)
-
-    def collect(self) -> Iterable[Metric]:
-        """The families as they are now."""
-        return _families(self.states[self.account], self.clock())
-
-
-def _families(state: AccountState | None, now: float) -> Iterator[Metric]:
-    window = state.fresh_snapshot(now) if state else None
-    for family in FAMILIES:
-        metric = family.kind(family.name, family.documentation, labels=("account", *family.labels))
-        if state is not None:
+    def collect(self) -> Iterator[Metric]:
+        """The families as they are now. Those of the window are empty while the last snapshot is stale."""
+        state = self.states[self.account]
+        window = state.fresh_snapshot(self.clock())
+        for family in FAMILIES:
+            metric = family.kind(family.name, family.documentation, labels=("account", *family.labels))
             values = family.values(state, window)
             if isinstance(values, Mapping):
                 for labels, value in sorted(values.items()):
-                    _add(metric, [state.account, *([labels] if isinstance(labels, str) else labels)], value)
+                    _add(metric, [self.account, *([labels] if isinstance(labels, str) else labels)], value)
             elif values is not None:
-                _add(metric, [state.account], values)
-        yield metric
+                _add(metric, [self.account], values)
+            yield metric
 
 
 def _add(metric: Metric, labels: list[str], value: Value) -> None:

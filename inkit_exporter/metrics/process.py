@@ -19,13 +19,7 @@ REVISION: Final = os.environ.get("INKIT_EXPORTER_REVISION") or "unknown"
 
 
 class ProcessMetrics:
-    """The metrics of the process, in a registry of their own.
-
-    Args:
-        shard: which shard this exporter is, from 0.
-        shards: of how many.
-        clock: monotonic seconds.
-    """
+    """The metrics of the process, in a registry of their own. The clock gives monotonic seconds."""
 
     def __init__(self, shard: int, shards: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.registry = CollectorRegistry()

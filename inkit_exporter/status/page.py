@@ -4,7 +4,7 @@ import re
 from base64 import b64encode
 from hashlib import sha256
 from html import escape
-from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
 from msgspec import json
@@ -13,7 +13,7 @@ from inkit_exporter.status.report import Status
 
 
 def _read(name: str) -> str:
-    return files(__package__).joinpath(name).read_text("utf-8")
+    return Path(__file__).with_name(name).read_text("utf-8")
 
 
 def _source(text: str) -> str:
@@ -44,17 +44,8 @@ CONTENT_SECURITY_POLICY: Final = "; ".join(
 
 def render(report: Status, telemetry_path: str) -> str:
     """The page as HTML. The report is in it as JSON that can't become markup."""
-    texts = {
-        "version": escape(report.version),
-        "metrics": escape(telemetry_path),
-        "report": _json_without_markup(report),
-    }
-    return re.sub(r"\{\{(\w+)\}\}", lambda place: texts[place[1]], _TEMPLATE)
-
-
-def _json_without_markup(report: Status) -> str:
-    """JSON whose strings have escapes for what HTML or JavaScript gives a meaning: `<`, `>`, `&`, U+2028, U+2029."""
     text = json.encode(report).decode()
-    for character in "<>&\u2028\u2029":
+    for character in "<>&\u2028\u2029":  # which HTML or JavaScript give a meaning
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
+    texts = {"version": escape(report.version), "metrics": escape(telemetry_path), "report": text}
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: texts[place[1]], _TEMPLATE)

@@ -2,16 +2,16 @@
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from inkit_exporter import __version__, config, logs
 from inkit_exporter.config import Settings, Shard
 from inkit_exporter.endpoints import decode_telemetry_path
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.web import limits
-from inkit_exporter.web.toolkit import config as webconfig
 
 PROGRAM: Final = "inkit-exporter"
 DEFAULT_ADDRESS: Final = ":10465"
@@ -43,66 +43,39 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM, description="Prometheus exporter for Inkit's workflow batches.", allow_abbrev=False
     )
-    add = parser.add_argument
-    add("--config.file", dest="config_file", type=Path, metavar="PATH", help="YAML; see config.example.yaml")
-    add("--config.check", dest="config_check", action="store_true", help="check the configuration files and exit")
-    add("--once", action="store_true", help="poll every account once, print the metrics, and exit")
-    add("--demo", action="store_true", help="export a simulated Inkit API: no key, no configuration")
-    add("--demo.seed", dest="demo_seed", type=int, default=1, metavar="N", help="which simulated days (default 1)")
-    add(
-        "--web.listen-address",
-        dest="web_listen_address",
-        type=parse_address,
-        action="append",
-        metavar="[HOST]:PORT",
-        help=f"where to serve; repeatable (default {DEFAULT_ADDRESS})",
-    )
-    add(
-        "--web.telemetry-path", dest="web_telemetry_path", default="/metrics", metavar="PATH", help="(default /metrics)"
-    )
-    add(
-        "--web.config.file",
-        dest="web_config_file",
-        type=Path,
-        metavar="PATH",
-        help="TLS and basic auth; see docs/web-configuration.md",
-    )
-    add("--web.enable-lifecycle", dest="web_enable_lifecycle", action="store_true", help="allow POST /-/reload")
-    add(
-        "--web.max-requests",
-        dest="web_max_requests",
-        type=_natural,
-        default=limits.DEFAULT_REQUESTS,
-        metavar="N",
-        help=f"answered at a time; 0 for no limit (default {limits.DEFAULT_REQUESTS})",
-    )
-    add(
+
+    def flag(name: str, text: str, **how: Any) -> None:
+        """`--a.b-c` becomes the attribute `a_b_c`."""
+        default = " (default %(default)s)" if "default" in how else ""
+        parser.add_argument(name, help=text + default, dest=re.sub("[.-]", "_", name[2:]), **how)
+
+    address = {"type": parse_address, "metavar": "[HOST]:PORT"}
+    path, number = {"type": Path, "metavar": "PATH"}, {"type": _natural, "metavar": "N"}
+    flag("--config.file", "YAML; see config.example.yaml", **path)
+    flag("--config.check", "check the configuration files and exit", action="store_true")
+    flag("--once", "poll every account once, print the metrics, and exit", action="store_true")
+    flag("--demo", "export a simulated Inkit API: no key, no configuration", action="store_true")
+    flag("--demo.seed", "which simulated days", type=int, default=1, metavar="N")
+    flag("--web.listen-address", f"where to serve; repeatable (default {DEFAULT_ADDRESS})", action="append", **address)
+    flag("--web.telemetry-path", "where the metrics are", default="/metrics", metavar="PATH")
+    flag("--web.config.file", "TLS and basic auth; see docs/web-configuration.md", **path)
+    flag("--web.enable-lifecycle", "allow POST /-/reload", action="store_true")
+    flag("--web.max-requests", "answered at a time; 0 for no limit", default=limits.DEFAULT_REQUESTS, **number)
+    flag(
         "--web.max-connections",
-        dest="web_max_connections",
-        type=_natural,
+        "open at a time; 0 for no limit",
         default=limits.DEFAULT_CONNECTIONS,
-        metavar="N",
-        help=f"beyond, the oldest is closed; 0 for no limit (default {limits.DEFAULT_CONNECTIONS})",
+        **number,
     )
-    add(
-        "--shard",
-        type=_shard,
-        default=Shard(),
-        metavar="I/N",
-        help="own only the accounts on shard I, from 0, of N (default 0/1, all)",
-    )
-    add("--log.level", dest="log_level", choices=logs.LEVELS, default="info", help="(default info)")
-    add("--log.format", dest="log_format", choices=logs.FORMATS, default="logfmt", help="(default logfmt)")
-    add("--version", action="version", version=f"{PROGRAM} {__version__}")
+    flag("--shard", "own only the accounts on shard I, from 0, of N", type=_shard, default="0/1", metavar="I/N")
+    flag("--log.level", "lowest level to log", choices=logs.LEVELS, default="info")
+    flag("--log.format", "format of log lines", choices=logs.FORMATS, default="logfmt")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     return parser
 
 
 def load_settings(options: argparse.Namespace) -> Settings:
-    """The configuration that the command line names.
-
-    Raises:
-        ConfigError: it is wrong, or the flags contradict one another.
-    """
+    """The configuration that the command line names. Raises ConfigError, also for flags that exclude one another."""
     if options.demo and (options.config_file or options.once):
         raise ConfigError(
             "--demo brings its own configuration and runs until stopped; leave out --config.file and --once"
@@ -120,15 +93,11 @@ def load_settings(options: argparse.Namespace) -> Settings:
 
 
 def check(path: Path | None, web_path: Path | None) -> int:
-    """Check the configuration files, and print what is wrong. Returns the exit status: 0 if all are right, else 1.
-
-    Raises:
-        ConfigError: there is no file to check.
-    """
+    """Check the configuration files, and print what is wrong. Returns the exit status: 0 if all are right, else 1."""
     if path is None and web_path is None:
         raise ConfigError("--config.check: name the file to check with --config.file, or --web.config.file")
     failed = 0
-    for named, check in ((path, _check_settings), (web_path, _check_web_settings)):
+    for named, check in ((path, _check_settings), (web_path, _check_web_config)):
         try:
             if named:
                 check(named)
@@ -148,8 +117,10 @@ def _check_settings(path: Path) -> None:
     print(f"{path}: ok, accounts: {', '.join(account.name for account in settings.accounts)}")
 
 
-def _check_web_settings(path: Path) -> None:
-    print(f"{path}: ok, protected by: {', '.join(sorted(webconfig.load(path).protections)) or 'nothing'}")
+def _check_web_config(path: Path) -> None:
+    from inkit_exporter.web.toolkit.config import load  # noqa: PLC0415 - only now, as app.py does
+
+    print(f"{path}: ok, protected by: {', '.join(sorted(load(path).protections)) or 'nothing'}")
 
 
 def complain(error: ConfigError) -> int:

@@ -2,21 +2,21 @@
 
 import argparse
 import asyncio
-import gc
 import os
 import secrets
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import aiohttp
 import stamina
 import structlog
 
-from inkit_exporter import __version__, cli, config, demo, endpoints, logs
+from inkit_exporter import __version__, cli, config, endpoints, logs
 from inkit_exporter.api.client import open_session
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, Settings
 from inkit_exporter.errors import ConfigError
@@ -25,10 +25,11 @@ from inkit_exporter.metrics.families import AccountMetrics
 from inkit_exporter.metrics.process import REVISION, ProcessMetrics
 from inkit_exporter.polling.accounts import Accounts
 from inkit_exporter.state import States
-from inkit_exporter.status.report import make_status
 from inkit_exporter.web import server as web
 from inkit_exporter.web.limits import limit_requests
-from inkit_exporter.web.toolkit.guard import ReloadingWebConfig, protect
+
+if TYPE_CHECKING:
+    from inkit_exporter.web.toolkit.guard import ReloadingWebConfig
 
 log = structlog.get_logger()
 
@@ -64,14 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 class Exporter:
     """The parts of a running exporter, and what signals and endpoints ask of them.
 
-    Args:
-        options: the command line.
-        settings: the configuration.
-        environ: where `api_token_env` looks.
-        session: for requests to the API.
-
-    Raises:
-        ConfigError: an environment variable has no token.
+    `environ` is where `api_token_env` looks. Raises ConfigError if a token is missing there.
     """
 
     def __init__(
@@ -86,7 +80,7 @@ class Exporter:
         self._states = States()
         self._process = ProcessMetrics(options.shard.index, options.shard.count)
         self.accounts = Accounts(session, environ, self._states)
-        self.exposition = Exposition(self._sources, self._changes, self._process)
+        self.exposition = Exposition(self._metrics, lambda: self._states.changes, self._process)
         self._apply(settings)
 
     @property
@@ -107,13 +101,12 @@ class Exporter:
         return None
 
     def sources(self) -> endpoints.Sources:
-        """What the endpoints ask of it."""
+        """Where the endpoints get their answers."""
         return endpoints.Sources(
-            exposition=self.exposition,
             telemetry_path=self._options.web_telemetry_path,
+            exposition=self.exposition,
+            states=self._states,
             healthy=lambda: self.accounts.healthy,
-            ready=lambda: all(state.up is not None for state in self._states),
-            status=partial(make_status, self._states),
             reload=self.reload if self._options.web_enable_lifecycle else None,
         )
 
@@ -121,11 +114,8 @@ class Exporter:
         owned = [account.name for account in settings.accounts if self._options.shard.owns(account.name)]
         self.accounts.apply(settings, owned)
 
-    def _sources(self) -> list[AccountMetrics]:
+    def _metrics(self) -> list[AccountMetrics]:
         return [AccountMetrics(self._states, state.account) for state in self._states]
-
-    def _changes(self) -> int:
-        return self._states.changes
 
 
 async def _once(settings: Settings, options: argparse.Namespace) -> int:
@@ -140,19 +130,20 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
-    web_config = ReloadingWebConfig(options.web_config_file) if options.web_config_file else None
+    web_config = _read_web_config(options.web_config_file) if options.web_config_file else None
     async with AsyncExitStack() as stack:
         environ: Mapping[str, str] = os.environ
         if options.demo:
             settings, environ = await stack.enter_async_context(_demo(options.demo_seed))
         exporter = Exporter(options, settings, environ, await stack.enter_async_context(open_session()))
         loop.add_signal_handler(signal.SIGHUP, exporter.reload)
-        addresses = await stack.enter_async_context(_listen(exporter, options, web_config))
+        try:
+            addresses = await stack.enter_async_context(_serving(exporter, options, web_config))
+        except (OSError, UnicodeError) as error:  # the latter for what can't be a host's name
+            problem = getattr(error, "strerror", None) or error
+            raise ConfigError(f"--web.listen-address: {problem}; choose another or free it") from None
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         polling = tasks.create_task(exporter.accounts.run())
-        # Later collections leave out all that importing made: 8 ms each time, in which no scrape would be answered.
-        gc.collect()
-        gc.freeze()
         log.info(
             "started",
             version=__version__,
@@ -171,34 +162,33 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-@asynccontextmanager
-async def _listen(
-    exporter: Exporter, options: argparse.Namespace, web_config: ReloadingWebConfig | None
-) -> AsyncIterator[Sequence[str]]:
-    """Serve the endpoints; yields the addresses in use."""
+def _read_web_config(path: Path) -> "ReloadingWebConfig":
+    # Only now: bcrypt, the tables of TLS and the demo together would take a twentieth of every start.
+    from inkit_exporter.web.toolkit.guard import ReloadingWebConfig  # noqa: PLC0415
+
+    return ReloadingWebConfig(path)
+
+
+def _serving(
+    exporter: Exporter, options: argparse.Namespace, web_config: "ReloadingWebConfig | None"
+) -> AbstractAsyncContextManager[Sequence[str]]:
+    """Serves the endpoints; gives the addresses in use."""
     handler = endpoints.make_handler(exporter.sources())
-    if web_config:
-        handler = protect(handler, web_config)
-    serving = web.serve(
-        limit_requests(handler, options.web_max_requests),
+    return web.serve(
+        limit_requests(web_config.protect(handler) if web_config else handler, options.web_max_requests),
         options.web_listen_address or [cli.parse_address(cli.DEFAULT_ADDRESS)],
         server_name=cli.PROGRAM,
         max_connections=options.web_max_connections,
         ssl_context=web_config.ssl_context if web_config else None,
         headers=lambda: web_config.latest.headers if web_config else {},
     )
-    async with AsyncExitStack() as stack:
-        try:
-            addresses = await stack.enter_async_context(serving)
-        except (OSError, UnicodeError) as error:  # the latter for what can't be a host's name
-            problem = getattr(error, "strerror", None) or error
-            raise ConfigError(f"--web.listen-address: {problem}; choose another or free it") from None
-        yield addresses
 
 
 @asynccontextmanager
 async def _demo(seed: int) -> AsyncIterator[tuple[Settings, Mapping[str, str]]]:
     """The simulated API on loopback, with settings and environment that lead to it."""
+    from inkit_exporter import demo  # noqa: PLC0415 - only now, as in `_read_web_config`
+
     token = secrets.token_urlsafe(16)
     day = demo.day(seed, started_at=time.time())
     api = demo.make_api(lambda: day(time.time()), token=token, requests_per_minute=300)

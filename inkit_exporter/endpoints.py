@@ -1,7 +1,7 @@
 """The exporter's endpoints: `_ROUTES`, at the end, says which function answers each path. Add another page there."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -13,8 +13,9 @@ from yarl import URL
 
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.metrics.exposition import COMPRESSORS, Exposition, negotiate
+from inkit_exporter.state import States
 from inkit_exporter.status import page
-from inkit_exporter.status.report import Status
+from inkit_exporter.status.report import Status, make_status
 from inkit_exporter.web.routes import POST, READ, Handler, document, probe, route
 
 
@@ -22,15 +23,13 @@ from inkit_exporter.web.routes import POST, READ, Handler, document, probe, rout
 class Sources:
     """Where the endpoints get their answers.
 
-    `status` takes the names of accounts; none stands for all accounts. `reload` returns what is wrong with the
-    configuration, if anything; it is None where reloading is not allowed.
+    `reload` returns what is wrong with the configuration, if anything; it is None where reloading is not allowed.
     """
 
-    exposition: Exposition
     telemetry_path: str
+    exposition: Exposition
+    states: States
     healthy: Callable[[], bool]
-    ready: Callable[[], bool]
-    status: Callable[[Collection[str]], Status]
     reload: Callable[[], str | None] | None
 
 
@@ -41,10 +40,9 @@ def make_handler(sources: Sources) -> Handler:
 
 
 def decode_telemetry_path(path: str) -> str:
-    """The telemetry path as requests are matched with it: without percent-encoding.
+    """The telemetry path without percent-encoding, as requests are matched with it.
 
-    Raises:
-        ConfigError: the path is not valid, or another endpoint has it.
+    Raises ConfigError if the path is not valid, or another endpoint has it.
     """
     decoded = URL.build(path=path, encoded=True).path if re.fullmatch("/[^{}?#]*", path) else None
     if decoded is None or decoded in _ROUTES:
@@ -78,7 +76,7 @@ async def _status(sources: Sources, request: web.BaseRequest) -> web.Response:
 
 
 def _report(sources: Sources, request: web.BaseRequest) -> Status:
-    return sources.status(request.query.getall("account", []))
+    return make_status(sources.states, request.query.getall("account", []))
 
 
 async def _healthy(sources: Sources, _: web.BaseRequest) -> web.Response:
@@ -86,7 +84,8 @@ async def _healthy(sources: Sources, _: web.BaseRequest) -> web.Response:
 
 
 async def _ready(sources: Sources, _: web.BaseRequest) -> web.Response:
-    return probe(sources.ready(), "ready", "not every account has been polled yet")
+    polled = all(state.up is not None for state in sources.states)
+    return probe(polled, "ready", "not every account has been polled yet")
 
 
 async def _reload(sources: Sources, _: web.BaseRequest) -> web.Response:

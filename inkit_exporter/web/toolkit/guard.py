@@ -55,6 +55,29 @@ class ReloadingWebConfig:
         log.info("web configuration read again", path=str(self._path))
         return config
 
+    def protect(self, handler: Handler) -> Handler:
+        """Puts the rate limit, then the password, before every answer except those about health."""
+        limiter, passwords = _RateLimiter(), _Passwords()
+
+        async def protected(request: web.BaseRequest) -> web.StreamResponse:
+            if request.path in HEALTH_PATHS and request.method in READ:
+                return await handler(request)
+            if (current := self.current()) is None:
+                return web.Response(status=500, text="the web configuration is broken; the log says how\n")
+            if not limiter.allow(current.rate_limit, time.monotonic_ns()):
+                return web.Response(status=429, text="too many requests\n")
+            if current.users:
+                correct = await passwords.check(current, request.headers.get(hdrs.AUTHORIZATION, ""))
+                if correct is None:
+                    headers = {hdrs.RETRY_AFTER: "1"}
+                    return web.Response(status=503, text="too many passwords to check\n", headers=headers)
+                if not correct:
+                    challenge = {hdrs.WWW_AUTHENTICATE: 'Basic realm="exporter"'}
+                    return web.Response(status=401, text="unauthorized\n", headers=challenge)
+            return await handler(request)
+
+        return protected
+
     def _current_context(self) -> ssl.SSLContext | None:
         current = self.current()
         return current.context if current else None
@@ -66,29 +89,6 @@ class ReloadingWebConfig:
             raise ConfigError(f"{self._path}: {keys}: can't be switched off while running; restart, or put it back")
         if "tls_server_config" in new - self.latest.protections:
             raise ConfigError(f"{self._path}: tls_server_config: can't be switched on while running; restart")
-
-
-def protect(handler: Handler, config: ReloadingWebConfig) -> Handler:
-    """Puts the rate limit, then the password, before every answer except those about health."""
-    limiter, passwords = _RateLimiter(), _Passwords()
-
-    async def protected(request: web.BaseRequest) -> web.StreamResponse:
-        if request.path in HEALTH_PATHS and request.method in READ:
-            return await handler(request)
-        if (current := config.current()) is None:
-            return web.Response(status=500, text="the web configuration is broken; the log says how\n")
-        if not limiter.allow(current.rate_limit, time.monotonic_ns()):
-            return web.Response(status=429, text="too many requests\n")
-        if current.users:
-            correct = await passwords.check(current, request.headers.get(hdrs.AUTHORIZATION, ""))
-            if correct is None:
-                return web.Response(status=503, text="too many passwords to check\n", headers={hdrs.RETRY_AFTER: "1"})
-            if not correct:
-                challenge = {hdrs.WWW_AUTHENTICATE: 'Basic realm="exporter"'}
-                return web.Response(status=401, text="unauthorized\n", headers=challenge)
-        return await handler(request)
-
-    return protected
 
 
 class _RateLimiter:

@@ -2,17 +2,18 @@
 
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct
 from yarl import URL
 
 from inkit_exporter.errors import ConfigError
-from inkit_exporter.yamlfile import Section, convert, read_yaml_as
+from inkit_exporter.yamlfile import Section, convert, naming, read_yaml_as
 
 DEFAULT_BASE_URL: Final = "https://api.inkit.com/v1"
 DEFAULT_TOKEN_ENV: Final = "INKIT_API_TOKEN"  # noqa: S105 - a name
@@ -27,9 +28,8 @@ class Seconds(float):
         match = _DURATION.fullmatch(text) if isinstance(text, str) else None
         if not match or not text:
             raise ValueError(f"{text!r} is not a duration; write it like 500ms, 30s, 5m, 1h30m or 7d")
-        seconds = (
-            sum(int(number) * unit for number, unit in zip(match.groups("0"), _DURATION_UNITS, strict=True)) / 1000
-        )
+        numbers = map(int, match.groups("0"))
+        seconds = sum(number * unit for number, unit in zip(numbers, _DURATION_UNITS, strict=True)) / 1000
         if not 0 < seconds <= _MAX_SECONDS:
             raise ValueError(f"{text!r} must be longer than 0 and at most 100y")
         return cls(seconds)
@@ -65,7 +65,7 @@ class Filters(Section, frozen=True):
 
 
 class AccountSettings(Section, frozen=True):
-    """One Inkit account: whence its token comes and where its API is."""
+    """One Inkit account: where its token and its API are."""
 
     name: Annotated[str, Meta(min_length=1, max_length=64)]
     api_token_file: str | None = None
@@ -108,32 +108,17 @@ def default_settings() -> Settings:
 
 
 def load(path: Path) -> Settings:
-    """Read and validate a configuration file.
-
-    Raises:
-        ConfigError: naming the file, the place in it, and the remedy.
-    """
-    try:
+    """Read and validate a configuration file. Raises ConfigError with file, place and remedy."""
+    with naming(path):
         return parse(path.read_bytes().decode())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
 
 
 def parse(text: str) -> Settings:
-    """Validate a configuration.
-
-    Raises:
-        ConfigError: naming the place and the remedy.
-    """
+    """Validate a configuration. Raises ConfigError with place and remedy."""
     document = read_yaml_as(Settings, text)
     if not isinstance(document, dict):
         raise ConfigError("expected a mapping with the key `accounts`; see config.example.yaml")
-    _refuse_tokens(document)
-    settings = convert(document, Settings, reference="config.example.yaml", dec_hook=_decode_custom)
+    settings = convert(document, Settings, reference="config.example.yaml", remedies=_TOKEN_REMEDIES)
     _check_accounts(settings.accounts)
     return msgspec.structs.replace(settings, poll=_fit_to_interval(settings.poll, given=document.get("poll", {})))
 
@@ -163,9 +148,9 @@ class Shard(Struct, frozen=True):
 def read_token(account: AccountSettings, environ: Mapping[str, str]) -> str:
     """The account's API token as it is now, from its file or the environment.
 
-    Raises:
-        ConfigError: there is none, or it can't be sent in a header. The message does not contain it.
+    Raises ConfigError if there is none, or if no header can carry it. The message does not contain it.
     """
+    remedy = f"put the API token of account `{account.name}` there"
     if account.api_token_env:
         place, text = f"environment variable {account.api_token_env}", environ.get(account.api_token_env)
         if text is None:
@@ -174,25 +159,19 @@ def read_token(account: AccountSettings, environ: Mapping[str, str]) -> str:
         place = f"api_token_file {account.api_token_file}"
         try:
             text = _read_small_file(Path(account.api_token_file or ""))
-        except (OSError, UnicodeDecodeError, ValueError) as error:
-            raise ConfigError(
-                f"{place} cannot be read ({getattr(error, 'strerror', None) or type(error).__name__}); "
-                f"put the API token of account `{account.name}` there"
-            ) from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise ConfigError(f"{place} cannot be read ({reason}); {remedy}") from None
     token = text.strip()
     if not token:
-        raise ConfigError(f"{place} is empty; put the API token of account `{account.name}` there")
+        raise ConfigError(f"{place} is empty; {remedy}")
     if not (token.isascii() and token.isprintable() and " " not in token):
         raise ConfigError(f"{place} does not hold one API token: it has blanks, line breaks or non-ASCII characters")
     return token
 
 
 def check_tokens(settings: Settings, names: Collection[str], environ: Mapping[str, str]) -> None:
-    """Check that the environment has the tokens of these accounts. Files are read with each request.
-
-    Raises:
-        ConfigError: one is missing, or can't be sent.
-    """
+    """Check that the environment has the tokens of these accounts; files are read when polling. Raises ConfigError."""
     for i, account in enumerate(settings.accounts):
         if account.api_token_env and account.name in names:
             try:
@@ -217,27 +196,10 @@ _DURATION_UNITS = (365 * 86_400_000, 7 * 86_400_000, 86_400_000, 3_600_000, 60_0
 _MAX_SECONDS = 100 * 365 * 86_400
 _SIZE = re.compile(r"(?ai)(\d{1,15})\s*(|B|KB|KiB|MB|MiB|GB|GiB)")
 _SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "kib": 2**10, "mb": 10**6, "mib": 2**20, "gb": 10**9, "gib": 2**30}
-_TOKEN_KEYS = frozenset({"token", "api_token", "api_key", "key", "apitoken", "inkit_api_token"})
-
-
-def _decode_custom(target: type, value: object) -> object:
-    if issubclass(target, Seconds | Bytes):
-        return target.parse(value)
-    raise NotImplementedError(target)
-
-
-def _refuse_tokens(document: dict[Any, Any]) -> None:
-    accounts = document.get("accounts")
-    places = [("", document)]
-    if isinstance(accounts, list):
-        places += [(f"accounts[{i}].", account) for i, account in enumerate(accounts) if isinstance(account, dict)]
-    for place, mapping in places:
-        for key in mapping:
-            if isinstance(key, str) and key.lower().replace("-", "_") in _TOKEN_KEYS:
-                raise ConfigError(
-                    f"{place}{key}: a token does not belong in this file; "
-                    "put it in a file of its own and name that with api_token_file"
-                )
+_TOKEN_REMEDIES = dict.fromkeys(
+    ("token", "api_token", "api_key", "key", "apitoken", "inkit_api_token"),
+    "a token does not belong in this file; put it in a file of its own and name that with api_token_file",
+)
 
 
 def _check_accounts(accounts: tuple[AccountSettings, ...]) -> None:
@@ -265,26 +227,19 @@ def _check_base_url(text: str, place: str) -> None:
     if url.scheme not in ("http", "https") or not host:
         raise ConfigError(f"{place}: is not an http(s) URL; write it like {DEFAULT_BASE_URL}")
     if url.user or url.password or url.query_string or url.fragment:
-        raise ConfigError(
-            f"{place}: must not hold a user, password, query or fragment; the token goes in api_token_file"
-        )
+        raise ConfigError(f"{place}: must not hold user, password, query or fragment; put the token in api_token_file")
     if url.scheme == "http" and not _is_loopback(host):
-        raise ConfigError(
-            f"{place}: http would send the token in the clear; use https (http is for loopback hosts only)"
-        )
+        raise ConfigError(f"{place}: http would send the token in the clear; use https, except for loopback hosts")
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
+    with suppress(ValueError):
         return ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host == "localhost"
 
 
 def _fit_to_interval(poll: PollSettings, given: Mapping[str, object]) -> PollSettings:
-    """Nothing may go stale or be due afresh before the next poll: a default gives way, a given value is an error."""
+    """Nothing may go stale or be resynced before the next poll: a default gives way, a given value is an error."""
     fitted = {}
     for key in ("stale_after", "resync_interval"):
         value = getattr(poll, key)

@@ -1,7 +1,9 @@
 """YAML files as validated settings: what the configuration and the web configuration have in common."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -17,11 +19,23 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A part of a configuration. It rejects keys that it doesn't know."""
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Makes a ConfigError that begins with the path of what is wrong with a file, or with reading it."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
 def read_yaml(text: str) -> object:
     """Read a document by YAML's own rules: a plain `no` is a boolean, `0123` a number.
 
-    Raises:
-        ConfigError: naming the line and column.
+    Raises ConfigError with line and column.
     """
     return _load(text, _Loader)
 
@@ -32,24 +46,25 @@ def read_yaml_as(kind: type[Section], text: str) -> object:
     Text is kept as it is written: `no`, `0123`, `1:30`. A boolean may be yes, no, on or off. A key without a value is
     left out, so that its default holds. `~` is no value, and neither is `null`, except where text is required.
 
-    Raises:
-        ConfigError: naming the line and column. Whether the values fit their types is left to `convert`.
+    Raises ConfigError with line and column. Whether the values fit their types is left to `convert`.
     """
     return _fit(_load(text, _TextLoader), inspect.type_info(kind))
 
 
-def convert(
-    document: object, kind: type[T], *, reference: str, dec_hook: Callable[[type, object], object] | None = None
-) -> T:
-    """Make settings of a document.
+def convert(document: object, kind: type[T], *, reference: str, remedies: Mapping[str, str] = {}) -> T:
+    """Make settings of a document. A type of our own reads its value with `parse`, which may raise ValueError.
 
-    Raises:
-        ConfigError: naming the place, and the reference that documents the keys.
+    Raises ConfigError with the place. For an unknown key, it has the remedy for that key in snake_case, or else the
+    reference that lists all keys.
     """
     try:
-        return msgspec.convert(document, kind, dec_hook=dec_hook)
+        return msgspec.convert(document, kind, dec_hook=_parse)
     except msgspec.ValidationError as error:
-        raise ConfigError(_explain(str(error), reference)) from None
+        raise ConfigError(_explain(str(error), reference, remedies)) from None
+
+
+def _parse(kind: Any, value: object) -> object:
+    return kind.parse(value)
 
 
 def _load(text: str, loader: "type[_Loader]") -> object:
@@ -145,12 +160,14 @@ def _fit(value: object, kind: inspect.Type, *, required: bool = True) -> object:
     return value
 
 
-def _explain(message: str, reference: str) -> str:
+def _explain(message: str, reference: str, remedies: Mapping[str, str]) -> str:
     """Put the place first: msgspec says `… - at `$.poll.interval``."""
     text, _, place = message.partition(" - at `$")
     place = place.rstrip("`").lstrip(".")
-    if unknown := re.search(r"unknown field `(.*)`", text, re.DOTALL):
-        return f"{place + '.' if place else ''}{unknown[1]}: unknown key; {reference} lists all keys"
-    if missing := re.search(r"missing required field `(.*)`", text):
-        return f"{place + '.' if place else ''}{missing[1]}: missing; {reference} shows it"
+    if key := re.search(r"(unknown|missing required) field `(.*)`", text, re.DOTALL):
+        place = f"{place}.{key[2]}".lstrip(".")
+        if key[1] == "unknown":
+            text = remedies.get(key[2].lower().replace("-", "_"), f"unknown key; {reference} lists all keys")
+        else:
+            text = f"missing; {reference} shows it"
     return f"{place + ': ' if place else ''}{text[:1].lower()}{text[1:]}"

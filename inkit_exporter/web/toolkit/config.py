@@ -12,7 +12,7 @@ from msgspec import Struct, field
 
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.web.toolkit.tls import TlsContext, TlsSection, choose, make_context
-from inkit_exporter.yamlfile import Section, convert, read_yaml
+from inkit_exporter.yamlfile import Section, convert, naming, read_yaml
 
 
 class RateLimit(Struct, frozen=True):
@@ -26,12 +26,8 @@ class RateLimit(Struct, frozen=True):
 class WebConfig:
     """A valid web configuration, with its certificates.
 
-    Attributes:
-        context: for TLS connections; None without TLS.
-        users: bcrypt hashes by user name; empty without basic auth.
-        decoy: the hash to check passwords of unknown users against; it takes as long as the slowest real one.
-        protections: the keys that keep anyone out.
-        files: every file that was read, as it was then.
+    `users` has bcrypt hashes by name. `decoy` is the hash to check passwords of unknown users against; it takes as long
+    as the slowest real one. `protections` are the keys that keep anyone out. `files` has every file that was read.
     """
 
     context: TlsContext | None
@@ -52,23 +48,16 @@ class WebConfig:
 
 
 def load(path: Path) -> WebConfig:
-    """Read and validate a web configuration and the files it names.
-
-    Raises:
-        ConfigError: naming the file, the place in it, and the remedy.
-    """
+    """Read and validate a web configuration and the files it names. Raises ConfigError with file, place and remedy."""
     files: dict[Path, tuple[int, ...]] = {}
 
-    def read(path: Path, place: str) -> bytes:
-        try:
-            with path.open("rb") as file:
-                files[path] = _signature(os.fstat(file.fileno()))  # first, so that a change while reading is noticed
-                return file.read()
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{place}can't be read: {getattr(error, 'strerror', None) or error}") from None
+    def read(path: Path) -> bytes:
+        with path.open("rb") as file:
+            files[path] = _signature(os.fstat(file.fileno()))  # first, so that a change while reading is noticed
+            return file.read()
 
-    try:
-        document = _without_nulls(read_yaml(read(path, "").decode()))
+    with naming(path):
+        document = _without_nulls(read_yaml(read(path).decode()))
         config = convert({} if document is None else document, _File, reference="docs/web-configuration.md")
         context = make_context(config.tls_server_config, path.parent, read)
         users = {user.encode(): _check_hash(user, text) for user, text in config.basic_auth_users.items()}
@@ -87,10 +76,6 @@ def load(path: Path) -> WebConfig:
             protections=frozenset(key for key, on in protections.items() if on),
             files=files,
         )
-    except UnicodeError:
-        raise ConfigError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
 
 
 class _HttpSection(Section, frozen=True):

@@ -4,7 +4,7 @@ import os
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,7 +12,7 @@ from inkit_exporter.errors import ConfigError
 from inkit_exporter.yamlfile import Section
 
 T = TypeVar("T")
-Read = Callable[[Path, str], bytes]
+Read = Callable[[Path], bytes]
 
 
 class TlsSection(Section, frozen=True):
@@ -51,15 +51,9 @@ class TlsContext(ssl.SSLContext):
 
 
 def make_context(section: TlsSection, folder: Path, read: Read) -> TlsContext | None:
-    """The context that a section asks for; None if the section is empty.
+    """The context that a section asks for; None if the section is empty. File names are relative to the folder.
 
-    Args:
-        section: the section.
-        folder: its file names are relative to this folder.
-        read: reads a file, or raises a ConfigError that begins with the given text.
-
-    Raises:
-        ConfigError: naming the place and the remedy.
+    Raises ConfigError with place and remedy.
     """
     if section == TlsSection():
         return None
@@ -113,12 +107,15 @@ class _Pem(NamedTuple):
 
 def _read_pem(section: TlsSection, key: str, folder: Path, read: Read) -> _Pem:
     inline, name = getattr(section, key), getattr(section, f"{key}_file")
+    if inline and name:
+        raise ConfigError(f"{key}: excludes {key}_file; keep one of them")
     if not name:
         return _Pem(inline.encode("ascii", "replace").decode(), None)
-    if inline:
-        raise ConfigError(f"{key}: excludes {key}_file; keep one of them")
     path = folder / name
-    return _Pem(read(path, f"{key}_file: {path} ").decode("ascii", "replace"), path)
+    try:
+        return _Pem(read(path).decode("ascii", "replace"), path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{key}_file: {path} can't be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _load_pair(context: ssl.SSLContext, cert: _Pem, key: _Pem) -> None:
@@ -213,5 +210,5 @@ def _sans(certificate: Mapping[str, Any]) -> set[str]:
         elif kind == "IP Address":
             with suppress(ValueError):
                 address = ip_address(value.strip())
-                names.add(str((isinstance(address, IPv6Address) and address.ipv4_mapped) or address))
+                names.add(str(getattr(address, "ipv4_mapped", None) or address))
     return names

@@ -19,13 +19,8 @@ GetContext = Callable[[], ssl.SSLContext | None]
 class Connections:
     """Makes the connections of a server, and aborts the oldest when there are too many.
 
-    So clients that hold on to their connections cannot keep out a scrape or a probe.
-
-    Args:
-        server: answers the requests.
-        tasks: for the TLS handshakes, which end when the connections are closed.
-        max_connections: how many there may be, handshakes included; 0 for no limit.
-        ssl_context: None without TLS. Otherwise it gives the context for each connection, or None to refuse it.
+    So clients that hold on to their connections cannot keep out a scrape or a probe. TLS handshakes count, and end when
+    the connections are closed. `max_connections` and `ssl_context` are as for `server.serve`.
     """
 
     def __init__(

@@ -25,17 +25,12 @@ async def serve(
 ) -> AsyncIterator[Sequence[str]]:
     """Serves until the context ends; the context gives the addresses in use.
 
-    Args:
-        handler: answers the requests.
-        addresses: hosts and ports; no host stands for all interfaces, port 0 for any that is free.
-        server_name: the header `Server`, in place of the versions of Python and aiohttp.
-        max_connections: beyond it, the oldest is cut off; 0 for no limit.
-        ssl_context: None without TLS. Otherwise it gives the context for each connection, or None to refuse it.
-        headers: for every answer, including those that aiohttp gives to errors and to what is not HTTP.
+    Without a host, it serves on all interfaces; port 0 stands for any that is free. `server_name` is the header
+    `Server`, in place of the versions of Python and aiohttp. Beyond `max_connections`, the oldest is cut off; 0 is no
+    limit. `ssl_context` is None without TLS; otherwise it gives the context for each connection, or None to refuse it.
+    `headers` are for every answer, including those that aiohttp gives to errors and to what is not HTTP.
 
-    Raises:
-        OSError: the server cannot listen on an address.
-        UnicodeError: a host is not a valid name.
+    Raises OSError if it cannot listen on an address, UnicodeError if a host is not a valid name.
     """
     loop = asyncio.get_running_loop()
 
@@ -54,9 +49,8 @@ async def serve(
     await runner.setup()
     # The group is not a context around `yield`, or it would wrap an error from there in an exception group.
     tasks = AsyncExitStack()
-    connections = Connections(
-        server, await tasks.enter_async_context(asyncio.TaskGroup()), max_connections, ssl_context
-    )
+    handshakes = await tasks.enter_async_context(asyncio.TaskGroup())
+    connections = Connections(server, handshakes, max_connections, ssl_context)
     listeners: list[asyncio.Server] = []
     try:
         for host, port in addresses:

@@ -23,17 +23,13 @@ log = structlog.get_logger()
 
 
 class ReloadingWebConfig:
-    """A web configuration that is read again when a file changes.
+    """A web configuration that is read again when a file changes. Raises ConfigError if it is invalid at first.
 
-    While a file is invalid, nothing is served except health over plain HTTP.
-
-    Attributes:
-        latest: the last valid configuration.
-        ssl_context: gives the context of the current configuration, if it is valid; None without TLS.
+    While a file is invalid, nothing is served except health over plain HTTP. `latest` is the last valid configuration;
+    `ssl_context` gives the context of the current one if that is valid, and is None without TLS.
     """
 
     def __init__(self, path: Path) -> None:
-        """Read the files. Raises ConfigError."""
         self.latest = load(path)
         self.ssl_context = self._current_context if self.latest.context else None
         self._path = path

@@ -99,12 +99,14 @@ def make_status(states: Iterable[AccountState], names: Collection[str] = ()) -> 
     chosen = [state for state in states if not names or state.account in names]
     chosen.sort(key=lambda state: state.up is not False)
     snapshots = [(state.account, state.snapshot) for state in chosen if state.snapshot]
+    failing = [(account, snapshot.failing) for account, snapshot in snapshots]
+    unfinished = [(account, snapshot.unfinished) for account, snapshot in snapshots]
     return Status(
         version=__version__,
         timestamp_seconds=round(wall, 3),
         accounts=[_account(state, wall, now) for state in chosen],
-        failing_batches=_batches([(name, snapshot.failing) for name, snapshot in snapshots], _newest_first),
-        unfinished_batches=_batches([(name, snapshot.unfinished) for name, snapshot in snapshots], _oldest_first),
+        failing_batches=_batches(failing, lambda batch: -batch.created_timestamp_seconds),
+        unfinished_batches=_batches(unfinished, lambda batch: batch.created_timestamp_seconds),
     )
 
 
@@ -159,23 +161,14 @@ def _window(state: AccountState, snapshot: Snapshot, now: float) -> WindowStatus
 
 def _batches(tops: Sequence[tuple[str, TopBatches]], order: Callable[[BatchStatus], float]) -> BatchesStatus:
     """The first of all accounts; each of them is in that order itself."""
-    ranked = heapq.merge(*(_listed(name, top) for name, top in tops), key=order)
+    ranked = heapq.merge(*(_listed(account, top) for account, top in tops), key=order)
     return BatchesStatus(sum(top.total for _, top in tops), list(islice(ranked, LISTED)))
 
 
 def _listed(account: str, top: TopBatches) -> Iterator[BatchStatus]:
     for batch, changed in zip(top.batches, top.changed_at, strict=True):
-        yield BatchStatus(
-            account, batch.id, batch.name, batch.created_at, changed, batch.status, _documents(batch.destinations)
-        )
-
-
-def _newest_first(batch: BatchStatus) -> float:
-    return -batch.created_timestamp_seconds
-
-
-def _oldest_first(batch: BatchStatus) -> float:
-    return batch.created_timestamp_seconds
+        documents = _documents(batch.destinations)
+        yield BatchStatus(account, batch.id, batch.name, batch.created_at, changed, batch.status, documents)
 
 
 def _documents(destinations: Mapping[str, Counts]) -> list[DocumentsStatus]:

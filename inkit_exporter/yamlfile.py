@@ -32,14 +32,6 @@ def naming(path: Path) -> Iterator[None]:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def read_yaml(text: str) -> object:
-    """Read a document by YAML's own rules: a plain `no` is a boolean, `0123` a number.
-
-    Raises ConfigError with line and column.
-    """
-    return _load(text, _Loader)
-
-
 def read_yaml_as(kind: type[Section], text: str) -> object:
     """Read a document by the types of the settings: each scalar is what its setting wants.
 
@@ -48,7 +40,18 @@ def read_yaml_as(kind: type[Section], text: str) -> object:
 
     Raises ConfigError with line and column. Whether the values fit their types is left to `convert`.
     """
-    return _fit(_load(text, _TextLoader), inspect.type_info(kind))
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        return node and loader.value(node, inspect.type_info(kind))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigError(f"{place}{error.problem or 'not valid YAML'}") from None
+    except yaml.reader.ReaderError as error:
+        raise ConfigError(f"position {error.position}: a character that YAML does not allow; remove it") from None
+    except (yaml.YAMLError, RecursionError, *_NOT_VALID) as error:
+        raise ConfigError(f"not valid YAML ({type(error).__name__})") from None
 
 
 def convert(document: object, kind: type[T], *, reference: str, remedies: Mapping[str, str] = {}) -> T:
@@ -67,97 +70,70 @@ def _parse(kind: Any, value: object) -> object:
     return kind.parse(value)
 
 
-def _load(text: str, loader: "type[_Loader]") -> object:
-    try:
-        return yaml.load(text, Loader=loader)  # noqa: S506 - a subclass of SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError(f"{place}{error.problem or 'not valid YAML'}") from None
-    except yaml.reader.ReaderError as error:
-        raise ConfigError(f"position {error.position}: a character that YAML does not allow; remove it") from None
-    except (yaml.YAMLError, RecursionError, *_NOT_OF_ITS_TYPE) as error:
-        raise ConfigError(f"not valid YAML ({type(error).__name__})") from None
-
-
-_NOT_OF_ITS_TYPE: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What PyYAML's constructors raise for a scalar or collection that is not what its tag says."""
+_ANY: Final = inspect.AnyType()
+_NOT_VALID: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What PyYAML raises for an escape or a scalar that is not what it should be."""
 _INTEGER: Final = re.compile(r"(?a)0|-?[1-9]\d{0,999}")  # bounded, as Python refuses to read 4,300 digits
-_NULL: Final = "tag:yaml.org,2002:null"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe subset without keys given twice, and without aliases, which could expand without end."""
+    """YAML's safe subset, where a plain scalar is text or no value.
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """As PyYAML; no aliases, and no half characters."""
-        if self.check_event(yaml.events.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=mark)
-        node = super().compose_node(parent, index)
-        if isinstance(node, yaml.ScalarNode) and any("\ud800" <= character <= "\udfff" for character in node.value):
-            raise yaml.MarkedYAMLError(
-                problem="half a character (a surrogate); remove it", problem_mark=node.start_mark
-            )
-        return node
-
-    def construct_object(self, node: Any, deep: bool = False) -> Any:
-        """As PyYAML, with the place of what is not of its type."""
-        try:
-            return super().construct_object(node, deep)
-        except _NOT_OF_ITS_TYPE:
-            problem = f"not a valid {node.tag.rpartition(':')[2]}; quote it if it is text"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from None
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """As PyYAML; no key twice."""
-        seen = set()
-        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
-        for key in (key for key, _ in pairs if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"key `{key.value}` is given twice", problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-class _Null(str):
-    """What YAML reads as no value, as it is written."""
-
-    __slots__ = ()
-
-
-class _TextLoader(_Loader):
-    """As `_Loader`, but a plain scalar is text."""
+    It refuses keys given twice, half characters, and aliases, which could expand without end.
+    """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - nobody changes it
-        first: [(tag, pattern) for tag, pattern in resolvers if tag == _NULL]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith(":null")]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise _misplaced("aliases (*name) are not supported", self.peek_event())  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
+        if isinstance(node, yaml.ScalarNode) and any("\ud800" <= character <= "\udfff" for character in node.value):
+            raise _misplaced("half a character (a surrogate); remove it", node)
+        return node
 
-_TextLoader.add_constructor(_NULL, lambda _, node: _Null(node.value))
+    def value(self, node: Any, kind: inspect.Type, *, required: bool = True) -> object:
+        """A node as its type wants it; None if it has no value. What does not fit stays as it is."""
+        match node:
+            case yaml.MappingNode(tag=self.DEFAULT_MAPPING_TAG):
+                return self._mapping(node, kind)
+            case yaml.SequenceNode(tag=self.DEFAULT_SEQUENCE_TAG):
+                item_kind = kind.item_type if isinstance(kind, inspect.VarTupleType) else _ANY
+                return [self.value(item, item_kind) for item in node.value]
+            case yaml.ScalarNode(tag=self.DEFAULT_SCALAR_TAG):
+                return _fit(node.value, kind)
+            case yaml.ScalarNode(tag="tag:yaml.org,2002:null"):
+                is_text = required and isinstance(kind, inspect.StrType) and node.value.lower() == "null"
+                return node.value if is_text else None
+        try:
+            return self.construct_object(node, deep=True)
+        except _NOT_VALID:
+            raise _misplaced(f"not a valid {node.tag.rpartition(':')[2]}; quote it if it is text", node) from None
+
+    def _mapping(self, node: yaml.MappingNode, kind: inspect.Type) -> dict[str, object]:
+        fields = {field.encode_name: field for field in kind.fields} if isinstance(kind, inspect.StructType) else {}
+        values: dict[str, object] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise _misplaced("a key must be text", key_node)
+            if (key := key_node.value) in values:
+                raise _misplaced(f"key `{key}` is given twice", key_node)
+            field = fields.get(key)
+            values[key] = self.value(value_node, field.type if field else _ANY, required=not field or field.required)
+        return {key: value for key, value in values.items() if value is not None or key not in fields}
 
 
-def _fit(value: object, kind: inspect.Type, *, required: bool = True) -> object:
-    """A value as its type wants it; None if there is none. What does not fit stays as it is."""
-    match value, kind:
-        case _Null(), _:
-            is_text = required and isinstance(kind, inspect.StrType) and value.lower() == "null"
-            return str(value) if is_text else None
-        case dict(), inspect.StructType(fields=fields):
-            known = {field.encode_name: field for field in fields}
-            fitted = {
-                key: _fit(item, known[key].type, required=known[key].required) if key in known else item
-                for key, item in ((str(key), item) for key, item in value.items())
-            }
-            return {key: item for key, item in fitted.items() if item is not None}
-        case list(), inspect.VarTupleType(item_type=item_kind):
-            return [_fit(item, item_kind) for item in value]
-        case str(), inspect.IntType() if _INTEGER.fullmatch(value):
-            return int(value)
-        case str(), inspect.BoolType():
-            return _Loader.bool_values.get(value.lower(), value)
-    return value
+def _fit(text: str, kind: inspect.Type) -> object:
+    if isinstance(kind, inspect.BoolType):
+        return yaml.SafeLoader.bool_values.get(text.lower(), text)
+    return int(text) if isinstance(kind, inspect.IntType) and _INTEGER.fullmatch(text) else text
+
+
+def _misplaced(problem: str, where: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=where.start_mark)
 
 
 def _explain(message: str, reference: str, remedies: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from inkit_exporter import config
 from inkit_exporter.config import AccountSettings, Bytes, Seconds, Settings, Shard
 from inkit_exporter.errors import ConfigError
-from inkit_exporter.yamlfile import Section, convert, read_yaml, read_yaml_as
+from inkit_exporter.yamlfile import Section, convert, read_yaml_as
 
 EXAMPLE = (ROOT / "config.example.yaml").read_text()
 ACCOUNT = "accounts: [{name: a, api_token_file: t}]\n"
@@ -238,10 +238,6 @@ def test_any_other_boolean_is_refused_with_its_place(text: str) -> None:
 def test_a_boolean_without_a_default_is_missing_where_it_is_empty(empty: str) -> None:
     with pytest.raises(ConfigError, match=r"^wanted: missing; nothing shows it"):
         read_switches(f"wanted: {empty}")
-
-
-def test_a_file_of_another_program_is_read_by_the_rules_of_yaml() -> None:
-    assert read_yaml("[no, 0123, 1:30, ~, null, 'no']") == [False, 0o123, 90, None, None, "no"]
 
 
 def test_files_that_can_not_be_read_are_told_by_name(tmp_path: Path) -> None:

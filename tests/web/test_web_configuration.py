@@ -567,6 +567,14 @@ def test_what_the_original_takes_is_taken(world: World, text: str) -> None:
     load(world.path)
 
 
+@pytest.mark.process
+@pytest.mark.debian
+def test_names_of_users_are_text_as_in_the_original(world: World) -> None:
+    world.write_text(f"basic_auth_users: {{no: {HASH}, 0123: {HASH}, 1e3: {HASH}}}")
+    subprocess.run(["promtool", "check", "web-config", str(world.path)], check=True, capture_output=True)
+    assert load(world.path).users.keys() == {b"no", b"0123", b"1e3"}
+
+
 def test_durations_are_written_as_in_go(world: World) -> None:
     for interval, nanoseconds in {"1h1m1.5s": 3_661_500_000_000, "100ms": 10**8, "2us3ns": 2003}.items():
         limit = load(world.write(rate_limit={"interval": interval, "burst": 2})).rate_limit

@@ -12,7 +12,7 @@ from msgspec import Struct, field
 
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.web.toolkit.tls import TlsContext, TlsSection, choose, make_context
-from inkit_exporter.yamlfile import Section, convert, naming, read_yaml
+from inkit_exporter.yamlfile import Section, convert, naming, read_yaml_as
 
 
 class RateLimit(Struct, frozen=True):
@@ -57,7 +57,7 @@ def load(path: Path) -> WebConfig:
             return file.read()
 
     with naming(path):
-        document = _without_nulls(read_yaml(read(path).decode()))
+        document = read_yaml_as(_File, read(path).decode())
         config = convert({} if document is None else document, _File, reference="docs/web-configuration.md")
         context = make_context(config.tls_server_config, path.parent, read)
         users = {user.encode(): _check_hash(user, text) for user, text in config.basic_auth_users.items()}
@@ -80,11 +80,11 @@ def load(path: Path) -> WebConfig:
 
 class _HttpSection(Section, frozen=True):
     http2: bool = True
-    headers: dict[str, str | int] = field(default_factory=dict)  # YAML makes a number of `X-XSS-Protection: 0`
+    headers: dict[str, str | None] = field(default_factory=dict)
 
 
 class _RateSection(Section, frozen=True):
-    interval: str | int = 0
+    interval: str = "0"
     burst: int = 0
 
 
@@ -115,41 +115,26 @@ def _check_hash(user: str, text: str | None) -> bytes:
     return (text or "").encode()
 
 
-def _check_headers(headers: Mapping[str, str | int]) -> Mapping[str, str]:
-    checked = {}
-    for name, value in headers.items():
-        place, text = f"http_server_config.headers.{name}", str(value)
+def _check_headers(headers: Mapping[str, str | None]) -> Mapping[str, str]:
+    for name, text in headers.items():
+        place = f"http_server_config.headers.{name}"
         accepted = choose(name, _HEADERS, place)
         if text and accepted and text not in accepted:
             raise ConfigError(f"{place}: must be {' or '.join(accepted)}")
-        if not text.isprintable():
+        if text and not text.isprintable():
             raise ConfigError(f"{place}: must be one line of text")
-        if text:
-            checked[name] = text
-    return checked
+    return {name: text for name, text in headers.items() if text}
 
 
 def _check_rate_limit(rate: _RateSection) -> RateLimit | None:
-    text = str(rate.interval)
-    if text == "0":
+    if rate.interval == "0":
         return None
-    if not re.fullmatch(f"(?a)({_DURATION.pattern})+", text):
+    if not re.fullmatch(f"(?a)({_DURATION.pattern})+", rate.interval):
         raise ConfigError("rate_limit.interval: is not a duration; write it like 100ms, 1s or 1m30s, or 0 for no limit")
     if rate.burst < 1:
         raise ConfigError("rate_limit.burst: must be 1 or more, or every request would be refused")
-    interval = sum(int(Decimal(number) * _DURATION_NS[unit]) for number, unit in _DURATION.findall(text))
+    interval = sum(int(Decimal(number) * _DURATION_NS[unit]) for number, unit in _DURATION.findall(rate.interval))
     return RateLimit(interval, rate.burst) if interval else None
-
-
-def _without_nulls(document: object) -> object:
-    """A key without a value counts as absent, as in Go's YAML. Users stay: one without a hash is an error."""
-    if not isinstance(document, dict):
-        return document
-    return {
-        key: value if key == "basic_auth_users" else _without_nulls(value)
-        for key, value in document.items()
-        if value is not None
-    }
 
 
 def _signature(stat: os.stat_result) -> tuple[int, ...]:

@@ -81,6 +81,13 @@ class Exporter:
         self._process = ProcessMetrics(options.shard.index, options.shard.count)
         self.accounts = Accounts(session, environ, self._states)
         self.exposition = Exposition(self._metrics, lambda: self._states.changes, self._process)
+        self.handler = endpoints.make_handler(
+            telemetry_path=options.web_telemetry_path,
+            exposition=self.exposition,
+            states=self._states,
+            healthy=lambda: self.accounts.healthy,
+            reload=self.reload if options.web_enable_lifecycle else None,
+        )
         self._apply(settings)
 
     @property
@@ -99,16 +106,6 @@ class Exporter:
         self._process.reloaded(successful=True)
         log.info("configuration reloaded", accounts=self.account_names)
         return None
-
-    def sources(self) -> endpoints.Sources:
-        """Where the endpoints get their answers."""
-        return endpoints.Sources(
-            telemetry_path=self._options.web_telemetry_path,
-            exposition=self.exposition,
-            states=self._states,
-            healthy=lambda: self.accounts.healthy,
-            reload=self.reload if self._options.web_enable_lifecycle else None,
-        )
 
     def _apply(self, settings: Settings) -> None:
         owned = [account.name for account in settings.accounts if self._options.shard.owns(account.name)]
@@ -173,9 +170,9 @@ def _serving(
     exporter: Exporter, options: argparse.Namespace, web_config: "ReloadingWebConfig | None"
 ) -> AbstractAsyncContextManager[Sequence[str]]:
     """Serves the endpoints; gives the addresses in use."""
-    handler = endpoints.make_handler(exporter.sources())
+    handler = web_config.protect(exporter.handler) if web_config else exporter.handler
     return web.serve(
-        limit_requests(web_config.protect(handler) if web_config else handler, options.web_max_requests),
+        limit_requests(handler, options.web_max_requests),
         options.web_listen_address or [cli.parse_address(cli.DEFAULT_ADDRESS)],
         server_name=cli.PROGRAM,
         max_connections=options.web_max_connections,

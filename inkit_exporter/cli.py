@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from inkit_exporter import __version__, config, logs
 from inkit_exporter.config import Settings, Shard
-from inkit_exporter.endpoints import decode_telemetry_path
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.web import limits
 
@@ -80,7 +79,6 @@ def load_settings(options: argparse.Namespace) -> Settings:
         raise ConfigError(
             "--demo brings its own configuration and runs until stopped; leave out --config.file and --once"
         )
-    decode_telemetry_path(options.web_telemetry_path)
     if options.config_file:
         return config.load(options.config_file)
     settings = config.default_settings()

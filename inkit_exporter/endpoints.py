@@ -1,10 +1,8 @@
-"""The exporter's endpoints: `_ROUTES`, at the end, says which function answers each path. Add another page there."""
+"""The exporter's endpoints: `make_handler` says which function answers each path. Add another page there."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
 
 from aiohttp import hdrs, web
 from msgspec import json
@@ -19,39 +17,36 @@ from inkit_exporter.status.report import Status, make_status
 from inkit_exporter.web.routes import POST, READ, Handler, document, probe, route
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sources:
-    """Where the endpoints get their answers.
+def make_handler(
+    *,
+    telemetry_path: str,
+    exposition: Exposition,
+    states: States,
+    healthy: Callable[[], bool],
+    reload: Callable[[], str | None] | None,
+) -> Handler:
+    """Answers every request.
 
     `reload` returns what is wrong with the configuration, if anything; it is None where reloading is not allowed.
+    Raises ConfigError if the telemetry path is not valid, or another endpoint has it.
     """
-
-    telemetry_path: str
-    exposition: Exposition
-    states: States
-    healthy: Callable[[], bool]
-    reload: Callable[[], str | None] | None
-
-
-def make_handler(sources: Sources) -> Handler:
-    """Answers every request. Raises ConfigError as `decode_telemetry_path` does."""
-    routes = {**_ROUTES, decode_telemetry_path(sources.telemetry_path): (READ, _metrics)}
-    return route({path: (methods, partial(answer, sources)) for path, (methods, answer) in routes.items()})
-
-
-def decode_telemetry_path(path: str) -> str:
-    """The telemetry path without percent-encoding, as requests are matched with it.
-
-    Raises ConfigError if the path is not valid, or another endpoint has it.
-    """
-    decoded = URL.build(path=path, encoded=True).path if re.fullmatch("/[^{}?#]*", path) else None
-    if decoded is None or decoded in _ROUTES:
-        raise ConfigError(f"--web.telemetry-path={path}: must begin with /, be no other endpoint, and hold no {{}}?#")
-    return decoded
+    routes: dict[str, tuple[Sequence[str], Handler]] = {
+        "/": (READ, partial(_page, states, telemetry_path)),
+        "/api/v1/status": (READ, partial(_status, states)),
+        "/-/healthy": (READ, partial(_healthy, healthy)),
+        "/-/ready": (READ, partial(_ready, states)),
+        "/-/reload": (POST, partial(_reload, reload)),
+    }
+    valid = re.fullmatch("/[^{}?#]*", telemetry_path)
+    path = URL.build(path=telemetry_path, encoded=True).path if valid else None  # requests are matched decoded
+    if path is None or path in routes:
+        raise ConfigError(
+            f"--web.telemetry-path={telemetry_path}: must begin with /, be no other endpoint, and hold no {{}}?#"
+        )
+    return route({**routes, path: (READ, partial(_metrics, exposition))})
 
 
-async def _metrics(sources: Sources, request: web.BaseRequest) -> web.Response:
-    exposition = sources.exposition
+async def _metrics(exposition: Exposition, request: web.BaseRequest) -> web.Response:
     form = negotiate(",".join(request.headers.getall(hdrs.ACCEPT, [])))
     gzip = gzip_accepted(",".join(request.headers.getall(hdrs.ACCEPT_ENCODING, [])))
     headers = {hdrs.CONTENT_TYPE: form.content_type, hdrs.VARY: "Accept, Accept-Encoding"}
@@ -66,40 +61,30 @@ async def _metrics(sources: Sources, request: web.BaseRequest) -> web.Response:
     return web.Response(body=await (exposition.gzipped if gzip else exposition.text)(form), headers=headers)
 
 
-async def _page(sources: Sources, request: web.BaseRequest) -> web.Response:
-    html = page.render(_report(sources, request), sources.telemetry_path)
+async def _page(states: States, telemetry_path: str, request: web.BaseRequest) -> web.Response:
+    html = page.render(_report(states, request), telemetry_path)
     return document(html.encode(), "text/html; charset=utf-8", COMPRESSORS, page.CONTENT_SECURITY_POLICY)
 
 
-async def _status(sources: Sources, request: web.BaseRequest) -> web.Response:
-    return document(json.encode(_report(sources, request)), "application/json", COMPRESSORS)
+async def _status(states: States, request: web.BaseRequest) -> web.Response:
+    return document(json.encode(_report(states, request)), "application/json", COMPRESSORS)
 
 
-def _report(sources: Sources, request: web.BaseRequest) -> Status:
-    return make_status(sources.states, request.query.getall("account", []))
+def _report(states: States, request: web.BaseRequest) -> Status:
+    return make_status(states, request.query.getall("account", []))
 
 
-async def _healthy(sources: Sources, _: web.BaseRequest) -> web.Response:
-    return probe(sources.healthy(), "healthy", "a poll loop has ended")
+async def _healthy(healthy: Callable[[], bool], _: web.BaseRequest) -> web.Response:
+    return probe(healthy(), "healthy", "a poll loop has ended")
 
 
-async def _ready(sources: Sources, _: web.BaseRequest) -> web.Response:
-    polled = all(state.up is not None for state in sources.states)
+async def _ready(states: States, _: web.BaseRequest) -> web.Response:
+    polled = all(state.up is not None for state in states)
     return probe(polled, "ready", "not every account has been polled yet")
 
 
-async def _reload(sources: Sources, _: web.BaseRequest) -> web.Response:
-    if sources.reload is None:
+async def _reload(reload: Callable[[], str | None] | None, _: web.BaseRequest) -> web.Response:
+    if reload is None:
         return web.Response(status=403, text="reloading is not allowed: start with --web.enable-lifecycle\n")
-    error = sources.reload()
+    error = reload()
     return web.Response(status=500, text=f"not reloaded: {error}\n") if error else web.Response(text="reloaded\n")
-
-
-# Every endpoint except `_metrics`, whose path is a setting.
-_ROUTES: Final = {
-    "/": (READ, _page),
-    "/api/v1/status": (READ, _status),
-    "/-/healthy": (READ, _healthy),
-    "/-/ready": (READ, _ready),
-    "/-/reload": (POST, _reload),
-}

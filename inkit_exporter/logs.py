@@ -3,22 +3,21 @@
 import contextlib
 import logging
 import sys
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
 from aiohttp.http import HttpProcessingError
 
 LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
-FORMATS: Final = ("logfmt", "json")
+FORMATS: Final[Mapping[str, structlog.typing.Processor]] = {
+    "logfmt": structlog.processors.LogfmtRenderer(key_order=["ts", "level", "msg"], bool_as_flag=False),
+    "json": structlog.processors.JSONRenderer(),
+}
 
 
 def configure(level: str, log_format: str) -> None:
     """Set up the process's logs; to be called once, before the first line."""
-    renderer = (
-        structlog.processors.LogfmtRenderer(key_order=["ts", "level", "msg"], bool_as_flag=False)
-        if log_format == "logfmt"
-        else structlog.processors.JSONRenderer()
-    )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -26,7 +25,7 @@ def configure(level: str, log_format: str) -> None:
             structlog.processors.format_exc_info,
             structlog.processors.EventRenamer("msg"),
             _one_line,
-            renderer,
+            FORMATS[log_format],
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=_Stderr,

@@ -1,11 +1,11 @@
 """Serving by a web configuration: TLS for connections, and what a request must pass before it is answered."""
 
 import asyncio
-import binascii
 import secrets
 import ssl
 import time
 from base64 import b64decode
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
@@ -116,7 +116,7 @@ class _Passwords:
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
-        self._outcomes: dict[bool, dict[bytes, None]] = {True: {}, False: {}}
+        self._outcomes: dict[bool, deque[bytes]] = {outcome: deque(maxlen=_MAX_REMEMBERED) for outcome in (True, False)}
         self._thread = ThreadPoolExecutor(1, "password")  # DNS lookups that hang may occupy all of asyncio's threads
         self._turn = asyncio.Lock()
         self._waiting = 0
@@ -138,7 +138,7 @@ class _Passwords:
                 if (outcome := self._remembered(key)) is None:
                     matches = asyncio.get_running_loop().run_in_executor(self._thread, bcrypt.checkpw, password, hashed)
                     outcome = await matches and user in config.users
-                    self._remember(key, outcome)
+                    self._outcomes[outcome].append(key)
         finally:
             self._waiting -= 1
         return outcome
@@ -146,18 +146,12 @@ class _Passwords:
     def _remembered(self, key: bytes) -> bool | None:
         return next((outcome for outcome, keys in self._outcomes.items() if key in keys), None)
 
-    def _remember(self, key: bytes, outcome: bool) -> None:
-        keys = self._outcomes[outcome]
-        if len(keys) >= _MAX_REMEMBERED:
-            del keys[next(iter(keys))]
-        keys[key] = None
-
 
 def _credentials(header: str) -> tuple[bytes, bytes] | None:
     """User and password of an Authorization header (RFC 7617), if it has them."""
     scheme, _, encoded = header.partition(" ")
     try:
         user, colon, password = b64decode(encoded.strip(" "), validate=True).partition(b":")
-    except (binascii.Error, ValueError):
+    except ValueError:
         return None
     return (user, password) if colon and scheme.lower() == "basic" else None

@@ -33,11 +33,11 @@ class Connections:
         self._closed = False
         self._handshakes = _Sockets()
         # Until the socket is closed. For aiohttp, a connection is gone when its closing begins, which may take long.
-        self._open = _Sockets()
+        self.open = _Sockets()
 
     def make(self) -> asyncio.BaseProtocol:
         """The protocol of the next connection."""
-        return _Accepted(self._accept)
+        return _Connection(self._server(), self)
 
     def close(self) -> None:
         """Abort the handshakes and refuse further connections. The server ends those that are open."""
@@ -45,19 +45,18 @@ class Connections:
         for socket in self._handshakes:
             socket.abort()
 
-    def _accept(self, socket: asyncio.Transport) -> None:
+    def accept(self, connection: "_Connection", socket: asyncio.Transport) -> None:
+        """Let a new connection begin, once there is room and the TLS handshake is done."""
         if self._closed:
             socket.abort()
             return
         if self._max_connections:
             # Handshakes first: with a well-behaved client, one takes milliseconds.
-            oldest_first = [*self._handshakes, *self._open]
+            oldest_first = [*self._handshakes, *self.open]
             for oldest in oldest_first[: max(0, len(oldest_first) + 1 - self._max_connections)]:
                 oldest.abort()
-        connection = _Connection(self._server(), socket, self._open)
         if self._ssl_context is None:
-            socket.set_protocol(connection)
-            connection.connection_made(socket)
+            connection.begin(socket)
         else:
             socket.pause_reading()  # until the handshake begins
             self._handshakes[socket] = None
@@ -73,7 +72,7 @@ class Connections:
             )
             if tls is not None and not tls.is_closing():
                 socket.set_protocol(_TlsBackpressure(socket.get_protocol(), connection))
-                connection.connection_made(tls)
+                connection.begin(tls)
         except Exception as error:  # whatever it is, it must not reach the task group, which would end the server
             socket.abort()
             if not isinstance(error, OSError):  # which is the client's doing
@@ -86,17 +85,6 @@ _Sockets = dict[asyncio.Transport, None]
 """A set of sockets, the oldest first. A socket is the transport of a connection without TLS."""
 
 
-class _Accepted(asyncio.Protocol):
-    """A connection that has just been accepted."""
-
-    def __init__(self, accept: Callable[[asyncio.Transport], None]) -> None:
-        self._accept = accept
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream
-        self._accept(transport)
-
-
 # All connections read into the same buffer, as asyncio passes on what it has read at once. Without it, asyncio would
 # allocate 256 KiB for each read.
 _BUFFER: Final = memoryview(bytearray(2**16))
@@ -105,14 +93,14 @@ _BUFFER: Final = memoryview(bytearray(2**16))
 class _Connection(asyncio.BufferedProtocol):
     """Passes on requests to aiohttp, and cuts off clients that do not end a request or do not read an answer.
 
-    aiohttp limits the size of each header, but hardly that of all headers. `open_sockets` has the socket while it is
-    open.
+    aiohttp limits the size of each header, but hardly that of all headers.
     """
 
-    def __init__(self, server: web.RequestHandler, socket: asyncio.Transport, open_sockets: _Sockets) -> None:
+    _socket: asyncio.Transport
+
+    def __init__(self, server: web.RequestHandler, connections: Connections) -> None:
         self._server = server
-        self._socket = socket
-        self._open_sockets = open_sockets
+        self._connections = connections
         self._transport: asyncio.Transport | None = None
         self._early_data = b""
         self._last_bytes = b""
@@ -122,8 +110,13 @@ class _Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream
+        self._socket = transport
+        self._connections.accept(self, transport)
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        """Pass on requests from now on. The transport is the socket, or TLS on top of it."""
         self._transport = transport
-        self._open_sockets[self._socket] = None
+        self._connections.open[self._socket] = None
         self._server.connection_made(transport)
         self._socket.set_write_buffer_limits(0)  # whatever the client does not take at once is a pause, with a timeout
         if self._early_data:
@@ -152,10 +145,11 @@ class _Connection(asyncio.BufferedProtocol):
         self._server.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._open_sockets.pop(self._socket, None)
+        self._connections.open.pop(self._socket, None)
         if self._answer_timeout is not None:
             self._answer_timeout.cancel()
-        self._server.connection_lost(exc)
+        if self._transport is not None:
+            self._server.connection_lost(exc)
 
     def pause_writing(self) -> None:
         self._pauses += 1

@@ -13,7 +13,7 @@ from inkit_exporter.errors import ConfigError
 from inkit_exporter.metrics.exposition import COMPRESSORS, Exposition, negotiate
 from inkit_exporter.state import States
 from inkit_exporter.status import page
-from inkit_exporter.status.report import Status, make_status
+from inkit_exporter.status.report import make_status
 from inkit_exporter.web.routes import POST, READ, Handler, document, probe, route
 
 
@@ -30,11 +30,15 @@ def make_handler(
     `reload` returns what is wrong with the configuration, if anything; it is None where reloading is not allowed.
     Raises ConfigError if the telemetry path is not valid, or another endpoint has it.
     """
+
+    def ready() -> bool:
+        return all(state.up is not None for state in states)
+
     routes: dict[str, tuple[Sequence[str], Handler]] = {
         "/": (READ, partial(_page, states, telemetry_path)),
         "/api/v1/status": (READ, partial(_status, states)),
-        "/-/healthy": (READ, partial(_healthy, healthy)),
-        "/-/ready": (READ, partial(_ready, states)),
+        "/-/healthy": (READ, probe(healthy, "healthy", "a poll loop has ended")),
+        "/-/ready": (READ, probe(ready, "ready", "not every account has been polled yet")),
         "/-/reload": (POST, partial(_reload, reload)),
     }
     valid = re.fullmatch("/[^{}?#]*", telemetry_path)
@@ -62,25 +66,13 @@ async def _metrics(exposition: Exposition, request: web.BaseRequest) -> web.Resp
 
 
 async def _page(states: States, telemetry_path: str, request: web.BaseRequest) -> web.Response:
-    html = page.render(_report(states, request), telemetry_path)
+    html = page.render(make_status(states, request.query.getall("account", [])), telemetry_path)
     return document(html.encode(), "text/html; charset=utf-8", COMPRESSORS, page.CONTENT_SECURITY_POLICY)
 
 
 async def _status(states: States, request: web.BaseRequest) -> web.Response:
-    return document(json.encode(_report(states, request)), "application/json", COMPRESSORS)
-
-
-def _report(states: States, request: web.BaseRequest) -> Status:
-    return make_status(states, request.query.getall("account", []))
-
-
-async def _healthy(healthy: Callable[[], bool], _: web.BaseRequest) -> web.Response:
-    return probe(healthy(), "healthy", "a poll loop has ended")
-
-
-async def _ready(states: States, _: web.BaseRequest) -> web.Response:
-    polled = all(state.up is not None for state in states)
-    return probe(polled, "ready", "not every account has been polled yet")
+    status = make_status(states, request.query.getall("account", []))
+    return document(json.encode(status), "application/json", COMPRESSORS)
 
 
 async def _reload(reload: Callable[[], str | None] | None, _: web.BaseRequest) -> web.Response:

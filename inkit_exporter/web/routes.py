@@ -32,11 +32,15 @@ def route(routes: Mapping[str, tuple[Sequence[str], Handler]]) -> Handler:
     return answer
 
 
-def probe(good: bool, condition: str, problem: str) -> web.Response:
-    """The answer to a probe: 200 with the condition, or 503 with the problem."""
-    if good:
-        return web.Response(text=f"{condition}\n")
-    return web.Response(status=503, text=f"not {condition}: {problem}\n")
+def probe(good: Callable[[], bool], condition: str, problem: str) -> Handler:
+    """Answers a probe: 200 with the condition, or 503 with the problem."""
+
+    async def answer(_: web.BaseRequest) -> web.Response:
+        if good():
+            return web.Response(text=f"{condition}\n")
+        return web.Response(status=503, text=f"not {condition}: {problem}\n")
+
+    return answer
 
 
 def document(

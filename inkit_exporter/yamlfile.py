@@ -104,7 +104,10 @@ class _Loader(yaml.SafeLoader):
                 item_kind = kind.item_type if isinstance(kind, inspect.VarTupleType) else _ANY
                 return [self.value(item, item_kind) for item in node.value]
             case yaml.ScalarNode(tag=self.DEFAULT_SCALAR_TAG):
-                return _fit(node.value, kind)
+                if isinstance(kind, inspect.BoolType):
+                    return self.bool_values.get(node.value.lower(), node.value)
+                is_integer = isinstance(kind, inspect.IntType) and _INTEGER.fullmatch(node.value)
+                return int(node.value) if is_integer else node.value
             case yaml.ScalarNode(tag="tag:yaml.org,2002:null"):
                 is_text = required and isinstance(kind, inspect.StrType) and node.value.lower() == "null"
                 return node.value if is_text else None
@@ -124,12 +127,6 @@ class _Loader(yaml.SafeLoader):
             field = fields.get(key)
             values[key] = self.value(value_node, field.type if field else _ANY, required=not field or field.required)
         return {key: value for key, value in values.items() if value is not None or key not in fields}
-
-
-def _fit(text: str, kind: inspect.Type) -> object:
-    if isinstance(kind, inspect.BoolType):
-        return yaml.SafeLoader.bool_values.get(text.lower(), text)
-    return int(text) if isinstance(kind, inspect.IntType) and _INTEGER.fullmatch(text) else text
 
 
 def _misplaced(problem: str, where: Any) -> yaml.MarkedYAMLError:

@@ -7,23 +7,12 @@ from aiohttp import web
 
 from inkit_exporter.web.routes import Handler
 
-DEFAULT_REQUESTS: Final = 40
-"""As in Prometheus' own exporters."""
-
-DEFAULT_CONNECTIONS: Final = 512
-"""Half of the file descriptors that a process may have by default."""
-
-MAX_REQUEST_BYTES: Final = 2**15
-"""Of a request without its end: more than browsers send with cookies and everything else."""
-
-HANDSHAKE_TIMEOUT_SECONDS: Final = 10.0
-"""Of a TLS handshake: as long as a whole scrape may take."""
-
-ANSWER_TIMEOUT_SECONDS: Final = 30.0
-"""Of a client that does not read its answer: longer than Prometheus waits."""
-
-IDLE_TIMEOUT_SECONDS: Final = 130.0
-"""Of a connection without a whole request: longer than Prometheus' longest usual interval."""
+DEFAULT_REQUESTS: Final = 40  # as in Prometheus' own exporters
+DEFAULT_CONNECTIONS: Final = 512  # half of the file descriptors that a process may have by default
+MAX_REQUEST_BYTES: Final = 2**15  # until a request ends: more than browsers send with cookies and everything else
+HANDSHAKE_TIMEOUT_SECONDS: Final = 10.0  # as long as a whole scrape may take
+ANSWER_TIMEOUT_SECONDS: Final = 30.0  # for a client to read its answer: longer than Prometheus waits
+IDLE_TIMEOUT_SECONDS: Final = 130.0  # without a whole request: longer than Prometheus' longest usual interval
 
 HEALTH_PATHS: Final = frozenset({"/-/healthy", "/-/ready"})
 

@@ -12,9 +12,9 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from conftest import TOKEN, Api, Handler, batch, hang
 from msgspec import field
 from structlog.testing import capture_logs
+from support.api import TOKEN, Api, Handler, batch, hang
 from support.faults import FAULTS
 from support.faulty import PAGE_SIZE, Account, Server, http, listening
 from support.faulty import page as listed

@@ -8,9 +8,9 @@ from typing import Any, overload
 import aiohttp
 import pytest
 from aiohttp import web
-from conftest import TOKEN, Api, batch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.api import TOKEN, Api, batch
 
 from inkit_exporter.api import batches as model
 from inkit_exporter.api.labels import AccountLabels

@@ -10,21 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import (
-    HUNG_UP,
-    ROOT,
-    TOKEN,
-    Api,
-    StartExporter,
-    batch,
-    demo,
-    documents,
-    hang,
-    hang_up_while_it_starts,
-    run_to_end,
-    up,
-    write_config,
-)
+from support import ROOT
+from support.api import TOKEN, Api, batch, hang
+from support.exporter import HUNG_UP, StartExporter, demo, hang_up_while_it_starts, run_to_end, write_config
+from support.samples import documents, up
 
 import inkit_exporter
 from inkit_exporter.cli import parse_address

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from support import ROOT
 
 from inkit_exporter import config
 from inkit_exporter.config import AccountSettings, Bytes, Seconds, Settings, Shard

@@ -8,21 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import (
-    HUNG_UP,
-    TOKEN,
-    Api,
-    Exporter,
-    Samples,
-    StartExporter,
-    batch,
-    documents,
-    hang,
-    hang_up_while_it_starts,
-    sample_key,
-    up,
-    write_config,
-)
+from support.api import TOKEN, Api, batch, hang
+from support.exporter import HUNG_UP, Exporter, StartExporter, hang_up_while_it_starts, write_config
+from support.samples import Samples, documents, sample_key, up
 
 SUCCESSFUL = "inkit_exporter_config_last_reload_successful"
 SUCCESS_TIME = "inkit_exporter_config_last_reload_success_timestamp_seconds"

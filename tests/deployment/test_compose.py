@@ -15,8 +15,11 @@ from typing import Any
 import aiohttp
 import pytest
 import yaml
-from conftest import ROOT, TOKEN, Api, StartExporter, batch, run_to_end, up, write_config
+from support import ROOT
+from support.api import TOKEN, Api, batch
+from support.exporter import StartExporter, run_to_end, write_config
 from support.monitoring import free_address
+from support.samples import up
 
 import inkit_exporter
 

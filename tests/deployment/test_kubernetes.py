@@ -12,7 +12,10 @@ from typing import Any
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
-from conftest import ROOT, TOKEN, Api, StartExporter, batch, run_to_end, up
+from support import ROOT
+from support.api import TOKEN, Api, batch
+from support.exporter import StartExporter, run_to_end
+from support.samples import up
 
 import inkit_exporter
 from inkit_exporter.cli import DEFAULT_ADDRESS, make_parser

@@ -8,8 +8,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import HUNG_UP, ROOT, demo, documents, hang_up_while_it_starts, up
+from support import ROOT
 from support.contract import PROJECT
+from support.exporter import HUNG_UP, demo, hang_up_while_it_starts
+from support.samples import documents, up
 
 
 def locked(name: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from support import ROOT
 from support.contract import PROJECT, flags
 
 from inkit_exporter.cli import make_parser

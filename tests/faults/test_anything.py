@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from conftest import TOKEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import conversation
+from support.api import TOKEN
 from support.faulty import listening
 
 from inkit_exporter import config

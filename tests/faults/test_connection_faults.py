@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import trustme
-from conftest import TOKEN, Api, StartExporter, batch, documents, failures, run_to_end, sample_key, up, write_config
+from support.api import TOKEN, Api, batch
+from support.exporter import StartExporter, run_to_end, write_config
 from support.faulty import Account, Server, listening
+from support.samples import documents, failures, sample_key, up
 
 OLD = [batch("fb_1"), batch("fb_2", destinations={"box": (1, 1, 0)})]
 NEW = [batch("fb_3", age=1), *OLD]

@@ -15,9 +15,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-from conftest import TOKEN, Exporter, StartExporter, batch, up
+from support.api import TOKEN, batch
+from support.exporter import Exporter, StartExporter
 from support.faults import FAULTS
 from support.faulty import PAGE_SIZE, Account, Server, listening
+from support.samples import up
 
 from inkit_exporter.api.client import open_session
 from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, PollSettings, Seconds, Settings

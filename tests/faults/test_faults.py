@@ -9,19 +9,9 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from conftest import (
-    TOKEN,
-    Api,
-    Handler,
-    StartExporter,
-    batch,
-    documents,
-    failures,
-    hang,
-    sample_key,
-    up,
-    write_config,
-)
+from support.api import TOKEN, Api, Handler, batch, hang
+from support.exporter import StartExporter, write_config
+from support.samples import documents, failures, sample_key, up
 
 GOOD = {("inkit_storage", "completed"): 1.0}
 

@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 import yaml
 from aiohttp import web
-from conftest import Api, Exporter, Handler, StartExporter, batch
+from support.api import Api, Handler, batch
+from support.exporter import Exporter, StartExporter
 from support.monitoring import (
     DEPLOY,
     PACE,
@@ -146,6 +147,7 @@ def told(alert: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
     return alert["labels"], {name: text for name, text in alert["annotations"].items() if name != "summary"}
 
 
+@pytest.mark.alone
 @pytest.mark.debian
 async def test_a_broken_destination_is_a_ticket_then_a_page_that_ends_when_it_is_mended(
     api: Api, exporter: StartExporter, tmp_path: Path
@@ -182,6 +184,7 @@ async def test_a_broken_destination_is_a_ticket_then_a_page_that_ends_when_it_is
         flow.cancel()
 
 
+@pytest.mark.alone
 @pytest.mark.debian
 async def test_an_api_that_is_away_is_one_page_and_what_follows_of_it_is_hidden(
     api: Api, exporter: StartExporter, tmp_path: Path
@@ -229,6 +232,7 @@ async def test_an_api_that_is_away_is_one_page_and_what_follows_of_it_is_hidden(
         assert told(ticket) == expected("InkitBatchStuck", account="default")
 
 
+@pytest.mark.alone
 @pytest.mark.debian
 async def test_an_exporter_that_is_gone_is_one_page_that_ends_when_it_is_back(
     api: Api, exporter: StartExporter, tmp_path: Path

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import aiohttp
 import pytest
 import yaml
-from conftest import ROOT
+from support import ROOT
 from support.monitoring import DEPLOY, alertmanager, free_address
 from support.rules import ALERTS, RULE_TESTS
 

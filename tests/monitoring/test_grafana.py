@@ -13,11 +13,14 @@ import aiohttp
 import pytest
 import yaml
 from aiohttp import web
-from conftest import ROOT, Api, Handler, StartExporter, batch, serving, up
 from grafana_foundation_sdk.models import units
+from support import ROOT
+from support.api import Api, Handler, batch, serving
 from support.contract import exposed
+from support.exporter import StartExporter
 from support.monitoring import prometheus, query
 from support.rules import ALERTS, RECORDED
+from support.samples import up
 
 from deploy.grafana.dashboard import COMMITTED, render
 

@@ -12,8 +12,11 @@ import bcrypt
 import pytest
 import trustme
 import yaml
-from conftest import ROOT, Api, Exporter, StartExporter, batch, up
+from support import ROOT
+from support.api import Api, batch
+from support.exporter import Exporter, StartExporter
 from support.monitoring import prometheus, query
+from support.samples import up
 
 
 def readme_config() -> dict[str, Any]:

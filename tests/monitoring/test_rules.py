@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+from support import ROOT
 from support.contract import exposed
 from support.rules import ALERTS, PROMETHEUS, RECORDED, RULE_TESTS, RULES, TEST_FILES
 

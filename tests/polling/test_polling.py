@@ -9,20 +9,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from conftest import (
-    TOKEN,
-    Api,
-    Handler,
-    StartExporter,
-    batch,
-    documents,
-    failures,
-    run_to_end,
-    sample_key,
-    serving,
-    up,
-    write_config,
-)
+from support.api import TOKEN, Api, Handler, batch, serving
+from support.exporter import StartExporter, run_to_end, write_config
+from support.samples import documents, failures, sample_key, up
 
 EXAMPLE = json.loads((Path(__file__).parent.parent / "samples" / "documented_example.json").read_text())
 

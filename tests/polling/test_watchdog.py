@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from conftest import ROOT, TOKEN, Api, Handler, StartExporter, batch, documents, up
 from structlog.testing import capture_logs
+from support import ROOT
+from support.api import TOKEN, Api, Handler, batch
+from support.exporter import StartExporter
+from support.samples import documents, up
 
 from inkit_exporter.api.client import open_session
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, Settings

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from support import ROOT
 
 PACKAGE = ROOT / "inkit_exporter"
 DOCUMENT = (ROOT / "docs" / "architecture.md").read_text()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import ROOT
 from msgspec import inspect
+from support import ROOT
 from support.contract import exposed, flags
 
 from inkit_exporter.config import Settings

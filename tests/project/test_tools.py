@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from support import ROOT
 
 OWN_POLICY = "#!/bin/sh\nexit 104  # of the machine itself\n"
 

@@ -12,10 +12,12 @@ import bcrypt
 import msgspec
 import pytest
 from aiohttp import web
-from conftest import Api, Exporter, Handler, StartExporter, batch, documents, up
 from hypothesis import given
 from hypothesis import strategies as st
+from support.api import Api, Handler, batch
 from support.browser import Browser, chromium
+from support.exporter import Exporter, StartExporter
+from support.samples import documents, up
 
 from inkit_exporter import __version__
 from inkit_exporter.status.page import render

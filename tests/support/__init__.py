@@ -1,1 +1,6 @@
-"""What several tests use: faults and a server that has them, a browser, Prometheus and Alertmanager, the contract."""
+"""What several tests use: a simulated API, the exporter as a process, faults, a browser, Prometheus, the contract."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+"""The repository."""

@@ -4,7 +4,6 @@ import re
 import tomllib
 from typing import Any
 
-from conftest import ROOT
 from prometheus_client import Metric
 
 from inkit_exporter.api.batches import Counts
@@ -15,6 +14,7 @@ from inkit_exporter.metrics.families import AccountMetrics
 from inkit_exporter.metrics.process import ProcessMetrics
 from inkit_exporter.state import AccountState, States
 from inkit_exporter.window.window import Snapshot
+from support import ROOT
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from conftest import ROOT
+
+from support import ROOT
 
 DEPLOY = ROOT / "deploy"
 PACE = 200

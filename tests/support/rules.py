@@ -3,7 +3,8 @@
 from typing import Any
 
 import yaml
-from conftest import ROOT
+
+from support import ROOT
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 

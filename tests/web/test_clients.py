@@ -14,7 +14,9 @@ import aiohttp
 import pytest
 import trustme
 from aiohttp import web
-from conftest import Api, Exporter, StartExporter, batch, sample_key, up
+from support.api import Api, batch
+from support.exporter import Exporter, StartExporter
+from support.samples import sample_key, up
 
 from inkit_exporter.web import limits
 from inkit_exporter.web.routes import Handler

@@ -9,20 +9,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from conftest import (
-    ROOT,
-    Api,
-    Exporter,
-    Handler,
-    StartExporter,
-    batch,
-    parse_samples,
-    run_to_end,
-    sample_key,
-    up,
-    write_config,
-)
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from support import ROOT
+from support.api import Api, Handler, batch
+from support.exporter import Exporter, StartExporter, run_to_end, write_config
+from support.samples import parse_samples, sample_key, up
 
 
 async def fetch(http: aiohttp.ClientSession, path: str, **headers: str) -> tuple[aiohttp.ClientResponse, bytes]:

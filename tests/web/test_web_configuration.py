@@ -16,13 +16,15 @@ import pytest
 import trustme
 import yaml
 from aiohttp.web import BaseRequest
-from conftest import ROOT, Api, Exporter, StartExporter, run_to_end, write_config
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
     PrivateFormat,
     load_pem_private_key,
 )
+from support import ROOT
+from support.api import Api
+from support.exporter import Exporter, StartExporter, run_to_end, write_config
 
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.web import limits

@@ -6,10 +6,12 @@ from collections import Counter
 from itertools import pairwise
 
 from aiohttp import web
-from conftest import Api, Handler, StartExporter, batch, sample_key, up
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from support.api import Api, Handler, batch
+from support.exporter import StartExporter
+from support.samples import sample_key, up
 
 from inkit_exporter.api.batches import Batch, Counts
 from inkit_exporter.counters import Counter as Total

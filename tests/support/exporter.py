@@ -1,0 +1,226 @@
+"""The exporter as a process of its own, and what its `/metrics` say."""
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+from yarl import URL
+
+from support import ROOT
+from support.api import TOKEN, Api
+from support.samples import Samples, parse_samples
+
+
+@dataclass
+class Exporter:
+    """A running exporter process; `url` is where it serves."""
+
+    process: asyncio.subprocess.Process
+    http: aiohttp.ClientSession
+    url: URL = field(default_factory=URL)
+    log: list[str] = field(default_factory=list)
+    logged: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port, for connections by hand."""
+        assert self.url.host and self.url.port
+        return self.url.host, self.url.port
+
+    async def connect(self, authority: str) -> None:
+        """Ask it at `HOST:PORT` from now on."""
+        await self.http.close()
+        self.url = URL(f"http://{authority}")
+        self.http = aiohttp.ClientSession(self.url)
+
+    async def collect_log(self) -> None:
+        """Keep all lines of standard error, to its end."""
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            self.log.append(line.decode())
+            self.logged.set()
+        self.logged.set()
+
+    async def get(self, path: str, **headers: str) -> tuple[int, str]:
+        """Status and text of an answer."""
+        async with self.http.get(path, headers=headers) as response:
+            return response.status, await response.text()
+
+    async def samples(self) -> Samples:
+        """All samples of `/metrics`, by name and labels as they are written there."""
+        status, text = await self.get("/metrics")
+        assert status == 200
+        return parse_samples(text)
+
+    async def wait_for(self, condition: Callable[[Samples], bool], seconds: float = 20) -> Samples:
+        """Scrape until a condition holds; fails after so many seconds, with the log."""
+        samples: Samples = {}
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    samples = await self.samples()
+                    if condition(samples):
+                        return samples
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            ours = {name: value for name, value in samples.items() if name.startswith("inkit_")}
+            raise AssertionError(f"never held; samples: {ours}\nlog: {''.join(self.log)}") from None
+
+    async def wait_for_line(self, text: str, start: int = 0, seconds: float = 20) -> str:
+        """The first line of the log that holds a text, not counting the first `start`; fails after so many seconds."""
+        assert self.process.stderr is not None
+        try:
+            async with asyncio.timeout(seconds):
+                while not (line := next((line for line in self.log[start:] if text in line), "")):
+                    assert not self.process.stderr.at_eof(), "".join(self.log)
+                    self.logged.clear()
+                    await self.logged.wait()
+        except TimeoutError:
+            raise AssertionError(f"never logged: {text}\nlog: {''.join(self.log)}") from None
+        return line
+
+    async def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        if self.process.returncode is None:
+            self.process.terminate()
+        async with asyncio.timeout(5):
+            return await self.process.wait()
+
+
+StartExporter = Callable[..., Awaitable[Exporter]]
+
+
+@pytest.fixture
+async def exporter(tmp_path: Path, api: Api) -> AsyncIterator[StartExporter]:
+    """Start exporters against the simulated API; they are stopped after the test, and must end with status 0."""
+    started: list[tuple[Exporter, asyncio.Task[None]]] = []
+
+    async def start(
+        *flags: str,
+        poll: dict[str, Any] | None = None,
+        limits: dict[str, Any] | None = None,
+        env: dict[str, str] | None = None,
+        **account: Any,
+    ) -> Exporter:
+        path = write_config(tmp_path, account.pop("base_url", api.base_url), poll=poll, limits=limits, **account)
+        running = await start_process(f"--config.file={path}", *flags, env=env)
+        started.append((running, asyncio.create_task(running.collect_log())))
+        line = await running.wait_for_line("msg=started")
+        await running.connect(line.split("addresses=")[1].split()[0].split(",")[0])
+        return running
+
+    yield start
+    for running, reader in started:
+        assert await running.stop() == 0, "".join(running.log)
+        await reader
+        await running.http.close()
+        assert TOKEN not in "".join(running.log)
+
+
+def write_config(
+    folder: Path,
+    base_url: str,
+    *,
+    poll: dict[str, Any] | None = None,
+    limits: dict[str, Any] | None = None,
+    accounts: Sequence[dict[str, Any]] = (),
+    **account: Any,
+) -> Path:
+    """A configuration that polls fast; returns its path. The token is in a file beside it."""
+    token = folder / "token"
+    if not token.exists():
+        token.write_text(TOKEN + "\n")
+    one = {"name": "default", "api_token_file": str(token), "base_url": base_url} | account
+    path = folder / "config.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "accounts": [one | extra for extra in accounts] or [one],
+                "poll": {"interval": "200ms"} | (poll or {}),
+                "api": {"timeout": "2s", "requests_per_minute": 6000, "max_attempts": 1} | (limits or {}),
+            }
+        )
+    )
+    return path
+
+
+@asynccontextmanager
+async def demo(*flags: str, **process: Any) -> AsyncIterator[tuple[Exporter, str]]:
+    """An exporter of the simulated API, and what it prints when it starts; it must end with status 0."""
+    running = await start_process("--demo", *flags, **process)
+    try:
+        assert running.process.stdout is not None
+        printed = ""
+        async with asyncio.timeout(20):
+            while not (address := re.search(r"http://localhost:(\d+)/metrics", printed)) or "<key>" not in printed:
+                assert not running.process.stdout.at_eof(), printed
+                printed += (await running.process.stdout.readline()).decode()
+        await running.connect(f"127.0.0.1:{address[1]}")
+        yield running, printed
+    finally:
+        status = await running.stop()
+        await running.http.close()
+    assert status == 0
+
+
+async def start_process(
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    program: Path = ROOT / "exporter.py",
+    folder: Path | None = None,
+) -> Exporter:
+    """The exporter as a process on an ephemeral port, started in a folder."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(program),
+        "--web.listen-address=127.0.0.1:0",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={k: v for k, v in os.environ.items() if k != "INKIT_API_TOKEN"} | (env or {}),
+        limit=2**20,
+        cwd=folder,
+    )
+    return Exporter(process, aiohttp.ClientSession())
+
+
+async def run_to_end(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
+    """Run a command line of the exporter to its end: exit status, stdout, stderr."""
+    running = await start_process(*arguments, env=env)
+    async with asyncio.timeout(60):
+        out, err = await running.process.communicate()
+    await running.http.close()
+    assert running.process.returncode is not None
+    return running.process.returncode, out.decode(), err.decode()
+
+
+HUNG_UP = "hung up\n"
+
+_HANG_UP = """
+import os, signal, sys
+
+def hook(event, args):
+    global hung_up
+    if event == "import" and args[0] == "aiohttp" and not hung_up:
+        hung_up = True
+        os.kill(os.getpid(), signal.SIGHUP)
+        print("hung up", file=sys.stderr)
+
+hung_up = False
+sys.addaudithook(hook)
+"""
+
+
+def hang_up_while_it_starts(folder: Path, package: Path = ROOT) -> dict[str, str]:
+    """The environment of a process that gets SIGHUP while it imports, and then writes HUNG_UP."""
+    (folder / "sitecustomize.py").write_text(_HANG_UP)
+    return {"PYTHONPATH": f"{folder}{os.pathsep}{package}"}

@@ -65,7 +65,7 @@ bench-report: .venv/bench  ## measure all of these, and write the tables of docs
 bench-soak: .venv/dev  ## an hour of simulated days with faults: is memory flat?
 	$(BIN)/python bench/soak.py
 
-mutate: .venv/dev  ## does a test fail for every small mistake in the core? takes an hour
+mutate: .venv/dev  ## does a test fail for every small mistake in the core? takes some hours
 	tools/mutate.sh $(MUTANTS)
 
 audit: .venv/dev  ## look for known vulnerabilities of the dependencies; asks PyPI

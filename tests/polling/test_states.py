@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
-from conftest import TOKEN, Api, Handler, batch
 from msgspec.structs import replace
 from structlog.testing import capture_logs
+from support.api import TOKEN, Api, Handler, batch
 
 from inkit_exporter.api.client import open_session
 from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, Filters, PollSettings, Seconds, Settings

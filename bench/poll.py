@@ -135,7 +135,10 @@ def without_http(bodies: list[bytes], batches: int) -> float:
         labels = AccountLabels()
         plan = conversation.new_plan(interval=3600, lookback=86_400, resync_interval=3600, max_batches=batches)
         conversation.poll(
-            plan, lambda number: read_page(bodies[number - 1], number, labels), time.time(), most=len(bodies)
+            plan,
+            lambda number: read_page(bodies[number - 1], number, labels, time.time()),
+            time.time(),
+            most=len(bodies),
         )
         assert len(plan.window.batches) == batches
         return plan.window

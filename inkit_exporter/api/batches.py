@@ -65,11 +65,13 @@ class Page(Struct, frozen=True):
     """A page of the list, or a part of one: the records that could be read, in the API's order.
 
     `invalid` counts the records that could not be read, and `problem` says what is wrong with the first of them.
+    `repaired` counts those of which a count had to be inferred.
     `more` is True where further parts of the same page follow.
     """
 
     batches: Sequence[Batch]
     pagination: Pagination = Pagination()
     invalid: int = 0
+    repaired: int = 0
     problem: str = ""
     more: bool = False

@@ -85,7 +85,7 @@ class Client:
                 "the API refuses the page size, using its default", page_size=self.page_size, default=DEFAULT_PAGE_SIZE
             )
             self.page_size = DEFAULT_PAGE_SIZE
-        return read_page(body, number, self._labels)
+        return read_page(body, number, self._labels, time.time())
 
     async def _get(self, number: int, page_size: int) -> Body:
         query = {"page": str(number), "page_size": str(page_size), "sort": "-created_at"} | self._filters

@@ -55,6 +55,12 @@ class AccountLabels:
         self.statuses = Labels(("in_progress", "completed", "failed", "cancelled"))
 
 
+@lru_cache(maxsize=64)
+def split_camel_case(text: str) -> str:
+    """`InProgress` as `In_Progress`, for statuses; a destination such as DocuSign is one word."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text)
+
+
 @lru_cache(maxsize=1024)
 def snake_case(text: str) -> str:
     """Lower case, every run of anything but letters and digits an underscore: `In Progress` → `in_progress`."""

@@ -65,7 +65,8 @@ class RateLimiter:
 class Usage(Struct):
     """The requests of one account since the start, and the rate limiter that they pass.
 
-    `invalid_batches` counts the records that could not be read, in each poll again.
+    `invalid_batches` counts the records that could not be read, `repaired_batches` those of which a count had to be
+    inferred; in each poll again.
     `by_code` has HTTP status codes and what came instead of an answer: a `reason` of ours, or `cancelled`.
     """
 
@@ -74,6 +75,7 @@ class Usage(Struct):
     durations: Histogram = Histogram.empty(*_BUCKETS)
     throttled_seconds: float = 0.0
     invalid_batches: int = 0
+    repaired_batches: int = 0
 
     @property
     def requests(self) -> int:

@@ -146,9 +146,15 @@ FAMILIES: Final = (
     ),
     _counter(
         "inkit_invalid_batches_total",
-        "Records in the API's list that were skipped because a documented field was missing or malformed, or for "
+        "Records in the API's list that were skipped because what is needed was missing or unreadable, or for "
         "their size; a record counts in every poll that reads it.",
         lambda s: s.usage.invalid_batches,
+    ),
+    _counter(
+        "inkit_repaired_batches_total",
+        "Records in the API's list with a count that was missing and inferred from the others; a record counts in "
+        "every poll that reads it.",
+        lambda s: s.usage.repaired_batches,
     ),
     _counter(
         "inkit_documents_completed_total",

@@ -88,7 +88,11 @@ class Poller:
                 for part in parts:
                     if part.invalid:
                         self._state.usage.invalid_batches += part.invalid
-                        self._warn_once("skipped malformed batches; later ones are only counted", error=part.problem)
+                        self._log.debug("skipped batches", page=number, batches=part.invalid, error=part.problem)
+                        self._warn_once("batches that can't be read are skipped", page=number, error=part.problem)
+                    if part.repaired:
+                        self._state.usage.repaired_batches += part.repaired
+                        self._warn_once("counts are missing in some batches and were inferred from the others")
                     number = conversation.send(part)
                     await asyncio.sleep(0)
         except StopIteration:

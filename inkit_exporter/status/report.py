@@ -80,6 +80,8 @@ class AccountStatus(Struct, frozen=True):
     requests_last_minute: int
     requests_per_minute: int
     paused_until_timestamp_seconds: float | None
+    invalid_batches: int
+    repaired_batches: int
     window: WindowStatus | None
 
 
@@ -133,6 +135,8 @@ def _account(state: AccountState, wall: float, now: float) -> AccountStatus:
         requests_last_minute=limiter.in_last_minute(),
         requests_per_minute=limiter.requests_per_minute,
         paused_until_timestamp_seconds=stamp(limiter.resume_at) if limiter.resume_at > now else None,
+        invalid_batches=state.usage.invalid_batches,
+        repaired_batches=state.usage.repaired_batches,
         window=_window(state, state.snapshot, now) if state.snapshot else None,
     )
 

@@ -1,6 +1,7 @@
 """Decoding and normalising: whatever the bytes, a batch or a named error."""
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from inkit_exporter.api.labels import LABEL_LIMIT, OTHER, AccountLabels, Labels,
 from inkit_exporter.api.pages import AT_ONCE_BYTES, read_page
 from inkit_exporter.api.pagination import Pagination
 
+NOW = 1_700_000_000.0
 EXAMPLE = json.loads((Path(__file__).parent.parent / "samples" / "documented_example.json").read_text())
 
 json_values = st.recursive(
@@ -25,11 +27,12 @@ json_values = st.recursive(
 
 def read(body: bytes) -> Page:
     """A page of which all parts are put together."""
-    parts = list(read_page(body, 1, AccountLabels()))
+    parts = list(read_page(body, 1, AccountLabels(), NOW))
     return Page(
         [batch for part in parts for batch in part.batches],
         parts[-1].pagination,
         invalid=sum(part.invalid for part in parts),
+        repaired=sum(part.repaired for part in parts),
         problem="".join(part.problem for part in parts),
     )
 
@@ -69,7 +72,7 @@ def test_a_page_comes_in_parts_by_the_number_of_its_records_and_destinations(
     counts = {"count": 1, "completed": 1, "failed": 0, "in_progress": 0}
     used = {f"place {i}": counts for i in range(destinations)}
     body = page(*[record(id=f"fb_{i}", destinations=used) for i in range(records)])
-    read = list(read_page(body, 1, AccountLabels()))
+    read = list(read_page(body, 1, AccountLabels(), NOW))
     assert [part.more for part in read] == [True] * (parts - 1) + [False]
     assert [batch.id for part in read for batch in part.batches] == [f"fb_{i}" for i in range(records)]
 
@@ -158,7 +161,7 @@ def test_a_page_with_anything_anywhere_is_decoded_or_refused(key: str, value: An
 def test_a_batch_with_anything_anywhere_is_decoded_or_refused(key: str, value: Any) -> None:
     record = EXAMPLE["items"][0] | ({"destinations": {"box": value}} if key == "box" else {key: value})
     try:
-        batches = read(page(json.dumps(record))).batches
+        batches = read(page(json.dumps(record), '{"id": 1, "created_at": 1699326352}')).batches
     except BadResponse as error:
         assert "Infinity" in json.dumps(record) or "NaN" in json.dumps(record), str(error)
         return
@@ -176,8 +179,8 @@ def only(record: str) -> Batch:
 
 def problem(record: str) -> str:
     """What is wrong with the record of a page."""
-    answer = read(page(record))
-    assert (list(answer.batches), answer.invalid) == ([], 1)
+    answer = read(page(record, '{"id": 1, "created_at": 1699326352}'))
+    assert (len(answer.batches), answer.invalid) == (1, 1)
     return answer.problem
 
 
@@ -200,20 +203,134 @@ def test_a_record_may_be_large_but_not_beyond_all_measure() -> None:
     assert only(longest).name == "Quarterly statements"
     larger = longest.replace("xx", "xxx", 1)
     assert problem(larger) == f"record 1: it has more than {AT_ONCE_BYTES} bytes"
-    counts = {"count": 1, "completed": 1, "failed": 0, "in_progress": 0}
-    many = {f"place {i}": counts for i in range(1001)}
+    many = {f"place {i}": COUNTS for i in range(1001)}
     assert "more than 1000 destinations" in problem(record(destinations=many))
     del many["place 1000"]
-    assert sum(one.count for one in only(record(destinations=many)).destinations.values()) == 1000
+    assert sum(one.count for one in only(record(destinations=many)).destinations.values()) == 3000
 
 
 def test_what_is_malformed_is_told_with_its_place() -> None:
-    assert problem(record(total="1")) == "record 1: Expected `int`, got `str` - at `$.total`"
-    answer = read(page(record(), record(created_at="yesterday"), record(total="1")))
-    assert (len(answer.batches), answer.invalid) == (1, 2)
-    assert answer.problem.startswith("record 2: Invalid RFC3339")
+    answer = read(page(record(), record(created_at="yesterday"), record(), record(id=None)))
+    assert (len(answer.batches), answer.invalid) == (2, 2)
+    assert answer.problem == "record 2: it is no time - at `$.created_at`"
     with pytest.raises(BadResponse, match="missing required field `items`"):
         read(b'{"metadata": {}}')
+
+
+@pytest.mark.parametrize("bad", range(1, 4))
+def test_a_page_of_which_most_records_can_not_be_read_is_no_page(bad: int) -> None:
+    unreadable = [record(id=None)] * bad
+    good = [record(id=f"fb_{i}") for i in range(bad)]
+    assert read(page(*unreadable, *good)).invalid == bad
+    with pytest.raises(
+        BadResponse, match=rf"^page 1: {bad} of {2 * bad - 1} records can't be read as a batch; record 1: "
+    ):
+        read(page(*unreadable, *good[1:]))
+
+
+COUNTS = {"count": 3, "completed": 1, "failed": 1, "in_progress": 1}
+DEVIATIONS: dict[str, dict[str, Any]] = {
+    "no total": {"total": None},
+    "a name that is no text": {"name": {"en": "Invoices"}},
+    "an id that is a number": {"id": 17},
+    "no status": {"status": None},
+    "a status that is a number": {"status": 3},
+    "a status in camel case": {"status": "InProgress"},
+    "no destinations": {"destinations": None},
+    "destinations as an empty list": {"destinations": []},
+    "unused destinations that are null": {"destinations": {"box": COUNTS, "sepire": None}},
+    "unused destinations that are empty": {"destinations": {"box": COUNTS, "sepire": {}, "dropbox": []}},
+    "unused destinations without numbers": {"destinations": {"box": COUNTS, "sepire": dict.fromkeys(COUNTS)}},
+    "counts as text": {"destinations": {"box": {key: str(value) for key, value in COUNTS.items()}}},
+    "counts with fractions": {"destinations": {"box": {key: float(value) for key, value in COUNTS.items()}}},
+    "counts with exponents": {"destinations": {"box": COUNTS | {"count": "3e0"}}},
+    "a destination's status of any kind": {"destinations": {"box": COUNTS | {"status": ["done"]}}},
+    "unknown fields": {"remark": {"nested": [None]}},
+    "a time with an offset": {"created_at": "2023-11-07T05:05:52.298042+02:00"},
+    "a time with an offset without a colon": {"created_at": "2023-11-07T05:05:52.298042+0200"},
+    "a time without a zone": {"created_at": "2023-11-07T03:05:52.298042"},
+    "a time with a blank": {"created_at": "2023-11-07 03:05:52.298042Z"},
+    "a time with nanoseconds": {"created_at": "2023-11-07T03:05:52.298042123Z"},
+    "a time in seconds since the epoch": {"created_at": 1699326352.298042},
+    "a time in seconds as text": {"created_at": "1699326352.298042"},
+}
+NO_DOCUMENTS = {"no destinations", "destinations as an empty list"}
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("deviation", DEVIATIONS)
+def test_what_leaves_the_truth_readable_is_read(deviation: str) -> None:
+    changes = DEVIATIONS[deviation]
+    answer = read(
+        page(record(destinations={"box": COUNTS}, **changes) if "destinations" not in changes else record(**changes))
+    )
+    (batch,) = answer.batches
+    assert (answer.invalid, answer.repaired) == (0, 0)
+    assert batch.created_at == 1699326352.298042
+    assert batch.destinations == ({} if deviation in NO_DOCUMENTS else {"box": Counts(3, 1, 1, 1)})
+    assert batch.id == str(changes.get("id", EXAMPLE["items"][0]["id"]))
+    assert batch.status == ("unknown" if deviation in ("no status", "a status that is a number") else "in_progress")
+
+
+@pytest.mark.parametrize("field", ["total", "name", "status", "destinations"])
+def test_a_field_that_is_not_needed_may_be_missing(field: str) -> None:
+    rest = {key: value for key, value in EXAMPLE["items"][0].items() if key != field}
+    assert len(read(page(json.dumps(rest))).batches) == 1
+
+
+counted = st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)).map(
+    lambda n: {"count": sum(n), "completed": n[0], "failed": n[1], "in_progress": n[2]}
+)
+
+
+@given(counted, st.sets(st.sampled_from([*COUNTS]), min_size=1))
+def test_missing_counts_are_inferred_where_the_others_tell_them_and_only_there(
+    counts: dict[str, int], missing: set[str]
+) -> None:
+    """The oracle: of all numbers that fit to those that are there, there is only one."""
+    given = {key: value for key, value in counts.items() if key not in missing}
+    fitting = {
+        (total, *parts)
+        for total in range(10)
+        for parts in product(range(10), repeat=3)
+        if sum(parts) == total and given.items() <= dict(zip(COUNTS, (total, *parts), strict=True)).items()
+    }
+    answer = read(page(record(destinations={"box": given}), record(id="fb_other")))
+    if not given:
+        assert (answer.batches[0].destinations, answer.invalid, answer.repaired) == ({}, 0, 0)
+    elif len(fitting) == 1:
+        assert (answer.batches[0].destinations["box"], answer.repaired) == (Counts(*counts.values()), 1)
+    else:
+        assert answer.invalid == 1
+        assert "so many counts are missing" in answer.problem
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": ""}, {"id": None}, {"id": True}, {"id": "x" * 257}, {"id": 1.5},
+        {"created_at": None}, {"created_at": True}, {"created_at": "2014-12-31T23:59:59Z"}, {"created_at": 1e300},
+        {"created_at": "2023-11-16T00:00:00Z"}, {"created_at": 1699326352298}, {"created_at": ["2023-11-07"]},
+        {"destinations": "box"}, {"destinations": {"box": 3}}, {"destinations": {"box": COUNTS | {"failed": True}}},
+        {"destinations": {"box": COUNTS | {"failed": -1}}}, {"destinations": {"box": COUNTS | {"failed": 0.5}}},
+        {"destinations": {"box": COUNTS | {"failed": 2**53 + 1}}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_can_not_be_read_is_counted(changes: dict[str, Any]) -> None:
+    answer = read(page(record(**changes), record(id="fb_good")))
+    assert ([batch.id for batch in answer.batches], answer.invalid) == (["fb_good"], 1)
+    assert answer.problem.startswith("record 1: ")
+
+
+def test_a_byte_order_mark_and_an_empty_list_of_any_kind_are_read() -> None:
+    assert len(read(b"\xef\xbb\xbf" + page(record())).batches) == 1
+    for empty in (
+        b'{"items": []}',
+        b'{"items": null}',
+        b'{"items": [], "metadata": {"pagination": {"next_page": null}}}',
+    ):
+        assert read(empty).batches == []
 
 
 @given(st.binary().filter(lambda body: b"items" not in body))

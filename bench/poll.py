@@ -38,13 +38,13 @@ from processes import cpu_seconds, resident_mib
 from support import conversation
 
 from inkit_exporter import logs
-from inkit_exporter.api.client import open_session
 from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.pages import read_page
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, Settings
 from inkit_exporter.demo import DESTINATIONS, JsonBatch, make_api, serve_api
 from inkit_exporter.polling.accounts import Accounts
 from inkit_exporter.state import States
+from inkit_exporter.transport import open_session
 from inkit_exporter.window.window import Window
 
 TOKEN = "bench"

@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # later collections leave it out: else each would hold up scrapes for 20 ms.
     gc.disable()
     # aiohttp reads all certificate authorities, twice, when it is imported: another 15% where they are one file. Its
-    # own contexts trust nobody, therefore; `api.client` makes one that trusts whom the system does.
+    # own contexts trust nobody, therefore; `transport` makes one that trusts whom the system does.
     given = os.environ.get("SSL_CERT_FILE")
     os.environ["SSL_CERT_FILE"] = os.devnull
     from inkit_exporter import app  # noqa: PLC0415 - only now

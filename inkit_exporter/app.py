@@ -17,7 +17,6 @@ import stamina
 import structlog
 
 from inkit_exporter import __version__, cli, config, endpoints, logs
-from inkit_exporter.api.client import open_session
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, Settings
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.metrics.exposition import TEXT, Exposition
@@ -25,6 +24,7 @@ from inkit_exporter.metrics.families import AccountMetrics
 from inkit_exporter.metrics.process import REVISION, ProcessMetrics
 from inkit_exporter.polling.accounts import Accounts
 from inkit_exporter.state import States
+from inkit_exporter.transport import open_session
 from inkit_exporter.web import server as web
 from inkit_exporter.web.limits import limit_requests
 

@@ -1,10 +1,8 @@
 """One account's requests to the API: pages of the list, with rate limit, retries and kinds of error."""
 
 import asyncio
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from http import HTTPStatus
 from typing import Final
 
@@ -14,7 +12,6 @@ import stamina
 import structlog
 from yarl import URL
 
-from inkit_exporter import __version__
 from inkit_exporter.api.batches import Page
 from inkit_exporter.api.errors import (
     AuthError,
@@ -30,6 +27,7 @@ from inkit_exporter.api.pages import Body, read_page
 from inkit_exporter.api.rate_limit import Usage
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings
 from inkit_exporter.errors import ConfigError
+from inkit_exporter.transport import BodyError, authorities, parse_retry_after, read_body
 
 DEFAULT_PAGE_SIZE: Final = 25
 """The API's documented page size, for when it refuses the configured one."""
@@ -135,19 +133,22 @@ class Client:
                 params=query,
                 headers={"X-Inkit-API-Token": token},
                 timeout=aiohttp.ClientTimeout(total=self._api.timeout),
-                ssl=_authorities() if self._url.scheme == "https" else True,
+                ssl=authorities() if self._url.scheme == "https" else True,
                 allow_redirects=False,
                 middlewares=(self._send,),
             ) as response:
                 code = str(response.status)
-                check_status(response.status, response.headers.get("Retry-After"), time.time())
+                retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
+                check_status(response.status, retry_after)
                 if response.status == HTTPStatus.NO_CONTENT:
                     return b'{"items": []}'
-                return await _read(response, self._api.max_response_size)
+                return await read_body(response, self._api.max_response_size)
         except TransientError as error:
             if error.retry_after:
                 self._usage.rate_limiter.pause(error.retry_after)
             raise
+        except BodyError as error:
+            raise BadResponse(str(error)) from None
         except TimeoutError:
             code = RequestTimeout.reason
             raise RequestTimeout(f"no whole answer within {self._api.timeout}") from None
@@ -184,36 +185,3 @@ class Client:
             started = time.monotonic()
             await asyncio.sleep(delay)
             self._usage.throttled_seconds += time.monotonic() - started
-
-
-@cache
-def _authorities() -> ssl.SSLContext:
-    """The system's certificate authorities, read once. `__main__` keeps aiohttp from reading them at its import."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(("http/1.1",))
-    return context
-
-
-def open_session() -> aiohttp.ClientSession:
-    """A session without cookies, and without compression, as the size of what it unfolds to could not be bounded."""
-    return aiohttp.ClientSession(
-        # An account has one connection in use, at most; a common limit would let some hold up the others.
-        connector=aiohttp.TCPConnector(limit=0),
-        headers={
-            "User-Agent": f"inkit-exporter/{__version__}",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-        },
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-    )
-
-
-async def _read(response: aiohttp.ClientResponse, limit: int) -> Body:
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if max(len(body), response.content_length or 0) > limit:
-            response.close()
-            raise BadResponse(f"the answer is larger than max_response_size ({limit} bytes)")
-    return body

@@ -1,7 +1,5 @@
 """The kinds of failure at the API, and which of them an answer's status stands for. No I/O, no clock."""
 
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import ClassVar, Final
 
 
@@ -66,8 +64,8 @@ class QueryRefused(PageRefused):
 REASONS: Final = ("auth", "rate_limited", "timeout", "connection", "server_error", "bad_response")
 
 
-def check_status(status: int, retry_after: str | None, now: float) -> None:
-    """Raise the kind of error that a status stands for; 200 and 204 pass. `now` is wall time, for a `Retry-After`."""
+def check_status(status: int, retry_after: float | None = None) -> None:
+    """Raise the kind of error that a status stands for; 200 and 204 pass. `retry_after` is in seconds."""
     if status in (200, 204):
         return
     answered = f"the API answered {status}"
@@ -81,21 +79,9 @@ def check_status(status: int, retry_after: str | None, now: float) -> None:
         case 400 | 422:
             raise QueryRefused(f"{answered}: it refuses the query; check the account's filters")
         case 429:
-            raise RateLimited(f"{answered}: the account is over its rate limit", parse_retry_after(retry_after, now))
+            raise RateLimited(f"{answered}: the account is over its rate limit", retry_after)
         case _ if 300 <= status < 400:  # noqa: PLR2004
             raise BadResponse(f"{answered}: a redirect, which is not followed; check base_url")
         case _ if status >= 500:  # noqa: PLR2004
-            raise ServerError(f"{answered}: it has a failure of its own", parse_retry_after(retry_after, now))
+            raise ServerError(f"{answered}: it has a failure of its own", retry_after)
     raise BadResponse(f"{answered}, which its documentation does not lead to expect here")
-
-
-def parse_retry_after(value: str | None, now: float) -> float | None:
-    """Seconds to wait, from either form of `Retry-After` (RFC 9110, 10.2.3); None if there is no such time."""
-    text = (value or "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        date = parsedate_to_datetime(text)
-        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now)
-    except (ValueError, OverflowError, TypeError, IndexError):
-        return None

@@ -17,7 +17,6 @@ from support.faulty import listening
 
 from inkit_exporter import config
 from inkit_exporter.api.batches import Batch, Counts, Page
-from inkit_exporter.api.client import open_session
 from inkit_exporter.api.errors import BadResponse
 from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.pages import read_page
@@ -26,6 +25,7 @@ from inkit_exporter.config import Settings
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.polling.accounts import Accounts
 from inkit_exporter.state import States
+from inkit_exporter.transport import open_session
 from inkit_exporter.window.sequence import InconsistentListing
 
 GOOD_ACCOUNT = {"name": "a", "api_token_env": "T", "base_url": "https://x.example/v1", "filters": {"search": "s"}}

@@ -21,11 +21,11 @@ from support.faults import FAULTS
 from support.faulty import PAGE_SIZE, Account, Server, listening
 from support.samples import up
 
-from inkit_exporter.api.client import open_session
 from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, PollSettings, Seconds, Settings
 from inkit_exporter.demo import JsonBatch
 from inkit_exporter.polling.accounts import Accounts
 from inkit_exporter.state import States
+from inkit_exporter.transport import open_session
 
 INTERVAL = 3.0
 TIMEOUT = 1.5

@@ -9,11 +9,11 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 from support.api import TOKEN, Api, Handler, batch
 
-from inkit_exporter.api.client import open_session
 from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, Filters, PollSettings, Seconds, Settings
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.polling.accounts import Accounts
 from inkit_exporter.state import AccountState, States
+from inkit_exporter.transport import open_session
 
 
 class World:

@@ -15,11 +15,11 @@ from support.api import TOKEN, Api, Handler, batch
 from support.exporter import StartExporter
 from support.samples import documents, up
 
-from inkit_exporter.api.client import open_session
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, Settings
 from inkit_exporter.polling.accounts import Accounts
 from inkit_exporter.polling.poller import Poller
 from inkit_exporter.state import AccountState, States
+from inkit_exporter.transport import open_session
 
 NAMES = ("fails", "works")
 

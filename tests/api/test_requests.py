@@ -1,12 +1,16 @@
 """One account's requests: what is asked, what an answer stands for, and what another attempt is worth."""
 
 import asyncio
+import gzip
 import json
 import time
+import tracemalloc
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import pairwise
 from typing import Any
 
 import aiohttp
@@ -338,6 +342,99 @@ async def test_an_answer_may_be_as_large_as_configured_and_no_larger_whether_it_
             with pytest.raises(BadResponse, match=rf"larger than max_response_size \({limit} bytes\)"):
                 await whole(client, 1)
         assert usage.codes == ["200"]
+
+
+RAW = zlib.compress(ONE)[2:-4]
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (gzip.compress(ONE), "gzip"),
+        (gzip.compress(ONE), "x-gzip"),
+        (gzip.compress(ONE), " GZip "),
+        (gzip.compress(ONE), None),
+        (zlib.compress(ONE), "deflate"),
+        (RAW, "deflate"),
+        (RAW, "Deflate"),
+        (ONE, "gzip"),
+        (ONE, "identity"),
+        (ONE, ""),
+    ],
+)
+async def test_a_compressed_answer_is_read_though_none_was_asked_for(body: bytes, encoding: str | None) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(http(body, content_encoding=encoding))
+
+    async with listening(answer) as port, client_of(f"http://127.0.0.1:{port}/v1") as (client, usage):
+        for _ in range(2):
+            assert [one.id for one in (await whole(client, 1)).batches] == ["fb_1"]
+        assert usage.codes == ["200", "200"]
+
+
+async def test_the_bound_is_that_of_what_a_compressed_answer_unfolds_to(api: Api) -> None:
+    api.fault = then(web.Response(body=gzip.compress(ONE), headers={"Content-Encoding": "gzip"}))
+    async with client_of(api.base_url, max_response_size=len(ONE)) as (client, _):
+        assert len((await whole(client, 1)).batches) == 1
+    async with client_of(api.base_url, max_response_size=len(ONE) - 1) as (client, _):
+        with pytest.raises(BadResponse, match=rf"unfolds to more than max_response_size \({len(ONE) - 1} bytes\)"):
+            await whole(client, 1)
+
+
+@pytest.mark.parametrize(("pack", "encoding"), [(gzip.compress, "gzip"), (zlib.compress, "deflate")])
+async def test_a_bomb_fails_as_too_large_without_being_unfolded(
+    api: Api, pack: Callable[[bytes], bytes], encoding: str
+) -> None:
+    api.fault = then(web.Response(body=pack(bytes(2**26)), headers={"Content-Encoding": encoding}))
+    async with client_of(api.base_url, max_response_size=2**20) as (client, _):
+        tracemalloc.start()
+        with pytest.raises(BadResponse, match="unfolds to more than max_response_size"):
+            await whole(client, 1)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert most < 4 * 2**20, "while it grows, a body is there twice"
+
+
+async def test_a_large_compressed_answer_leaves_the_event_loop_free(api: Api) -> None:
+    """By CPU time, as other programs may have the machine for longer."""
+    body = ONE.replace(RECORD, RECORD + b" " * (8 * 2**20 - len(ONE)))
+    api.fault = then(web.Response(body=gzip.compress(body), headers={"Content-Encoding": "gzip"}))
+    turns = [time.thread_time()]
+
+    async def take_turns() -> None:
+        while True:
+            await asyncio.sleep(0)
+            turns.append(time.thread_time())
+
+    async with client_of(api.base_url, max_response_size=8 * 2**20) as (client, _):
+        turning = asyncio.create_task(take_turns())
+        parts = await client.page(1)
+        turning.cancel()
+    assert sum(len(part.batches) for part in parts) == 1
+    assert max(later - sooner for sooner, later in pairwise(turns)) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "error"),
+    [
+        (ONE, "br", "the answer is compressed as br; only gzip and deflate can be read"),
+        (ONE, "zstd", "the answer is compressed as zstd; "),
+        (ONE, TOKEN, "the answer is compressed as something; "),
+        (gzip.compress(ONE)[:-1], "gzip", "the answer's compressed data are cut short"),
+        (gzip.compress(ONE)[:-8] + bytes(8), "gzip", "the answer's compressed data are damaged"),
+        (ONE, "deflate", "the answer's compressed data are damaged"),
+    ],
+)
+async def test_what_can_not_be_unfolded_is_a_bad_response_that_says_why(
+    api: Api, body: bytes, encoding: str, error: str
+) -> None:
+    api.fault = then(web.Response(body=body, headers={"Content-Encoding": encoding}))
+    async with client_of(api.base_url, max_attempts=3) as (client, usage):
+        with pytest.raises(BadResponse, match=f"^{error}"):
+            await whole(client, 1)
+    assert usage.codes == ["200"]
 
 
 async def test_where_nobody_listens_the_system_says_why() -> None:

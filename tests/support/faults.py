@@ -88,6 +88,7 @@ def text(body: bytes, **headers: object) -> Fault:
     return answers(lambda _: http(body, **headers))
 
 
+BOMB: Final = gzip.compress(b" " * 2**24)
 CHUNKED: Final = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 FAULTS: Final[Mapping[str, tuple[str, Fault]]] = {
@@ -114,7 +115,12 @@ FAULTS: Final[Mapping[str, tuple[str, Fault]]] = {
     "endless-header": ("bad_response", hangs(lambda _: b"HTTP/1.1 200 OK\r\nX-Fill: " + b"x" * 1_000_000)),
     "long-header": ("bad_response", says(lambda x: http(x.body, x=x.token * 9000))),
     "twice": ("bad_response", says(lambda x: http(b"{}") + http(b'{"items": []}'))),
-    "gzip-unasked": ("bad_response", answers(lambda x: http(gzip.compress(x.body), content_encoding="gzip"))),
+    "gzip-damaged": ("bad_response", answers(lambda x: http(gzip.compress(x.body)[:30] + x.body))),
+    "gzip-cut-short": ("bad_response", answers(lambda x: http(gzip.compress(x.body)[:-9], content_encoding="gzip"))),
+    "gzip-bomb": ("bad_response", says(lambda _: http(BOMB, content_encoding="gzip"))),
+    "deflate-is-not": ("bad_response", answers(lambda x: http(x.body, content_encoding="deflate"))),
+    "brotli": ("bad_response", answers(lambda x: http(x.body, content_encoding="br"))),
+    "encoded-as-token": ("bad_response", answers(lambda x: http(x.body, content_encoding=x.token))),
     "too-large": ("bad_response", says(lambda x: http(x.body + b" " * 200_000))),
     "too-large-in-chunks": ("bad_response", hangs(lambda _: CHUNKED + b"30d40\r\n" + b" " * 200_000)),
     "claims-too-large": ("bad_response", hangs(lambda x: http(b"", content_length=10**15))),

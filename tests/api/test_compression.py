@@ -1,0 +1,91 @@
+"""What comes compressed unfolds to what it was, within its bound."""
+
+import asyncio
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inkit_exporter.transport import PART_BYTES, BodyError, unfold
+
+FORMS = {"gzip": ("gzip", 31), "deflate": ("deflate", 15), "raw deflate": ("deflate", -15)}
+Body = bytes | bytearray
+BODY = b'{"items": []}'
+
+
+def compressed(body: bytes, form: str, level: int = -1) -> bytes:
+    packer = zlib.compressobj(level, wbits=FORMS[form][1])
+    return packer.compress(body) + packer.flush()
+
+
+def unfolded(data: Body, encoding: str, limit: int = 2**24) -> Body:
+    return asyncio.run(unfold(data, encoding, limit))
+
+
+@given(
+    st.binary(max_size=200) | st.builds(bytes.__mul__, st.binary(max_size=20), st.integers(0, 3 * PART_BYTES)),
+    st.sampled_from(list(FORMS)),
+    st.integers(0, 9),
+)
+def test_any_body_in_any_form_comes_out_as_it_was(body: bytes, form: str, level: int) -> None:
+    data = compressed(body, form, level)
+    assert unfolded(data, FORMS[form][0]) == unfolded(bytearray(data), FORMS[form][0].upper()) == body
+
+
+@pytest.mark.parametrize("size", [PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES])
+@pytest.mark.parametrize("level", [0, 9])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_body_may_end_where_a_part_does_and_reach_its_bound(form: str, level: int, size: int) -> None:
+    data = compressed(bytes(size), form, level)
+    assert unfolded(data, FORMS[form][0], limit=size) == bytes(size)
+    with pytest.raises(BodyError, match=rf"^the answer unfolds to more than max_response_size \({size - 1} bytes\)$"):
+        unfolded(data, FORMS[form][0], limit=size - 1)
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", "gzip", "x-gzip", "deflate"])
+def test_gzip_is_told_by_its_first_byte_whatever_the_header_says(encoding: str) -> None:
+    assert unfolded(compressed(BODY, "gzip"), encoding) == BODY
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", "gzip", "x-gzip"])
+def test_what_is_plain_stays_as_it_is(encoding: str) -> None:
+    assert unfolded(BODY, encoding, limit=1) is BODY
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip", "deflate"])
+def test_nothing_unfolds_to_nothing(encoding: str) -> None:
+    assert unfolded(b"", encoding) == b""
+
+
+def test_what_follows_the_end_is_left_out() -> None:
+    assert unfolded(compressed(BODY, "gzip") + bytes(3 * PART_BYTES), "gzip") == BODY
+
+
+@pytest.mark.parametrize(
+    ("encoding", "named"),
+    [("br", "br"), ("ZSTD", "zstd"), ("gzip, gzip", "gzip, gzip"), ("secret-token", "something")],
+)
+def test_another_encoding_is_named_unless_it_is_long(encoding: str, named: str) -> None:
+    with pytest.raises(BodyError, match=f"^the answer is compressed as {named}; only gzip and deflate can be read$"):
+        unfolded(compressed(BODY, "gzip"), encoding)
+
+
+@given(st.sampled_from(list(FORMS)), st.data())
+def test_what_is_cut_short_never_passes_for_whole(form: str, data: st.DataObject) -> None:
+    good = compressed(BODY * 10, form)
+    with pytest.raises(BodyError, match=r"^the answer's compressed data are cut short$"):
+        unfolded(good[: data.draw(st.integers(1, len(good) - 1))], FORMS[form][0])
+
+
+def test_what_is_damaged_never_passes_for_whole() -> None:
+    with pytest.raises(BodyError, match=r"^the answer's compressed data are damaged \(.*check"):
+        unfolded(compressed(BODY, "gzip")[:-8] + bytes(8), "gzip")
+
+
+@given(st.binary(), st.sampled_from(["", "gzip", "deflate"]))
+def test_any_bytes_unfold_or_are_refused(data: bytes, encoding: str) -> None:
+    try:
+        unfolded(data, encoding)
+    except BodyError as error:
+        assert "compressed data are" in str(error)

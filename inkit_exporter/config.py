@@ -6,7 +6,7 @@ from contextlib import suppress
 from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -71,6 +71,7 @@ class AccountSettings(Section, frozen=True):
     api_token_file: str | None = None
     api_token_env: str | None = None
     base_url: str = DEFAULT_BASE_URL
+    batches: Literal["workflow", "document"] = "workflow"
     filters: Filters = Filters()
 
 

@@ -44,6 +44,7 @@ _MINUTE = 60.0
 def make_api(
     listing: Callable[[], Sequence[JsonBatch]],
     *,
+    document_batches: Callable[[], Sequence[JsonBatch]] = tuple,
     token: str,
     requests_per_minute: int | None = None,
     max_page_size: int | None = 100,
@@ -51,8 +52,8 @@ def make_api(
 ) -> web.Application:
     """The API as documented: the list of batches, behind `/v1`, for those who send the token.
 
-    `listing` gives all batches as they are now, newest first. None stands for no limit; the rate limit is at least 1.
-    Middlewares are put around the API, the first outermost.
+    `listing` gives all batches as they are now, newest first; `document_batches` those of the other kind. None stands
+    for no limit; the rate limit is at least 1. Middlewares are put around the API, the first outermost.
     """
     let_through: deque[float] = deque(maxlen=requests_per_minute or 0)
 
@@ -64,10 +65,12 @@ def make_api(
         let_through.append(now)
         if request.headers.get("X-Inkit-API-Token") != token:
             return _problem(401, "API key not authorised")
-        return _list(listing(), request.query, max_page_size)
+        batches = document_batches() if request.path == "/v1/batch" else listing()
+        return _list(batches, request.query, max_page_size)
 
     app = web.Application(middlewares=middlewares)
     app.router.add_get("/v1/invoke/batch", list_batches)
+    app.router.add_get("/v1/batch", list_batches)
     return app
 
 

@@ -143,4 +143,6 @@ def _explain(message: str, reference: str, remedies: Mapping[str, str]) -> str:
             text = remedies.get(key[2].lower().replace("-", "_"), f"unknown key; {reference} lists all keys")
         else:
             text = f"missing; {reference} shows it"
+    elif text.startswith("Invalid enum value"):
+        text = f"{text.removeprefix('Invalid enum value ')} is not one of its values; {reference} lists them"
     return f"{place + ': ' if place else ''}{text[:1].lower()}{text[1:]}"

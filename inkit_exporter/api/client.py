@@ -32,6 +32,8 @@ from inkit_exporter.transport import BodyError, authorities, parse_retry_after, 
 DEFAULT_PAGE_SIZE: Final = 25
 """The API's documented page size, for when it refuses the configured one."""
 
+_PATHS: Final = {"workflow": "invoke/batch", "document": "batch"}
+
 log = structlog.get_logger()
 
 
@@ -61,7 +63,7 @@ class Client:
         self._usage = usage
         self._labels = labels
         self._sent_at: float | None = None  # of the request under way
-        self._url = URL(account.base_url.rstrip("/")) / "invoke" / "batch"
+        self._url = URL(account.base_url.rstrip("/")) / _PATHS[account.batches]
         self._filters = {k: v for k, v in msgspec.structs.asdict(account.filters).items() if v is not None}
         self._log = log.bind(account=account.name)
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import pytest
@@ -114,9 +114,11 @@ class Recorder(Usage):
 async def client_of(
     base_url: str,
     *,
+    batches: Literal["workflow", "document"] = "workflow",
     filters: Filters | None = None,
     page_size: int = 100,
     patience: float = 10.0,
+    lookback: float = 86_400.0,
     token: Callable[[], str] = lambda: TOKEN,
     rate_limiter: RateLimiter | None = None,
     seconds: float = 5.0,
@@ -126,8 +128,8 @@ async def client_of(
     usage = Recorder(rate_limiter or RateLimiter(1000))
     async with open_session() as session:
         client = Client(
-            AccountSettings(name="a", base_url=base_url, filters=filters or Filters()),
-            PollSettings(page_size=page_size, interval=Seconds(patience)),
+            AccountSettings(name="a", base_url=base_url, batches=batches, filters=filters or Filters()),
+            PollSettings(page_size=page_size, interval=Seconds(patience), lookback=Seconds(lookback)),
             ApiSettings(
                 timeout=Seconds(seconds), max_attempts=max_attempts, max_response_size=Bytes(max_response_size)
             ),
@@ -194,6 +196,19 @@ async def test_a_page_is_asked_for_newest_first_with_filters_token_and_who_asks(
         "page": "2",
         "code": "200",
     }
+
+
+async def test_document_batches_are_asked_for_in_the_same_way_at_their_own_place(api: Api) -> None:
+    api.batches, api.document_batches = [batch("fb_1")], [batch(f"rb_{i}", age=i) for i in range(5)]
+    filters = Filters(search="batch")
+    with capture_logs() as logs:
+        async with client_of(api.base_url, batches="document", filters=filters, page_size=2) as (client, _):
+            page = await whole(client, 2)
+    assert [one.id for one in page.batches] == ["rb_2", "rb_3"]
+    (request,) = api.requests
+    assert request.path == "/v1/batch"
+    assert dict(request.query) == {"page": "2", "page_size": "2", "sort": "-created_at", "search": "batch"}
+    assert [told["path"] for told in logs] == ["/v1/batch"]
 
 
 async def test_what_is_no_page_is_a_bad_response_that_says_where(api: Api) -> None:

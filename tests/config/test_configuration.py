@@ -110,6 +110,12 @@ def test_the_example_loads_as_it_is_and_shows_the_defaults() -> None:
         ("accounts: [{name: a, api_token_file: t, base_url: 'https://x#f'}]", "accounts[0].base_url: must not hold"),
         ("accounts: [{name: a, api_token_file: t, base_url: 'https://x:y'}]", "accounts[0].base_url: is not a URL"),
         ("accounts: [{name: a, api_token_file: t, filters: {page: 1}}]", "accounts[0].filters.page: unknown key"),
+        (
+            "accounts: [{name: a, api_token_file: t, batches: documents}]",
+            "accounts[0].batches: 'documents' is not one of its values; config.example.yaml lists them",
+        ),
+        ("accounts: [{name: a, api_token_file: t, batches: ''}]", "accounts[0].batches: '' is not one of its values"),
+        ("accounts: [{name: a, api_token_file: t, batches: [document]}]", "accounts[0].batches: expected `str`, got"),
         (ACCOUNT + "polls: {}", "polls: unknown key; config.example.yaml lists all keys"),
         (ACCOUNT + '"a\\nb": 1', "a\nb: unknown key"),
         (ACCOUNT + "poll: {interval: 60}", "poll.interval: '60' is not a duration; write it like"),

@@ -174,6 +174,20 @@ async def test_an_account_with_another_address_begins_from_nothing(
     assert polls(samples, "default") == 1
 
 
+async def test_an_account_that_polls_the_other_kind_of_batch_begins_from_nothing(
+    api: Api, exporter: StartExporter, tmp_path: Path
+) -> None:
+    api.batches, api.document_batches = [batch("fb_1")], [batch("rb_1", destinations={"box": (2, 1, 0)})]
+    running = await exporter(poll={"interval": "1h"})
+    await running.wait_for(lambda s: up(s) == 1)
+    write_config(tmp_path, api.base_url, poll={"interval": "1h"}, batches="document")
+    await by_signal(running)
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    assert documents(samples) == {("box", "completed"): 3}
+    assert polls(samples, "default") == 1
+    assert [request.path for request in api.requests] == ["/v1/invoke/batch", "/v1/batch"]
+
+
 async def test_a_poll_that_hangs_neither_holds_up_a_reload_nor_outlives_its_account(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:

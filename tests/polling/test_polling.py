@@ -223,6 +223,14 @@ async def test_several_accounts_are_polled_apart(api: Api, tmp_path: Path) -> No
     assert 'inkit_poll_failures_total{account="bad",reason="connection"} 1.0' in out
 
 
+async def test_both_kinds_of_batch_are_two_accounts(api: Api, exporter: StartExporter) -> None:
+    api.batches, api.document_batches = [batch("fb_1")], [batch("rb_1", destinations={"docusign": (1, 2, 0)})]
+    running = await exporter(accounts=[{"name": "one"}, {"name": "two", "batches": "document"}])
+    samples = await running.wait_for(lambda s: up(s, "one") == up(s, "two") == 1)
+    assert documents(samples, account="one") == {("inkit_storage", "completed"): 1}
+    assert documents(samples, account="two") == {("docusign", "completed"): 3}
+
+
 async def test_filters_go_to_the_api_as_query_parameters(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch("fb_1"), batch("fb_2", destinations={"box": (1, 0, 0)})]
     running = await exporter(

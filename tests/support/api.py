@@ -43,10 +43,11 @@ def batch(
 
 @dataclass
 class Api:
-    """The simulated API: `batches` newest first, and `fault`, which answers a request instead when it is set."""
+    """The simulated API: its batches newest first, and `fault`, which answers a request instead when it is set."""
 
     base_url: str = ""
     batches: list[JsonBatch] = field(default_factory=list)
+    document_batches: list[JsonBatch] = field(default_factory=list)
     fault: Callable[[web.Request, Handler], Awaitable[web.StreamResponse]] | None = None
     requests: list[web.Request] = field(default_factory=list)
     max_page_size: int | None = 100
@@ -79,7 +80,11 @@ async def serving(api: Api) -> AsyncIterator[Api]:
         return await api.middleware(request, handler)
 
     app = make_api(
-        lambda: api.batches, token=TOKEN, max_page_size=api.max_page_size, middlewares=[web.middleware(outermost)]
+        lambda: api.batches,
+        document_batches=lambda: api.document_batches,
+        token=TOKEN,
+        max_page_size=api.max_page_size,
+        middlewares=[web.middleware(outermost)],
     )
     async with serve_api(app) as base_url:
         api.base_url = base_url

@@ -18,6 +18,7 @@ from inkit_exporter.api.errors import (
     BadResponse,
     ConnectionFailed,
     QueryRefused,
+    RateLimited,
     RequestTimeout,
     TransientError,
     check_status,
@@ -56,7 +57,7 @@ class Client:
         labels: AccountLabels,
     ) -> None:
         self.page_size = poll.page_size
-        self._patience = poll.interval
+        self._poll = poll
         self._api = api
         self._token = token
         self._session = session
@@ -107,7 +108,7 @@ class Client:
         if not isinstance(error, TransientError) or not error.retry_after:
             return isinstance(error, TransientError)
         # The rate limiter keeps the pause, for this attempt and for all requests of the account.
-        return 0.0 if error.retry_after <= self._patience else False
+        return 0.0 if error.retry_after <= self._poll.interval else False
 
     async def _authorised(self, query: Mapping[str, str]) -> Body:
         """Try again with another token if the API refuses this one and the token has been replaced."""
@@ -171,8 +172,8 @@ class Client:
             self._count(ConnectionFailed.reason)
             if self._usage.rate_limiter.delay() > 0:
                 raise aiohttp.ServerDisconnectedError
+            self._usage.rate_limiter.count_request()
         self._sent_at = time.monotonic()
-        self._usage.rate_limiter.count_request()
         return await handler(request)
 
     def _count(self, code: str, **details: str) -> None:
@@ -183,7 +184,11 @@ class Client:
             self._log.debug("request", path=self._url.path, code=code, seconds=round(seconds, 3), **details)
 
     async def _wait_for_turn(self) -> None:
-        while (delay := self._usage.rate_limiter.delay()) > 0:
+        limiter = self._usage.rate_limiter
+        while (delay := limiter.delay()) > 0:
             started = time.monotonic()
+            if (pause := limiter.resume_at - started) > self._poll.interval:
+                raise RateLimited(f"the API asked another account with this token to wait {pause:.0f}s", pause)
             await asyncio.sleep(delay)
             self._usage.throttled_seconds += time.monotonic() - started
+        limiter.count_request()  # at once, as another account with the same token may wait too

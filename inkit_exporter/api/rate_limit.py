@@ -1,4 +1,4 @@
-"""How many requests an account has sent, and how many more it may: its limit, and the pauses that the API asks for."""
+"""How many requests were sent, and how many more may be: the limit of a token, and the pauses that the API asks for."""
 
 import time
 from collections import deque

@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Coroutine, Iterable, Mapping
+from copy import deepcopy
 from functools import partial
 
 import aiohttp
@@ -55,6 +56,7 @@ class Accounts:
         self._states = states
         self._grace = grace
         self._accounts: dict[str, _Account] = {}
+        self._limiters: dict[tuple[str | None, str | None], RateLimiter] = {}  # by token source, also of the past
         self._loops: asyncio.TaskGroup | None = None
 
     @property
@@ -66,8 +68,8 @@ class Accounts:
         """Poll these accounts of the settings, and no others.
 
         What has not changed goes on as it was. An account with new limits or intervals keeps its snapshot and totals
-        and lists its window again. One with a new address, token source or filters starts from nothing. The rate
-        limiter stays the account's in any case.
+        and lists its window again. One with a new address, token source, kind of batch or filters starts from nothing.
+        A rate limiter belongs to a token source, and outlives every change.
 
         Raises:
             ConfigError: an environment variable has no token; nothing has changed then.
@@ -75,6 +77,8 @@ class Accounts:
         wanted = set(names)
         config.check_tokens(settings, wanted, self._environ)
         before, self._accounts = self._accounts, {}
+        for limiter in self._limiters.values():
+            limiter.set_limit(settings.api.requests_per_minute)
         for account in settings.accounts:
             if account.name in wanted:
                 known = before.pop(account.name, None)
@@ -107,12 +111,14 @@ class Accounts:
             return known
         if known:
             _stop(known)
-            self._states[settings.name].usage.rate_limiter.set_limit(api.requests_per_minute)
         if known and known.settings == settings:
             labels, state = known.labels, replace(self._states[settings.name], settings=poll, next_poll_at=math.inf)
         else:
+            source = settings.api_token_file, settings.api_token_env
+            # A new token source may be a new place of the same token, so that what was sent with it counts.
             limiter = self._states[settings.name].usage.rate_limiter if known else RateLimiter(api.requests_per_minute)
-            labels, state = AccountLabels(), AccountState(account=settings.name, settings=poll, usage=Usage(limiter))
+            usage = Usage(self._limiters.setdefault(source, deepcopy(limiter)))
+            labels, state = AccountLabels(), AccountState(account=settings.name, settings=poll, usage=usage)
         self._states.publish(state)
         return _Account(settings, poll, api, labels)
 

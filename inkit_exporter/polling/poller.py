@@ -40,10 +40,12 @@ class Poller:
         """Poll for ever, first after that many seconds. A slow poll skips the ticks that it missed."""
         tick = time.monotonic() + first_after
         while True:
-            starts_at = max(tick, self._state.usage.rate_limiter.resume_at)
-            self.due = starts_at + self._time_limit()
-            self._states.amend(replace(self._state, next_poll_at=starts_at))
-            await asyncio.sleep(starts_at - time.monotonic())
+            starts_at = -math.inf
+            # Meanwhile the API may ask another account with the same token to pause.
+            while starts_at < (starts_at := max(tick, self._state.usage.rate_limiter.resume_at)):
+                self.due = starts_at + self._time_limit()
+                self._states.amend(replace(self._state, next_poll_at=starts_at))
+                await asyncio.sleep(starts_at - time.monotonic())
             await self.poll()
             behind = time.monotonic() - tick
             tick += self._settings.interval * max(1, math.ceil(behind / self._settings.interval))
@@ -149,9 +151,11 @@ class Poller:
         )
 
     def _time_limit(self) -> float:
-        """Seconds for one poll: `stale_after`, or twice what the rate limit needs for a full listing if longer."""
-        requests = self._settings.max_batches / self._client.page_size
-        return max(self._settings.stale_after, 2 * 60 * requests / self._state.usage.rate_limiter.requests_per_minute)
+        """Seconds for one poll: `stale_after`, or twice what full listings of all that share the rate limit need."""
+        limiter = self._state.usage.rate_limiter
+        sharing = sum(state.usage.rate_limiter is limiter for state in self._states)
+        requests = sharing * self._settings.max_batches / self._client.page_size
+        return max(self._settings.stale_after, 2 * 60 * requests / limiter.requests_per_minute)
 
     def _warn_once(self, message: str, **details: object) -> None:
         if message not in self._warned:

@@ -7,7 +7,7 @@ import time
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
@@ -532,6 +532,39 @@ async def test_the_budget_is_waited_for_and_the_wait_is_told(api: Api) -> None:
         assert 0.25 < waited < 10
         await whole(client, 1)
         assert usage.throttled_seconds == waited
+
+
+async def test_clients_with_one_limiter_never_send_more_than_it_allows_together(api: Api) -> None:
+    limiter = RateLimiter(5)
+    async with AsyncExitStack() as stack:
+        clients = [
+            (await stack.enter_async_context(client_of(api.base_url, rate_limiter=limiter)))[0] for _ in range(12)
+        ]
+        asking = [asyncio.create_task(whole(client, 1)) for client in clients]
+        await asyncio.wait(asking, timeout=1)
+        assert len(api.requests) == sum(task.done() for task in asking) == 5
+        assert limiter.in_last_minute() == 5
+        for task in asking:
+            task.cancel()
+        await asyncio.wait(asking)
+
+
+async def test_a_pause_that_another_client_was_asked_for_is_waited_for_or_fails_without_a_request(api: Api) -> None:
+    api.fault = then(web.Response(status=429, headers={"Retry-After": "1"}), None)
+    limiter = RateLimiter(1000)
+    asks = client_of(api.base_url, rate_limiter=limiter)
+    patient = client_of(api.base_url, rate_limiter=limiter, patience=1.0)
+    impatient = client_of(api.base_url, rate_limiter=limiter, patience=0.1, max_attempts=3)
+    async with asks as (client, _), patient as (waits, waited), impatient as (fails, failed):
+        with pytest.raises(RateLimited):
+            await whole(client, 1)
+        with pytest.raises(RateLimited, match="asked another account with this token to wait 1s"):
+            await whole(fails, 1)
+        assert not failed.requests and not failed.throttled_seconds
+        await whole(waits, 1)
+        assert waited.throttled_seconds > 0.5
+        assert limiter.in_last_minute() == len(api.requests) == 2
+        await whole(fails, 1)
 
 
 async def test_a_token_that_is_replaced_is_read_again_once_it_is_refused(api: Api) -> None:

@@ -1,6 +1,7 @@
 """Reloading the configuration: what is good takes effect at once, what is not changes nothing and says why."""
 
 import asyncio
+import json
 import re
 import signal
 from collections.abc import Awaitable, Callable
@@ -8,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.api import TOKEN, Api, batch, hang
+from aiohttp import web
+from support.api import TOKEN, Api, Handler, batch, hang
 from support.exporter import HUNG_UP, Exporter, StartExporter, hang_up_while_it_starts, write_config
 from support.samples import Samples, documents, sample_key, up
 
@@ -186,6 +188,50 @@ async def test_an_account_that_polls_the_other_kind_of_batch_begins_from_nothing
     assert documents(samples) == {("box", "completed"): 3}
     assert polls(samples, "default") == 1
     assert [request.path for request in api.requests] == ["/v1/invoke/batch", "/v1/batch"]
+
+
+async def test_a_pause_belongs_to_the_token_whatever_a_reload_changes(
+    api: Api, exporter: StartExporter, tmp_path: Path
+) -> None:
+    async def pause_one(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.query["search"] == "asks":
+            return web.Response(status=429, headers={"Retry-After": "3000"})
+        return await handler(request)
+
+    def accounts(place: str) -> list[dict[str, Any]]:
+        return [account("shares"), account("apart", api_token_file=str(apart)), account("asks", api_token_file=place)]
+
+    async def paused() -> dict[str, bool]:
+        report = json.loads((await running.get("/api/v1/status"))[1])
+        return {one["account"]: one["paused_until_timestamp_seconds"] is not None for one in report["accounts"]}
+
+    shared, apart = tmp_path / "token", tmp_path / "another"
+    apart.write_text(TOKEN)
+    running = await exporter(accounts=accounts(str(shared)))
+    await running.wait_for(lambda s: up(s, "shares") == up(s, "apart") == up(s, "asks") == 1)
+    api.fault = pause_one
+    samples = await running.wait_for(lambda s: up(s, "asks") == 0)
+    seen, goes_on = asked(api, "shares"), polls(samples, "apart") or 0
+    samples = await running.wait_for(lambda s: (polls(s, "apart") or 0) >= goes_on + 5)
+    assert asked(api, "shares") <= seen + 1, "one may have been under way"
+    assert up(samples, "shares") == 1
+    assert await paused() == {"asks": True, "shares": True, "apart": False}
+
+    # Without its fault, and with another token, it is free, while the others stay as they were.
+    api.fault = None
+    seen, since = asked(api, "shares"), asked(api, "asks")
+    write_config(tmp_path, api.base_url, accounts=accounts(str(apart)))
+    await by_signal(running)
+    await running.wait_for(lambda s: up(s, "asks") == 1 and asked(api, "asks") >= since + 2)
+    assert await paused() == {"asks": False, "shares": True, "apart": False}
+    since = asked(api, "asks")
+    write_config(tmp_path, api.base_url, poll={"interval": "300ms"}, accounts=accounts(str(shared)))
+    await by_signal(running)
+    since = asked(api, "asks")
+    goes_on = polls(await running.samples(), "apart") or 0
+    await running.wait_for(lambda s: (polls(s, "apart") or 0) >= goes_on + 3)
+    assert await paused() == {"asks": True, "shares": True, "apart": False}
+    assert (asked(api, "asks"), asked(api, "shares")) == (since, seen)
 
 
 async def test_a_poll_that_hangs_neither_holds_up_a_reload_nor_outlives_its_account(

@@ -210,13 +210,13 @@ async def test_no_fault_leaves_a_task_or_a_connection_in_use_behind(monkeypatch:
     async with listening(Server(accounts).converse) as port, open_session() as session:
         settings = Settings(
             accounts=tuple(
-                AccountSettings(name=name, api_token_env="T", base_url=account.base_url(port))
+                AccountSettings(name=name, api_token_env=name, base_url=account.base_url(port))
                 for name, account in accounts.items()
             ),
             poll=PollSettings(page_size=PAGE_SIZE),
             api=ApiSettings(timeout=Seconds(TIMEOUT), max_attempts=1, max_response_size=Bytes(100_000)),
         )
-        polled = Accounts(session, {"T": TOKEN}, States())
+        polled = Accounts(session, dict.fromkeys(accounts, TOKEN), States())
         polled.apply(settings, accounts)
         assert await polled.poll_once()
         for account in accounts.values():

@@ -1,0 +1,179 @@
+"""Accounts with the same token source share one rate limiter, through every reload."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from aiohttp import web
+from support.api import TOKEN, Api, Handler, batch
+from support.exporter import StartExporter
+from support.samples import up
+
+from inkit_exporter.api.client import Client
+from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.rate_limit import RateLimiter, Usage
+from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, Settings
+from inkit_exporter.polling.accounts import Accounts
+from inkit_exporter.polling.poller import Poller
+from inkit_exporter.state import AccountState, States
+from inkit_exporter.transport import open_session
+
+
+class World:
+    """Accounts that are never polled, by name and token source: `NAME` in the environment, or `/NAME` a file."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self.states = States()
+        self.accounts = Accounts(session, {"T": TOKEN, "U": TOKEN}, self.states)
+
+    def apply(self, requests_per_minute: int = 60, **sources: str) -> None:
+        accounts = [
+            AccountSettings(name=name, api_token_file=source)
+            if source.startswith("/")
+            else AccountSettings(name=name, api_token_env=source)
+            for name, source in sources.items()
+        ]
+        settings = Settings(accounts=tuple(accounts), api=ApiSettings(requests_per_minute=requests_per_minute))
+        self.accounts.apply(settings, sources)
+
+    def limiter(self, name: str) -> RateLimiter:
+        return self.states[name].usage.rate_limiter
+
+    def groups(self) -> list[str]:
+        """The names of accounts that share a limiter, together."""
+        by_limiter: dict[int, str] = {}
+        for state in self.states:
+            key = id(state.usage.rate_limiter)
+            by_limiter[key] = by_limiter.get(key, "") + state.account
+        return sorted(by_limiter.values())
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with open_session() as session:
+        yield World(session)
+
+
+def test_the_same_file_or_variable_is_the_same_token(world: World) -> None:
+    world.apply(a="T", b="/T", c="T", d="U", e="/T")
+    assert world.groups() == ["ac", "be", "d"]
+    assert len({id(state.usage) for state in world.states}) == 5
+
+
+def test_an_account_that_leaves_and_comes_back_finds_the_limiter_of_the_others(world: World) -> None:
+    world.apply(a="T", b="T", c="U")
+    shared, other = world.limiter("a"), world.limiter("c")
+    world.apply(a="U", b="T", c="U")
+    assert (world.limiter("a"), world.limiter("b")) == (other, shared)
+    shared.pause(1000)
+    world.apply(a="T", b="T", c="U")
+    assert world.limiter("a") is world.limiter("b") is shared
+    assert world.limiter("a").delay() == pytest.approx(1000, abs=5)
+    assert world.limiter("c").delay() <= 0
+
+
+def test_nobody_gets_more_by_going_away(world: World) -> None:
+    world.apply(a="T")
+    world.limiter("a").count_request()
+    world.limiter("a").pause(1000)
+    world.apply(b="U")
+    world.apply(a="T", b="U")
+    assert world.limiter("a").in_last_minute() == 1
+    assert world.limiter("a").delay() > 900
+
+
+def test_a_new_token_source_counts_what_the_account_has_sent_and_no_more(world: World) -> None:
+    world.apply(a="T", b="T")
+    world.limiter("a").count_request()
+    world.limiter("a").pause(1000)
+    world.apply(a="/moved", b="T", c="/new")
+    moved = world.limiter("a")
+    assert (moved.in_last_minute(), world.limiter("c").in_last_minute()) == (1, 0)
+    assert moved.delay() > 900
+    moved.count_request()
+    assert (moved.in_last_minute(), world.limiter("b").in_last_minute()) == (2, 1)
+
+
+def test_another_limit_is_that_of_every_token_at_once(world: World) -> None:
+    world.apply(a="T", b="T", c="U")
+    before = [world.limiter(name) for name in "abc"]
+    before[0].count_request()
+    world.apply(requests_per_minute=7, a="T", c="U")
+    world.apply(requests_per_minute=5, a="T", b="T", c="U")
+    assert [world.limiter(name) for name in "abc"] == before
+    assert [limiter.requests_per_minute for limiter in before] == [5, 5, 5]
+    assert before[0].in_last_minute() == 1
+
+
+@pytest.mark.parametrize(("sharing", "seconds"), [(1, 100), (2, 120), (5, 300)])
+async def test_a_poll_may_take_as_long_as_all_that_share_the_limit_need(api: Api, sharing: int, seconds: float) -> None:
+    """A full listing is 30 requests, and at 60 a minute takes half a minute; each may take twice as long."""
+    limiter, states = RateLimiter(60), States()
+    poll = PollSettings(max_batches=300, page_size=10, stale_after=Seconds(100))
+    for i in range(sharing):
+        states.publish(AccountState(account=f"{i}", settings=poll, usage=Usage(limiter)))
+    states.publish(AccountState(account="another", settings=poll, usage=Usage(RateLimiter(60))))
+    async with open_session() as session:
+        account = AccountSettings(name="0", base_url=api.base_url)
+        client = Client(
+            account,
+            poll,
+            ApiSettings(),
+            token=lambda: TOKEN,
+            session=session,
+            usage=states["0"].usage,
+            labels=AccountLabels(),
+        )
+        poller = Poller("0", poll, client, states)
+        running = asyncio.create_task(poller.run(first_after=1000))
+        await asyncio.sleep(0)
+        assert poller.due - time.monotonic() == pytest.approx(1000 + seconds, abs=5)
+        running.cancel()
+        await asyncio.wait([running])
+
+
+async def test_a_pause_that_another_was_asked_for_moves_the_next_poll_and_fails_none(api: Api) -> None:
+    api.batches = [batch("fb_1")]
+    asked: list[float] = []
+
+    async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
+        asked.append(time.monotonic())
+        return await handler(request)
+
+    api.fault = note
+    states = States()
+    settings = Settings(
+        accounts=tuple(AccountSettings(name=name, api_token_env="T", base_url=api.base_url) for name in "ab"),
+        poll=PollSettings(interval=Seconds(0.4)),
+        api=ApiSettings(requests_per_minute=1000),
+    )
+    async with open_session() as session:
+        accounts = Accounts(session, {"T": TOKEN}, states)
+        accounts.apply(settings, "ab")
+        running = asyncio.create_task(accounts.run())
+        while not all(state.up for state in states):
+            await asyncio.sleep(0.01)
+        states["a"].usage.rate_limiter.pause(1.5)
+        paused = time.monotonic()
+        await asyncio.sleep(2.5)
+        running.cancel()
+        await asyncio.wait([running])
+    assert not [when for when in asked if paused + 0.1 < when < paused + 1.5]
+    assert len([when for when in asked if when >= paused + 1.5]) >= 2, "one for each account"
+    assert all(state.up and not state.failures for state in states)
+
+
+async def test_requests_of_all_that_share_a_token_are_bounded_together_and_shown_as_one(
+    api: Api, exporter: StartExporter
+) -> None:
+    api.batches = [batch("fb_1")]
+    names = ["one", "two", "three"]
+    running = await exporter(limits={"requests_per_minute": 7}, accounts=[{"name": name} for name in names])
+    await running.wait_for(lambda s: all(up(s, name) == 1 for name in names) and len(api.requests) == 7)
+    await asyncio.sleep(1)  # five intervals
+    assert len(api.requests) == 7
+    async with running.http.get("/api/v1/status") as response:
+        report = await response.json()
+    assert {(one["requests_last_minute"], one["requests_per_minute"]) for one in report["accounts"]} == {(7, 7)}

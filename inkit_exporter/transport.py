@@ -92,8 +92,14 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
     text = (value or "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
+    date = parse_date(text)
+    return None if date is None else max(0.0, date - now)
+
+
+def parse_date(text: str) -> float | None:
+    """Seconds since the epoch, of a date in a header (RFC 9110, 5.6.7); None if it is none."""
     try:
         date = parsedate_to_datetime(text)
-        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, TypeError, IndexError):
         return None

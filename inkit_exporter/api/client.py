@@ -28,12 +28,13 @@ from inkit_exporter.api.pages import Body, read_page
 from inkit_exporter.api.rate_limit import Usage
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings
 from inkit_exporter.errors import ConfigError
-from inkit_exporter.transport import BodyError, authorities, parse_retry_after, read_body
+from inkit_exporter.transport import BodyError, authorities, parse_date, parse_retry_after, read_body
 
 DEFAULT_PAGE_SIZE: Final = 25
 """The API's documented page size, for when it refuses the configured one."""
 
 _PATHS: Final = {"workflow": "invoke/batch", "document": "batch"}
+_EARLIEST_DATE: Final = 1_420_070_400.0  # 2015: a `Date` before Inkit began is no time at all
 
 log = structlog.get_logger()
 
@@ -141,8 +142,10 @@ class Client:
                 middlewares=(self._send,),
             ) as response:
                 code = str(response.status)
-                retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
-                check_status(response.status, retry_after)
+                now = self._api_time(response.headers.get("Date", ""))
+                check_status(response.status, parse_retry_after(response.headers.get("Retry-After"), now))
+                if (ahead := time.time() - now - 1) > self._poll.lookback:  # `Date` is cut to whole seconds
+                    raise BadResponse(f"the clock is {ahead:.0f}s ahead of the API's, more than poll.lookback; set it")
                 if response.status == HTTPStatus.NO_CONTENT:
                     return b'{"items": []}'
                 return await read_body(response, self._api.max_response_size)
@@ -192,3 +195,11 @@ class Client:
             await asyncio.sleep(delay)
             self._usage.throttled_seconds += time.monotonic() - started
         limiter.count_request()  # at once, as another account with the same token may wait too
+
+    def _api_time(self, date: str) -> float:
+        """The API's wall time by the `Date` of an answer, or else ours."""
+        ours, theirs = time.time(), parse_date(date)
+        if theirs is None or theirs < _EARLIEST_DATE:
+            return ours
+        self._usage.clock_skew = theirs - ours
+        return theirs

@@ -68,6 +68,7 @@ class Usage(Struct):
     `invalid_batches` counts the records that could not be read, `repaired_batches` those of which a count had to be
     inferred; in each poll again.
     `by_code` has HTTP status codes and what came instead of an answer: a `reason` of ours, or `cancelled`.
+    `clock_skew` is the API's clock minus ours in seconds, by the last `Date` that it sent.
     """
 
     rate_limiter: RateLimiter
@@ -76,6 +77,7 @@ class Usage(Struct):
     throttled_seconds: float = 0.0
     invalid_batches: int = 0
     repaired_batches: int = 0
+    clock_skew: float | None = None
 
     @property
     def requests(self) -> int:

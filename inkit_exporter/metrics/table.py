@@ -144,6 +144,11 @@ FAMILIES: Final = (
         "Time that requests waited for requests_per_minute, or for the time that the API asked to wait.",
         lambda s: s.usage.throttled_seconds,
     ),
+    _gauge(
+        "inkit_api_clock_skew_seconds",
+        "The API's wall-clock time, by the Date header of its last answer, minus the exporter's.",
+        lambda s: s.usage.clock_skew,
+    ),
     _counter(
         "inkit_invalid_batches_total",
         "Records in the API's list that were skipped because what is needed was missing or unreadable, or for "

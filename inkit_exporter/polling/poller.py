@@ -13,6 +13,8 @@ from inkit_exporter.config import PollSettings
 from inkit_exporter.state import AccountState, States
 from inkit_exporter.window.plan import Conversation, Plan
 
+_NOTED_SKEW_SECONDS = 60.0
+
 log = structlog.get_logger()
 
 
@@ -64,6 +66,8 @@ class Poller:
             self._log.exception("unexpected error in a poll")
             failure = BadResponse(f"unexpected {type(error).__name__}")
             self._plan = Plan(self._settings, self._state.totals)
+        if abs(skew := self._state.usage.clock_skew or 0.0) > _NOTED_SKEW_SECONDS:
+            self._warn_once("the clock differs from the API's", clock_skew_seconds=round(skew))
         ended = time.monotonic()
         state = replace(
             self._state,

@@ -82,6 +82,7 @@ class AccountStatus(Struct, frozen=True):
     paused_until_timestamp_seconds: float | None
     invalid_batches: int
     repaired_batches: int
+    clock_skew_seconds: float | None
     window: WindowStatus | None
 
 
@@ -137,6 +138,7 @@ def _account(state: AccountState, wall: float, now: float) -> AccountStatus:
         paused_until_timestamp_seconds=stamp(limiter.resume_at) if limiter.resume_at > now else None,
         invalid_batches=state.usage.invalid_batches,
         repaired_batches=state.usage.repaired_batches,
+        clock_skew_seconds=None if (skew := state.usage.clock_skew) is None else round(skew, 3),
         window=_window(state, state.snapshot, now) if state.snapshot else None,
     )
 

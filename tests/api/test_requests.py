@@ -9,7 +9,7 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from email.utils import format_datetime, formatdate
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -452,6 +452,69 @@ async def test_what_can_not_be_unfolded_is_a_bad_response_that_says_why(
     assert usage.codes == ["200"]
 
 
+def dated(seconds_ahead: float, status: int = 200, **headers: str) -> web.Response:
+    """An answer by a clock that is ahead of ours."""
+    date = {"Date": formatdate(time.time() + seconds_ahead, usegmt=True)}
+    return web.Response(status=status, body=ONE, headers=date | {k.replace("_", "-"): v for k, v in headers.items()})
+
+
+async def test_the_difference_to_the_apis_clock_is_that_of_the_last_answer_with_a_date(api: Api) -> None:
+    async with client_of(api.base_url) as (client, usage):
+        assert usage.clock_skew is None
+        for ahead in (0, 5000, -5000, 10**9):
+            api.fault = then(dated(ahead))
+            await whole(client, 1)
+            assert usage.clock_skew == pytest.approx(ahead, abs=1.5)
+        for no_time in ("soon", "", "Thu, 01 Jan 1970 00:00:00 GMT", "Sun, 99 Foo 2026 99:99:99 GMT"):
+            api.fault = then(web.Response(body=ONE, headers={"Date": no_time}))
+            await whole(client, 1)
+            assert usage.clock_skew == pytest.approx(10**9, abs=1.5)
+        for status in (401, 422, 429, 503):
+            api.fault = then(dated(status, status))
+            with pytest.raises(ApiError):
+                await whole(client, 1)
+            assert usage.clock_skew == pytest.approx(status, abs=1.5)
+
+
+async def test_without_a_date_nothing_is_said_of_the_apis_clock() -> None:
+    async def undated(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(http(ONE))
+
+    async with listening(undated) as port, client_of(f"http://127.0.0.1:{port}/v1") as (client, usage):
+        await whole(client, 1)
+        assert usage.clock_skew is None
+
+
+async def test_a_clock_that_is_ahead_by_more_than_the_lookback_fails_instead_of_an_empty_window(api: Api) -> None:
+    async with client_of(api.base_url, lookback=3600.0, max_attempts=3) as (client, usage):
+        api.fault = then(dated(-3595))
+        assert len((await whole(client, 1)).batches) == 1
+        api.fault = then(dated(-3605))
+        with pytest.raises(BadResponse, match=r"^the clock is 360\ds ahead of the API's, more than poll"):
+            await whole(client, 1)
+        assert usage.codes == ["200", "200"]
+        for status, kind in ((401, AuthError), (503, ServerError)):
+            api.fault = then(dated(-3605, status, Retry_After="3000"))
+            with pytest.raises(kind):
+                await whole(client, 1)
+    # Dates are whole seconds, and an answer takes its time.
+    async with client_of(api.base_url, lookback=0.1) as (client, _):
+        api.fault = None
+        for _ in range(20):
+            await whole(client, 1)
+            await asyncio.sleep(0.05)
+
+
+async def test_a_date_to_come_back_is_one_of_the_apis_clock(api: Api) -> None:
+    for ahead in (-3600, 3600):
+        api.fault = then(dated(ahead, 503, Retry_After=formatdate(time.time() + ahead + 40, usegmt=True)))
+        async with client_of(api.base_url) as (client, _):
+            with pytest.raises(ServerError) as raised:
+                await whole(client, 1)
+            assert raised.value.retry_after == pytest.approx(40, abs=1.1)
+
+
 async def test_where_nobody_listens_the_system_says_why() -> None:
     async with client_of("http://127.0.0.1:1/v1") as (client, usage):
         with pytest.raises(ConnectionFailed, match=r"^ClientConnectorError: .*Connect call failed"):
@@ -516,7 +579,7 @@ async def test_a_time_longer_than_the_patience_fails_at_once_and_still_counts(ap
         async with asyncio.timeout(30), patient as (client, usage):
             with pytest.raises(ServerError) as raised:
                 await whole(client, 1)
-            assert raised.value.retry_after == pytest.approx(40, abs=1)
+            assert raised.value.retry_after == pytest.approx(40, abs=1.5)
             assert usage.codes == ["503"]
             assert limiter.delay() == pytest.approx(40, abs=1.5)
 

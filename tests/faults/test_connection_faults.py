@@ -177,6 +177,7 @@ async def test_a_clock_that_is_set_ahead_and_back_leaves_polls_and_totals_as_the
     )
     success = sample_key("inkit_last_successful_poll_timestamp_seconds", account="default")
     polls = sample_key("inkit_polls_total", account="default")
+    skew = sample_key("inkit_api_clock_skew_seconds", account="default")
 
     async def holds_at(hours: int, destinations: set[str]) -> None:
         samples = await running.wait_for(
@@ -193,6 +194,18 @@ async def test_a_clock_that_is_set_ahead_and_back_leaves_polls_and_totals_as_the
         assert (await running.get("/-/healthy"))[0] == 200
 
     both = {"inkit_storage", "box"}
-    for hours, there in ((0, both), (12, {"inkit_storage"}), (0, both), (-12, both), (10_000, set()), (0, both)):
+    for hours, there in ((0, both), (12, {"inkit_storage"}), (0, both), (-12, both)):
         jump(hours)
         await holds_at(hours, there)
+        assert (await running.samples())[skew] == pytest.approx(-hours * 3600, abs=2)
+    assert sum("clock differs" in line for line in running.log) == 1
+    assert "clock_skew_seconds=-43" in await running.wait_for_line("clock differs")
+    # A clock ahead by more than the lookback would leave no batch in the window.
+    jump(10_000)
+    samples = await running.wait_for(lambda s: up(s) == 0)
+    assert failures(samples, "bad_response") >= 1
+    assert samples[skew] == pytest.approx(-36_000_000, abs=2)
+    assert "ahead of the API's, more than poll.lookback" in await running.wait_for_line("account is down")
+    assert {destination for destination, _ in documents(samples)} == both
+    jump(0)
+    await holds_at(0, both)

@@ -26,7 +26,7 @@ SNAPSHOT = Snapshot(
 def exposed() -> dict[str, Metric]:
     """Every family of the exporter's own, by the name it has in the text format."""
     states = States()
-    usage = Usage(RateLimiter(60))
+    usage = Usage(RateLimiter(60), clock_skew=0.5)
     states.publish(AccountState(account="a", settings=PollSettings(), usage=usage, up=True, polls=1, snapshot=SNAPSHOT))
     registries = AccountMetrics(states, "a", lambda: 0.0).registry, ProcessMetrics(0, 1).registry
     families = [family for registry in registries for family in registry.collect()]

@@ -121,6 +121,7 @@ FAULTS: Final[Mapping[str, tuple[str, Fault]]] = {
     "deflate-is-not": ("bad_response", answers(lambda x: http(x.body, content_encoding="deflate"))),
     "brotli": ("bad_response", answers(lambda x: http(x.body, content_encoding="br"))),
     "encoded-as-token": ("bad_response", answers(lambda x: http(x.body, content_encoding=x.token))),
+    "date-of-long-ago": ("bad_response", answers(lambda x: http(x.body, date="Sat, 01 Aug 2015 00:00:00 GMT"))),
     "too-large": ("bad_response", says(lambda x: http(x.body + b" " * 200_000))),
     "too-large-in-chunks": ("bad_response", hangs(lambda _: CHUNKED + b"30d40\r\n" + b" " * 200_000)),
     "claims-too-large": ("bad_response", hangs(lambda x: http(b"", content_length=10**15))),

@@ -3,14 +3,15 @@
 Pure functions of the bytes, but for the labels, which remember the names that they have admitted.
 """
 
-import codecs
+import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from inkit_exporter.api.batches import Batch, Page
 from inkit_exporter.api.errors import BadResponse
@@ -20,6 +21,7 @@ from inkit_exporter.api.records import DECODE_ERRORS, Record, read_record
 
 Body = bytes | bytearray
 T = TypeVar("T")
+_NULL = Raw(b"null")
 
 AT_ONCE_BYTES: Final = 2**21
 """Bytes decoded in one go, which takes 10 ms at most on a slow machine. A larger record is refused."""
@@ -44,13 +46,13 @@ class _Page(Struct, Generic[T]):
     """The items, and wherever else the pagination may stand."""
 
     items: list[T] | None
-    metadata: Any = None
-    meta: Any = None
-    pagination: Any = None
-    next_page: Any = UNSET
-    page_count: Any = None
-    page_size: Any = None
-    total_count: Any = None
+    metadata: Raw = _NULL
+    meta: Raw = _NULL
+    pagination: Raw = _NULL
+    next_page: Raw | UnsetType = UNSET
+    page_count: Raw = _NULL
+    page_size: Raw = _NULL
+    total_count: Raw = _NULL
 
 
 _page_decoder = msgspec.json.Decoder(_Page[Record])
@@ -67,7 +69,12 @@ def read_page(body: Body, number: int, labels: AccountLabels, now: float) -> Ite
         BadResponse: the body is no page, or most of its records can't be read.
     """
     try:
-        records, pagination = _split(body.removeprefix(codecs.BOM_UTF8), number)
+        try:
+            records, pagination = _split(body, number)
+        except DECODE_ERRORS:
+            if len(body) > AT_ONCE_BYTES:
+                raise
+            records, pagination = _split(_repair(body), number)
     except DECODE_ERRORS as error:
         raise BadResponse(f"page {number} is not a list of batches: {error}") from None
     batches: list[Batch] = []
@@ -100,14 +107,23 @@ def _split(body: Body, number: int) -> tuple[Sequence[Record | Raw], Pagination]
             page = _page_decoder.decode(body)
             return page.items or (), _pagination(page, number)
     if body.count(b",") > max(_ALWAYS_ALLOWED_BYTES, len(body)) / _LEAST_BYTES_A_VALUE:
-        raise msgspec.DecodeError("its values are too many and too small to be batches")
+        raise BadResponse(
+            f"page {number} is not a list of batches: its values are too many and too small to be batches"
+        )
     page_of_raw = _raw_page_decoder.decode(body)
     return page_of_raw.items or (), _pagination(page_of_raw, number)
 
 
 def _pagination(page: _Page[Any], number: int) -> Pagination:
     fields = msgspec.structs.asdict(page)
-    return read_pagination({key: fields[key] for key in fields if key != "items" and fields[key] is not UNSET}, number)
+    raw = {key: value for key, value in fields.items() if isinstance(value, Raw)}
+    return read_pagination({key: json.loads(bytes(value)) for key, value in raw.items()}, number)
+
+
+def _repair(body: Body) -> Body:
+    """The body without byte order mark, other bytes than UTF-8, and NaN, which is no number in JSON."""
+    text = body.decode("utf-8-sig", errors="replace")
+    return re.sub(r"(?<=[\s:,\[])-?(?:NaN|Infinity)(?=[\s,\]}])", "null", text).encode()
 
 
 def _decode_record(record: Record | Raw) -> tuple[Record, bool]:

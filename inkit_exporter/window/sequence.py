@@ -122,7 +122,10 @@ class PageSequence:
             InconsistentListing: the pages contradict one another.
         """
         self._begun = False
-        before, self._total = self._total, hints.total_count if hints.total_count is not None else self._total
+        position = (self._number - 1) * max(self.size, self._records) + self._records
+        before = self._total
+        if hints.total_count is not None and hints.total_count >= position:  # else it is no total
+            self._total = hints.total_count
         shrunk_by = 0 if before is None or self._total is None else max(0, before - self._total)
         if not self._records:
             # Where more was promised, one empty page may be a slip; two are the end.
@@ -140,7 +143,7 @@ class PageSequence:
         if self._number > self.furthest:
             self.furthest = self._number
             self._barren = 0 if self._new else self._barren + 1
-        self._more = hints.promises(self._number, (self._number - 1) * self.size + self._records)
+        self._more = hints.promises(self._number, position)
         at_known_end = self.ordered and not self._whole and self.last_id == self._known_last != ""
         # A page that brings nothing new is the end if as many were read as the list is said to have.
         all_read = self._barren > 0 and self.first == 1 and self._total is not None and self._read >= self._total

@@ -1,6 +1,7 @@
 """Decoding and normalising: whatever the bytes, a batch or a named error."""
 
 import json
+import math
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -321,6 +322,22 @@ def test_what_can_not_be_read_is_counted(changes: dict[str, Any]) -> None:
     answer = read(page(record(**changes), record(id="fb_good")))
     assert ([batch.id for batch in answer.batches], answer.invalid) == (["fb_good"], 1)
     assert answer.problem.startswith("record 1: ")
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        (b"\xe9t\xe9", "\ufffdt\ufffd"),
+        (b"Infinity, NaN", "Infinity, NaN"),
+    ],
+    ids=["not UTF-8", "NaN in a name"],
+)
+def test_text_that_is_not_utf_8_and_nan_where_it_is_not_needed_cost_no_page(written: bytes, name: str) -> None:
+    odd = record(name="NAME", total=math.nan, remark=[-math.inf]).encode().replace(b"NAME", written)
+    hints = b'{"pagination": {"total_count": NaN, "page_size": 1%b}}' % (b"0" * 400)
+    answer = read(b'{"items": [%b, %b], "metadata": %b}' % (odd, record(id="fb_2").encode(), hints))
+    assert answer.batches[0].name == name
+    assert (len(answer.batches), answer.invalid, answer.pagination) == (2, 0, Pagination())
 
 
 def test_a_byte_order_mark_and_an_empty_list_of_any_kind_are_read() -> None:

@@ -601,6 +601,9 @@ HINTS: dict[str, Callable[[int, int, int], Pagination]] = {
     "only page_count": lambda _number, size, total: Pagination(page_count=-(-total // size)),
     "only total_count": lambda _number, _size, total: Pagination(total_count=total),
     "another page_size than the real one": lambda _number, _size, total: Pagination(page_size=100, total_count=total),
+    "total_count is that of the page": lambda number, size, total: Pagination(
+        page_count=-(-total // size), total_count=max(0, min(size, total - (number - 1) * size))
+    ),
     "total_count is 0": lambda _number, _size, _total: Pagination(page_count=0, total_count=0),
     "page_count is 1": lambda number, size, total: Pagination(more=number * size < total, page_count=1),
     "next_page never ends": lambda _number, size, total: Pagination(more=True, total_count=total),

@@ -108,7 +108,7 @@ class PageSequence:
             self.last_id = part.batches[-1].id
         if further:
             self._invalid += part.invalid
-            self._new |= part.invalid > 0
+            self._new |= part.invalid > 0 and not part.batches
         if not (self.ordered or self._whole):
             raise FullListingRequired
 
@@ -145,9 +145,10 @@ class PageSequence:
             self._barren = 0 if self._new else self._barren + 1
         self._more = hints.promises(self._number, position)
         at_known_end = self.ordered and not self._whole and self.last_id == self._known_last != ""
-        # A page that brings nothing new is the end if as many were read as the list is said to have.
-        all_read = self._barren > 0 and self.first == 1 and self._total is not None and self._read >= self._total
-        self.ended = self._more is False or at_known_end or all_read
+        # A page that brings nothing new is the end only if as many were read as the list is said to have.
+        all_read = self._total is not None and self._read >= self._total
+        told = self._more is False or at_known_end
+        self.ended = (all_read or (told and self._total is None)) if self._barren and self.first == 1 else told
         if self._barren >= _BARREN_PAGES and not self.ended:
             if not self._whole:
                 raise FullListingRequired

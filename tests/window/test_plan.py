@@ -666,6 +666,16 @@ def test_a_page_that_was_promised_and_is_refused_fails_the_poll() -> None:
         poll(new_plan(), lambda number: (_ for _ in ()).throw(PageRefused("422")))
 
 
+@pytest.mark.parametrize("invalid", [0, 1])
+@pytest.mark.parametrize(
+    "hints", [Pagination(more=True), Pagination(page_count=3, total_count=24), Pagination(more=True, total_count=24)]
+)
+def test_a_server_that_ignores_the_page_is_never_taken_for_a_whole_list(hints: Pagination, invalid: int) -> None:
+    listing = big_world(24)
+    with pytest.raises(InconsistentListing, match="leads back"):
+        poll(new_plan(), lambda _: Page(listing[: 10 - invalid], hints, invalid=invalid))
+
+
 def test_one_empty_page_amid_the_list_is_a_slip() -> None:
     listing = big_world(30)
 

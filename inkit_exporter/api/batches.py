@@ -1,9 +1,9 @@
 """Batches and pages of them, as values, in the shapes of Inkit's public documentation ("List workflow batches")."""
 
-from collections.abc import Sequence
+from collections import Counter
 from typing import Annotated, Final
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from inkit_exporter.api.pagination import Pagination
 
@@ -61,17 +61,20 @@ class Batch(Struct, frozen=True, gc=False):
         return self.status in FINISHED_STATUSES and not any(c.in_progress for c in self.destinations.values())
 
 
-class Page(Struct, frozen=True):
+class Page(Struct):
     """A page of the list, or a part of one: the records that could be read, in the API's order.
 
-    `invalid` counts the records that could not be read, and `problem` says what is wrong with the first of them.
-    `repaired` counts those of which a count had to be inferred.
-    `more` is True where further parts of the same page follow.
+    `invalid` counts the records that could not be read, `incomplete` those without their `unreadable` destinations, and
+    `repaired` those with a count that was inferred. `problems` say what could not be read, `differences` what is not as
+    documented, and in which record first, or 0. `more` is True where further parts of the same page follow.
     """
 
-    batches: Sequence[Batch]
+    batches: list[Batch]
     pagination: Pagination = Pagination()
     invalid: int = 0
+    incomplete: int = 0
     repaired: int = 0
-    problem: str = ""
+    unreadable: Counter[str] = field(default_factory=Counter)
+    problems: dict[str, int] = {}
+    differences: dict[str, int] = {}
     more: bool = False

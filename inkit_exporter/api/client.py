@@ -24,10 +24,11 @@ from inkit_exporter.api.errors import (
     check_status,
 )
 from inkit_exporter.api.labels import AccountLabels
-from inkit_exporter.api.pages import Body, read_page
+from inkit_exporter.api.pages import read_page
 from inkit_exporter.api.rate_limit import Usage
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings
 from inkit_exporter.errors import ConfigError
+from inkit_exporter.jsonbody import Body
 from inkit_exporter.transport import BodyError, authorities, parse_date, parse_retry_after, read_body
 
 DEFAULT_PAGE_SIZE: Final = 25
@@ -78,18 +79,18 @@ class Client:
             ApiError: one of its kinds, after all attempts. Taking the parts may raise BadResponse.
         """
         try:
-            body = await self._get(number, self.page_size)
+            body, described = await self._get(number, self.page_size)
         except QueryRefused:
             if number != 1 or self.page_size == DEFAULT_PAGE_SIZE:
                 raise
-            body = await self._get(number, DEFAULT_PAGE_SIZE)
+            body, described = await self._get(number, DEFAULT_PAGE_SIZE)
             self._log.warning(
                 "the API refuses the page size, using its default", page_size=self.page_size, default=DEFAULT_PAGE_SIZE
             )
             self.page_size = DEFAULT_PAGE_SIZE
-        return read_page(body, number, self._labels, time.time())
+        return read_page(body, number, self._labels, time.time(), described)
 
-    async def _get(self, number: int, page_size: int) -> Body:
+    async def _get(self, number: int, page_size: int) -> tuple[Body, str]:
         query = {"page": str(number), "page_size": str(page_size), "sort": "-created_at"} | self._filters
         retries = stamina.retry_context(
             on=self._backoff,
@@ -111,7 +112,7 @@ class Client:
         # The rate limiter keeps the pause, for this attempt and for all requests of the account.
         return 0.0 if error.retry_after <= self._poll.interval else False
 
-    async def _authorised(self, query: Mapping[str, str]) -> Body:
+    async def _authorised(self, query: Mapping[str, str]) -> tuple[Body, str]:
         """Try again with another token if the API refuses this one and the token has been replaced."""
         token = self._read_token()
         try:
@@ -127,7 +128,7 @@ class Client:
         except ConfigError as error:
             raise AuthError(str(error)) from None
 
-    async def _attempt(self, query: Mapping[str, str], token: str) -> Body:
+    async def _attempt(self, query: Mapping[str, str], token: str) -> tuple[Body, str]:
         await self._wait_for_turn()
         self._sent_at = None
         code = "cancelled"
@@ -147,8 +148,9 @@ class Client:
                 if (ahead := time.time() - now - 1) > self._poll.lookback:  # `Date` is cut to whole seconds
                     raise BadResponse(f"the clock is {ahead:.0f}s ahead of the API's, more than poll.lookback; set it")
                 if response.status == HTTPStatus.NO_CONTENT:
-                    return b'{"items": []}'
-                return await read_body(response, self._api.max_response_size)
+                    return b'{"items": []}', code
+                content_type = response.headers.get("Content-Type", "no Content-Type").replace(token, "***")[:80]
+                return await read_body(response, self._api.max_response_size), f"{code}, {content_type}"
         except TransientError as error:
             if error.retry_after:
                 self._usage.rate_limiter.pause(error.retry_after)

@@ -58,7 +58,7 @@ class AccountLabels:
 @lru_cache(maxsize=64)
 def split_camel_case(text: str) -> str:
     """`InProgress` as `In_Progress`, for statuses; a destination such as DocuSign is one word."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text)
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text)
 
 
 @lru_cache(maxsize=1024)

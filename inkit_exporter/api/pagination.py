@@ -1,10 +1,11 @@
 """What a page says of the list. Each key is a hint that may be missing, null, elsewhere, or in another spelling."""
 
 from collections.abc import Iterator, Mapping
-from decimal import Decimal, InvalidOperation
 from urllib.parse import parse_qs, urlsplit
 
 from msgspec import Struct
+
+from inkit_exporter.jsonbody import whole_number
 
 
 class Pagination(Struct, frozen=True):
@@ -38,17 +39,6 @@ def read_pagination(document: object, number: int) -> Pagination:
         page_size=whole_number(found.get("page_size")) or None,
         total_count=whole_number(found.get("total_count")),
     )
-
-
-def whole_number(value: object) -> int | None:
-    """A number from 0 to 2**53 in any spelling (`2`, `2.0`, `"2"`, `1e2`); None for all else, booleans too."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = Decimal(str(value))
-        return int(number) if 0 <= number <= 2**53 and number == int(number) else None
-    except (InvalidOperation, ValueError, OverflowError):
-        return None
 
 
 def _keys(document: object, depth: int = 0) -> Iterator[tuple[str, object]]:

@@ -1,16 +1,17 @@
 """One record of the list: read strictly if it is as documented, else as far as it can be read without guessing."""
 
-from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
 from inkit_exporter.api.batches import Counts, Natural
-
-DECODE_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+from inkit_exporter.jsonbody import DECODE_ERRORS, read_time
 
 _Id = Annotated[str, Meta(min_length=1, max_length=256)]
+_Empty = Annotated[list[Any], Meta(max_length=0)] | None  # a list is what PHP makes of an object without keys
 
 
 class Record(Struct, gc=False):
@@ -35,54 +36,67 @@ class _LooseRecord(Struct, gc=False):
     created_at: str | float
     status: Any = None
     name: Any = None
-    destinations: dict[str, _LooseCounts | list[Any] | None] | list[Any] | None = None
+    destinations: dict[str, Raw] | _Empty = None
 
 
+_NOTHING = _LooseCounts()
 _strict = msgspec.json.Decoder(Record)
 _loose = msgspec.json.Decoder(_LooseRecord, strict=False)  # "1", 1.0 and 1e2 are integers, true is not
+_loose_counts = msgspec.json.Decoder(_LooseCounts | _Empty, strict=False)
 
 
-def read_record(raw: Raw) -> tuple[Record, bool]:
-    """A record, and whether a count had to be inferred.
+class Reading(NamedTuple):
+    """A record, how it first differs from the documentation, whether a count was inferred, and what is unreadable."""
+
+    record: Record
+    differs: str = ""
+    repaired: bool = False
+    unreadable: Mapping[str, str] = {}
+
+
+def read_record(raw: Raw) -> Reading:
+    """A record as far as it can be read.
 
     Raises:
         one of DECODE_ERRORS: what is needed is missing, or can't be read.
     """
     try:
-        return _strict.decode(raw), False
-    except DECODE_ERRORS:
-        loose = _loose.decode(raw)
+        return Reading(_strict.decode(raw))
+    except DECODE_ERRORS as error:
+        differs = str(error)
+    loose = _loose.decode(raw)
     destinations: dict[str, Counts] = {}
-    inferred = False
-    for name, counts in loose.destinations.items() if isinstance(loose.destinations, dict) else ():
-        if counts and not isinstance(counts, list) and counts != _LooseCounts():  # else the batch does not use it
-            destinations[name] = _infer(counts)
-            inferred |= None in (counts.count, counts.completed, counts.failed, counts.in_progress)
-    status, name = (text if isinstance(text, str) else "" for text in (loose.status, loose.name))
-    return Record(str(loose.id), _read_time(loose.created_at), status, destinations, name), inferred
-
-
-def _infer(counts: _LooseCounts) -> Counts:
-    """The counts; a missing one is what the others leave, if that can only be one number. None of them is doubted."""
-    known = [n for n in (counts.completed, counts.failed, counts.in_progress) if n is not None]
-    if counts.count is None and len(known) == 3:  # noqa: PLR2004 - all of them
-        return Counts(sum(known), *known)
-    left = max(0, (counts.count or 0) - sum(known))
-    if counts.count is None or (left and len(known) < 2):  # noqa: PLR2004 - of two missing ones, which has it?
-        raise msgspec.ValidationError("so many counts are missing that the others don't tell - at `$.destinations`")
-    completed, failed, in_progress = (
-        left if n is None else n for n in (counts.completed, counts.failed, counts.in_progress)
-    )
-    return Counts(counts.count, completed, failed, in_progress)
-
-
-def _read_time(value: str | float) -> datetime:
-    """A time in any offset, UTC without one; seconds since the epoch, too."""
-    try:
-        return msgspec.convert(value, datetime, strict=False)
-    except msgspec.ValidationError:
+    unreadable: dict[str, str] = {}
+    repaired = False
+    for name, entry in loose.destinations.items() if isinstance(loose.destinations, dict) else ():
         try:
-            created = datetime.fromisoformat(str(value).strip())
-        except ValueError:
-            raise msgspec.ValidationError("it is no time - at `$.created_at`") from None
-    return created if created.tzinfo else created.replace(tzinfo=UTC)
+            if told := _read_counts(entry):
+                destinations[name], inferred = told
+                repaired |= inferred
+        except DECODE_ERRORS as error:
+            unreadable[name] = str(error)
+    status, name = (text if isinstance(text, str) else "" for text in (loose.status, loose.name))
+    record = Record(str(loose.id), read_time(loose.created_at, "$.created_at"), status, destinations, name)
+    return Reading(record, differs + "; a missing count was inferred" * repaired, repaired, unreadable)
+
+
+def _read_counts(entry: Raw) -> tuple[Counts, bool] | None:
+    """Counts, a missing one being what the others leave if they tell, and whether one was; None for an empty entry."""
+    counts = _loose_counts.decode(entry)
+    if not isinstance(counts, _LooseCounts):
+        return None
+    count, completed, failed, in_progress = counts.count, counts.completed, counts.failed, counts.in_progress
+    missing = (completed is None) + (failed is None) + (in_progress is None)
+    known = (completed or 0) + (failed or 0) + (in_progress or 0)
+    left = 0 if count is None or count < known else count - known
+    if missing and (count is None or (left and missing > 1)):
+        if counts == _NOTHING and all(value is None for value in msgspec.json.decode(entry).values()):
+            return None
+        raise msgspec.ValidationError("so many counts are missing that the others don't tell")
+    complete = Counts(
+        known if count is None else count,
+        left if completed is None else completed,
+        left if failed is None else failed,
+        left if in_progress is None else in_progress,
+    )
+    return complete, count is None or missing > 0

@@ -151,8 +151,8 @@ FAMILIES: Final = (
     ),
     _counter(
         "inkit_invalid_batches_total",
-        "Records in the API's list that were skipped because what is needed was missing or unreadable, or for "
-        "their size; a record counts in every poll that reads it.",
+        "Records in the API's list that could not be read as a whole: skipped, or read without a destination; a record "
+        "counts in every poll that reads it.",
         lambda s: s.usage.invalid_batches,
     ),
     _counter(

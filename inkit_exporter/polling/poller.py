@@ -7,6 +7,7 @@ import time
 import structlog
 from msgspec.structs import replace
 
+from inkit_exporter.api.batches import Page
 from inkit_exporter.api.client import Client
 from inkit_exporter.api.errors import ApiError, BadResponse, PageRefused, RequestTimeout
 from inkit_exporter.config import PollSettings
@@ -92,17 +93,21 @@ class Poller:
                     number = conversation.throw(error)
                     continue
                 for part in parts:
-                    if part.invalid:
-                        self._state.usage.invalid_batches += part.invalid
-                        self._log.debug("skipped batches", page=number, batches=part.invalid, error=part.problem)
-                        self._warn_once("batches that can't be read are skipped", page=number, error=part.problem)
-                    if part.repaired:
-                        self._state.usage.repaired_batches += part.repaired
-                        self._warn_once("counts are missing in some batches and were inferred from the others")
+                    self._note(part, number)
                     number = conversation.send(part)
                     await asyncio.sleep(0)
         except StopIteration:
             pass
+
+    def _note(self, part: Page, number: int) -> None:
+        """Count and log what is not as documented; each kind of it once, later ones at level debug."""
+        self._state.usage.invalid_batches += part.invalid + part.incomplete
+        self._state.usage.repaired_batches += part.repaired
+        for what, record in (part.problems | part.differences).items():
+            missing = what in part.problems
+            tell = self._log.debug if what in self._warned else self._log.warning if missing else self._log.info
+            tell("not as documented", what=what, documents_missing=missing, page=number, record=record)
+            self._warned.add(what)
 
     def _succeeded(self, state: AccountState, now: float) -> AccountState:
         window = self._plan.window

@@ -82,7 +82,7 @@ function lastPoll(account) {
 const cost = account => [
   account.poll_requests === null ? "-" : plural(account.poll_requests, "request"),
   small(`${count(account.requests_last_minute)} of ${count(account.requests_per_minute)} in the last minute`),
-  account.invalid_batches > 0 && warning(`records that can't be read: ${count(account.invalid_batches)} since the start`),
+  account.invalid_batches > 0 && warning(`records that can't be read as a whole: ${count(account.invalid_batches)} since the start`),
   account.repaired_batches > 0 && small(`records with an inferred count: ${count(account.repaired_batches)} since the start`),
 ];
 

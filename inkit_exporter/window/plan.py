@@ -11,11 +11,12 @@ Where the order can't be relied on, and at first, the poll reads the whole list.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Generator
 from functools import partial
 
 from inkit_exporter.api.batches import Batch, Page
-from inkit_exporter.api.errors import PageRefused
+from inkit_exporter.api.errors import BadResponse, PageRefused
 from inkit_exporter.config import PollSettings
 from inkit_exporter.window.sequence import FullListingRequired, InconsistentListing, PageSequence
 from inkit_exporter.window.totals import Totals, TotalsTracker
@@ -47,6 +48,7 @@ class Plan:
         self._now = 0.0
         self._cutoff = -math.inf
         self._seen: set[str] = set()
+        self._readable: Counter[str] = Counter()  # records by destination, less those in which it can't be read
         # All batches created up to then were listed by the last complete head, which began at `_polled_at`.
         self._known = -math.inf
         self._polled_at = 0.0
@@ -58,13 +60,13 @@ class Plan:
         """One poll at wall time `now`. If it is given up half-way, the next one uses what it has learned.
 
         Raises:
-            InconsistentListing: the pages contradict one another.
+            BadResponse: the pages contradict one another, or most records of a destination can't be read.
         """
         cutoff = now - self._settings.lookback
         if cutoff < self._cutoff:  # the clock was set back: batches that were dropped are listed again, but are no news
             self._listed = False
             self.window.totals.stop_counting()
-        self._now, self._cutoff, self._seen = now, cutoff, set()
+        self._now, self._cutoff, self._seen, self._readable = now, cutoff, set(), Counter()
         self.window.trim(cutoff)
         if self._listed and self.ordered:
             try:
@@ -81,6 +83,7 @@ class Plan:
         sequence = self._sequence(1, whole=True)
         yield from self._read(sequence, lambda: sequence.page_oldest < self._cutoff or sequence.overfull)
         self.ordered = sequence.ordered
+        self._check_destinations()
         self._listed = True
         self._complete_head()
         self._cursor, self._backlog = math.inf, 0.0
@@ -97,6 +100,11 @@ class Plan:
         elif pages:
             yield from self._resync(pages)
         yield from self._refresh()
+        self._check_destinations()
+
+    def _check_destinations(self) -> None:
+        if unreadable := [name for name, more in self._readable.items() if more < 0]:
+            raise BadResponse(f"most records of the destination {unreadable[0]} can't be read; the log says why")
 
     def _complete_head(self) -> None:
         self._polled_at = self._now
@@ -188,6 +196,8 @@ class Plan:
                 page = Page([])
             sequence.add(page, number)
             self.window.update(page.batches, self._now, self._cutoff)
+            self._readable.update(name for batch in page.batches for name in batch.destinations)
+            self._readable.subtract(page.unreadable)
             if not sequence.ordered and len(self.window.batches) > 2 * self._settings.max_batches:
                 self.window.trim(self._cutoff)
             unfinished = self.window.unfinished_ids

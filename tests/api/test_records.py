@@ -2,13 +2,16 @@
 
 import json
 import math
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from inkit_exporter.api.batches import DESTINATIONS, Batch, Counts, Page
 from inkit_exporter.api.errors import BadResponse
@@ -28,14 +31,16 @@ json_values = st.recursive(
 
 def read(body: bytes) -> Page:
     """A page of which all parts are put together."""
-    parts = list(read_page(body, 1, AccountLabels(), NOW))
-    return Page(
-        [batch for part in parts for batch in part.batches],
-        parts[-1].pagination,
-        invalid=sum(part.invalid for part in parts),
-        repaired=sum(part.repaired for part in parts),
-        problem="".join(part.problem for part in parts),
-    )
+    whole, *others = read_page(body, 1, AccountLabels(), NOW)
+    for part in others:
+        whole.batches += part.batches
+        whole.invalid += part.invalid
+        whole.incomplete += part.incomplete
+        whole.repaired += part.repaired
+        whole.unreadable += part.unreadable
+        whole.problems = part.problems | whole.problems
+        whole.differences = part.differences | whole.differences
+    return whole
 
 
 def page(*records: str) -> bytes:
@@ -182,7 +187,8 @@ def problem(record: str) -> str:
     """What is wrong with the record of a page."""
     answer = read(page(record, '{"id": 1, "created_at": 1699326352}'))
     assert (len(answer.batches), answer.invalid) == (1, 1)
-    return answer.problem
+    (only,) = answer.problems
+    return only
 
 
 @pytest.mark.usefixtures("elsewhere")
@@ -203,7 +209,7 @@ def test_a_record_may_be_large_but_not_beyond_all_measure() -> None:
     assert len(longest) == AT_ONCE_BYTES
     assert only(longest).name == "Quarterly statements"
     larger = longest.replace("xx", "xxx", 1)
-    assert problem(larger) == f"record 1: it has more than {AT_ONCE_BYTES} bytes"
+    assert problem(larger) == f"it has more than {AT_ONCE_BYTES} bytes"
     many = {f"place {i}": COUNTS for i in range(1001)}
     assert "more than 1000 destinations" in problem(record(destinations=many))
     del many["place 1000"]
@@ -213,7 +219,9 @@ def test_a_record_may_be_large_but_not_beyond_all_measure() -> None:
 def test_what_is_malformed_is_told_with_its_place() -> None:
     answer = read(page(record(), record(created_at="yesterday"), record(), record(id=None)))
     assert (len(answer.batches), answer.invalid) == (2, 2)
-    assert answer.problem == "record 2: it is no time - at `$.created_at`"
+    (no_time, no_id) = answer.problems.items()
+    assert no_time == ("it is no time - at `$.created_at`", 2)
+    assert no_id == ("Expected `int | str`, got `null` - at `$.id`", 4)
     with pytest.raises(BadResponse, match="missing required field `items`"):
         read(b'{"metadata": {}}')
 
@@ -302,8 +310,147 @@ def test_missing_counts_are_inferred_where_the_others_tell_them_and_only_there(
     elif len(fitting) == 1:
         assert (answer.batches[0].destinations["box"], answer.repaired) == (Counts(*counts.values()), 1)
     else:
-        assert answer.invalid == 1
-        assert "so many counts are missing" in answer.problem
+        assert (answer.batches[0].destinations, answer.incomplete, answer.unreadable) == ({}, 1, {"box": 1})
+        assert "so many counts are missing" in next(iter(answer.problems))
+
+
+@pytest.mark.parametrize(
+    ("destination", "problem"),
+    [
+        (3, "Expected `object | array | null`, got `int`"),
+        ("box", "Expected `object | array | null`, got `str`"),
+        ([3, 1, 1, 1], "Expected `array` of length <= 0"),
+        (COUNTS | {"failed": True}, "Expected `int | null`, got `bool` - at `$.failed`"),
+        (COUNTS | {"failed": -1}, "Expected `int` >= 0 - at `$.failed`"),
+        (COUNTS | {"failed": 0.5}, "Expected `int | null`, got `float` - at `$.failed`"),
+        (COUNTS | {"failed": "some"}, "Expected `int | null`, got `str` - at `$.failed`"),
+        (COUNTS | {"count": 2**53 + 1}, "Expected `int` <= 9007199254740992 - at `$.count`"),
+        (COUNTS | {"count": 10**400}, "Expected `int` <= 9007199254740992 - at `$.count`"),
+        ({"completed": 1}, "so many counts are missing that the others don't tell"),
+        ({"count": 2, "completed": 1}, "so many counts are missing that the others don't tell"),
+        ({"status": "completed"}, "so many counts are missing that the others don't tell"),
+        ({"total": 3, "done": 3}, "so many counts are missing that the others don't tell"),
+    ],
+    ids=str,
+)
+def test_a_destination_that_can_not_be_read_is_left_out_and_counted(destination: object, problem: str) -> None:
+    answer = read(page(record(), record(id="fb_2", destinations={"Drop Box": destination, "box": COUNTS})))
+    assert answer.batches[1].destinations == {"box": Counts(3, 1, 1, 1)}
+    assert (answer.invalid, answer.incomplete, answer.repaired) == (0, 1, 0)
+    assert answer.unreadable == {"drop_box": 1}
+    assert answer.problems == {f"{problem}, of destination drop_box": 2}
+    assert answer.differences == {}
+
+
+def test_a_destination_is_left_out_of_each_record_and_told_once() -> None:
+    bad = {"box": 1, "dropbox": COUNTS | {"count": None, "failed": None}, "sepire": COUNTS}
+    answer = read(page(*[record(id=f"fb_{i}", destinations=bad) for i in range(3)]))
+    assert (len(answer.batches), answer.incomplete, answer.unreadable) == (3, 3, {"box": 3, "dropbox": 3})
+    assert list(answer.problems.values()) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"id": 17}, "Expected `str`, got `int` - at `$.id`"),
+        ({"created_at": 1699326352}, "Expected `datetime`, got `int` - at `$.created_at`"),
+        ({"status": None}, "Expected `str`, got `null` - at `$.status`"),
+        ({"name": 3}, "Expected `str | null`, got `int` - at `$.name`"),
+        ({"destinations": None}, "Expected `object`, got `null` - at `$.destinations`"),
+        ({"destinations": {"box": {}}}, "Object missing required field `count` - at `$.destinations[...]`"),
+        (
+            {"destinations": {"box": COUNTS | {"failed": "1"}}},
+            "Expected `int`, got `str` - at `$.destinations[...].failed`",
+        ),
+        (
+            {"destinations": {"box": {"count": 3, "completed": 1, "in_progress": 1}}},
+            "Object missing required field `failed` - at `$.destinations[...]`; a missing count was inferred",
+        ),
+        (
+            {"id": 17, "destinations": {"box": COUNTS | {"failed": None}}},
+            "Expected `int`, got `null` - at `$.destinations[...].failed`; a missing count was inferred",
+        ),
+    ],
+    ids=str,
+)
+def test_what_differs_from_the_documentation_is_told_with_its_field(changes: dict[str, Any], difference: str) -> None:
+    answer = read(page(record(), record(**changes), record(**changes)))
+    assert (len(answer.batches), answer.invalid, answer.incomplete) == (3, 0, 0)
+    assert (answer.differences, answer.problems) == ({difference: 2}, {})
+
+
+def test_counts_that_contradict_one_another_are_all_taken_for_true() -> None:
+    assert only(record(destinations={"box": COUNTS | {"count": 1}})).destinations["box"] == Counts(1, 1, 1, 1)
+    two_done_of_one = {"count": "1", "completed": 2, "failed": 0}
+    assert only(record(destinations={"box": two_done_of_one})).destinations["box"] == Counts(1, 2, 0, 0)
+
+
+def spelled(numbers: st.SearchStrategy[int]) -> st.SearchStrategy[tuple[int, Any]]:
+    """A number, and how it may be written."""
+    ways: list[Callable[[int], Any]] = [int, str, float, lambda n: f"{n}.0", lambda n: f"{n}e0", lambda n: f"{n}.00E+0"]
+    return st.tuples(numbers, st.sampled_from(ways)).map(lambda pair: (pair[0], pair[1](pair[0])))
+
+
+@st.composite
+def destinations(draw: st.DrawFn) -> tuple[Counts | None, Any]:
+    """Counts at a destination, and how the API may write them; of one that is not used there are none."""
+    if draw(st.booleans()) and draw(st.booleans()):
+        return None, draw(st.sampled_from([None, {}, [], {"status": None}, dict.fromkeys(COUNTS)]))
+    parts = [draw(spelled(st.integers(0, 10**6))) for _ in range(3)]
+    total = draw(spelled(st.just(sum(number for number, _ in parts))))
+    written: dict[str, Any] = dict(zip(COUNTS, (total[1], *(text for _, text in parts)), strict=True))
+    for key in draw(st.lists(st.sampled_from([*COUNTS]), max_size=1)):
+        written |= draw(st.sampled_from([{key: None}, {key: ...}]))
+    known = {key: value for key, value in written.items() if value is not ...}
+    return Counts(total[0], *(number for number, _ in parts)), draw(st.permutations([*known.items()]).map(dict))
+
+
+@st.composite
+def deviating(draw: st.DrawFn) -> tuple[Batch, dict[str, Any]]:
+    """A batch, and a record of it in any spelling that leaves the truth readable."""
+    moment = draw(st.datetimes(datetime(2015, 1, 2), datetime(2023, 11, 13)))
+    utc = moment.replace(tzinfo=UTC)
+    zone = timezone(timedelta(minutes=draw(st.integers(-14 * 60, 14 * 60))))
+    times = [
+        utc.isoformat(), utc.astimezone(zone).isoformat(), utc.astimezone(zone).isoformat(" "), moment.isoformat(),
+        f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z", f"{moment:%Y-%m-%d %H:%M:%S.%f}000Z", f"{moment:%Y-%m-%d %H:%M:%S.%f} UTC",
+        f"{moment:%Y-%m-%d %H:%M:%S.%f}+00", utc.timestamp(), str(utc.timestamp()),
+    ]  # fmt: skip
+    batch_id = draw(st.text("abc_019", min_size=1) | st.integers(0, 10**30))
+    name = draw(st.sampled_from(["", "Invoices", None, 7, True, ["x"], {"en": "Invoices"}]))
+    status = draw(
+        st.sampled_from([("In Progress", "in_progress"), ("InProgress", "in_progress"), ("PDFFailed", "pdf_failed")])
+        | st.sampled_from([(None, "unknown"), (3, "unknown"), ("", "unknown"), ("COMPLETED", "completed")])
+    )
+    used = draw(st.dictionaries(st.sampled_from(DESTINATIONS), destinations()))
+    record: dict[str, Any] = {
+        "id": batch_id,
+        "created_at": draw(st.sampled_from(times)),
+        "status": status[0],
+        "destinations": {key: written for key, (_, written) in used.items()},
+        "name": name,
+        "total": draw(json_values.filter(lambda value: "NaN" not in json.dumps(value))),
+    }
+    if not used:
+        record["destinations"] = draw(st.sampled_from([{}, [], None]))
+    for key, default in (("name", None), ("status", None), ("destinations", None), ("total", ...)):
+        if record[key] == default and draw(st.booleans()):
+            del record[key]
+    counts = {key: counts for key, (counts, _) in used.items() if counts}
+    text = name if isinstance(name, str) else ""
+    return Batch(str(batch_id), text, utc.timestamp(), status[1], counts), record
+
+
+@given(st.lists(deviating(), min_size=1, max_size=5))
+@settings(max_examples=500)
+def test_whatever_spelling_leaves_the_truth_readable_gives_the_same_batches(
+    batches: list[tuple[Batch, dict[str, Any]]],
+) -> None:
+    answer = read(page(*[json.dumps(written) for _, written in batches]))
+    assert (answer.invalid, answer.incomplete) == (0, 0), answer.problems
+    for batch, (truth, _) in zip(answer.batches, batches, strict=True):
+        assert abs(batch.created_at - truth.created_at) < 1e-6
+        assert replace(batch, created_at=truth.created_at) == truth
 
 
 @pytest.mark.parametrize(
@@ -312,16 +459,14 @@ def test_missing_counts_are_inferred_where_the_others_tell_them_and_only_there(
         {"id": ""}, {"id": None}, {"id": True}, {"id": "x" * 257}, {"id": 1.5},
         {"created_at": None}, {"created_at": True}, {"created_at": "2014-12-31T23:59:59Z"}, {"created_at": 1e300},
         {"created_at": "2023-11-16T00:00:00Z"}, {"created_at": 1699326352298}, {"created_at": ["2023-11-07"]},
-        {"destinations": "box"}, {"destinations": {"box": 3}}, {"destinations": {"box": COUNTS | {"failed": True}}},
-        {"destinations": {"box": COUNTS | {"failed": -1}}}, {"destinations": {"box": COUNTS | {"failed": 0.5}}},
-        {"destinations": {"box": COUNTS | {"failed": 2**53 + 1}}},
+        {"destinations": "box"}, {"destinations": 3}, {"destinations": [COUNTS]}, {"destinations": False},
     ],
     ids=str,
 )  # fmt: skip
 def test_what_can_not_be_read_is_counted(changes: dict[str, Any]) -> None:
     answer = read(page(record(**changes), record(id="fb_good")))
     assert ([batch.id for batch in answer.batches], answer.invalid) == (["fb_good"], 1)
-    assert answer.problem.startswith("record 1: ")
+    assert list(answer.problems.values()) == [1]
 
 
 @pytest.mark.parametrize(

@@ -145,8 +145,8 @@ async def whole(client: Client, number: int) -> Page:
     """A page of which all parts are put together."""
     parts = list(await client.page(number))
     batches = [one for part in parts for one in part.batches]
-    problem = "".join(part.problem for part in parts)
-    return Page(batches, parts[-1].pagination, invalid=sum(part.invalid for part in parts), problem=problem)
+    problems = {problem: record for part in parts for problem, record in part.problems.items()}
+    return Page(batches, parts[-1].pagination, invalid=sum(part.invalid for part in parts), problems=problems)
 
 
 def then(*answers: web.Response | None) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
@@ -218,12 +218,32 @@ async def test_what_is_no_page_is_a_bad_response_that_says_where(api: Api) -> No
             await whole(client, 3)
 
 
+@pytest.mark.parametrize(
+    ("content_type", "told"),
+    [
+        ("text/html; charset=utf-8", "(200, text/html; charset=utf-8)"),
+        (f"text/{TOKEN}", "(200, text/***)"),
+        ("x/" + "y" * 90, f"(200, x/{'y' * 78})"),
+        (None, "(200, application/octet-stream)"),
+    ],
+)
+async def test_what_is_no_json_is_told_with_its_status_and_type_but_never_the_token(
+    api: Api, content_type: str | None, told: str
+) -> None:
+    headers = {"Content-Type": content_type} if content_type else {}
+    api.fault = then(web.Response(body=f"<title>{TOKEN}</title>".encode(), headers=headers))
+    async with client_of(api.base_url) as (client, _):
+        with pytest.raises(BadResponse) as raised:
+            await whole(client, 1)
+    assert str(raised.value) == f"page 1 is not a list of batches: it is HTML or XML {told}"
+
+
 async def test_records_that_can_not_be_read_are_skipped_and_the_first_is_told(api: Api) -> None:
     api.batches = [batch("fb_0", age=0), batch("fb_1", age=1, created_at="1"), batch("fb_2", age=2)]
     async with client_of(api.base_url) as (client, _):
         page = await whole(client, 1)
     assert ([one.id for one in page.batches], page.invalid) == (["fb_0", "fb_2"], 1)
-    assert page.problem == "record 2: it is not between 2015 and tomorrow - at `$.created_at`"
+    assert page.problems == {"it is not between 2015 and tomorrow - at `$.created_at`": 2}
 
 
 async def test_a_page_of_which_most_records_can_not_be_read_is_refused_however_short(api: Api) -> None:

@@ -190,7 +190,7 @@ def read(body: bytes) -> tuple[list[Batch], int]:
     """The batches of a page, and how many of its records can't be read."""
     parts = list(read_page(body, 1, AccountLabels(), 1_700_000_000.0))
     assert [part.more for part in parts] == [True] * (len(parts) - 1) + [False]
-    assert all(part.problem for part in parts if part.invalid)
+    assert all(part.problems for part in parts if part.invalid)
     return [batch for part in parts for batch in part.batches], sum(part.invalid for part in parts)
 
 

@@ -302,10 +302,10 @@ async def test_a_thousand_statuses_and_destinations_are_bounded_and_nothing_is_l
 @pytest.mark.parametrize(
     "broken",
     [
-        {"destinations": {"box": {"count": -1, "completed": 1, "failed": 0, "in_progress": 0}}},
-        {"destinations": {"box": {"count": 10**400, "completed": 1, "failed": 0, "in_progress": 0}}},
-        {"destinations": {"box": {"count": 1.5, "completed": 1, "failed": 0, "in_progress": 0}}},
-        {"destinations": {"box": {"count": 2, "completed": 1}}},
+        {"destinations": {"inkit_storage": {"count": -1, "completed": 1, "failed": 0, "in_progress": 0}}},
+        {"destinations": {"inkit_storage": {"count": 10**400, "completed": 1, "failed": 0, "in_progress": 0}}},
+        {"destinations": {"inkit_storage": {"count": 1.5, "completed": 1, "failed": 0, "in_progress": 0}}},
+        {"destinations": {"inkit_storage": {"count": 2, "completed": 1}}},
         {"destinations": 3},
         {"id": ""},
         {"id": None},
@@ -399,10 +399,53 @@ async def test_a_record_as_the_documentation_leaves_it_open_is_read_and_inferred
     assert samples[sample_key("inkit_batches", account="default", batch_status="completed")] == 1
     assert samples[sample_key("inkit_repaired_batches_total", account="default")] >= 1
     assert samples[sample_key("inkit_invalid_batches_total", account="default")] == 0
-    await running.wait_for_line("counts are missing in some batches")
+    told = await running.wait_for_line("; a missing count was inferred")
+    assert "level=info" in told and "documents_missing=false" in told and "page=1 record=2" in told
     _, text = await running.get("/api/v1/status")
     (account,) = json.loads(text)["accounts"]
     assert account["repaired_batches"] >= 1 and account["invalid_batches"] == 0
+
+
+async def test_what_is_not_as_documented_is_told_once_with_its_field_and_place(
+    api: Api, exporter: StartExporter
+) -> None:
+    good = batch("fb_1", destinations={"box": (1, 0, 0), "salesforce": (1, 0, 0)})
+    bad = {"destinations": {"box": good["destinations"]["box"], "salesforce": {"count": 2, "failed": "some"}}}
+    api.batches = [good | {"id": f"fb_{i}"} for i in range(3)]
+    api.batches += [good | bad | {"id": "fb_bad"}, good | {"id": None}, good | {"id": 7}, good | {"id": 8}]
+    running = await exporter()
+    samples = await running.wait_for(lambda s: s[sample_key("inkit_polls_total", account="default")] >= 3)
+    assert documents(samples) == {("box", "completed"): 6, ("salesforce", "completed"): 5}
+    invalid, polls = (
+        samples[sample_key(f"inkit_{name}_total", account="default")] for name in ("invalid_batches", "polls")
+    )
+    assert invalid == 2 * polls, "a record without a destination, and one that is skipped"
+    told = [line.partition(" msg=")[2] for line in running.log if "not as documented" in line]
+    assert len(told) == 3
+    for words in (
+        ["$.failed", "destination salesforce", "documents_missing=true", "page=1 record=4"],
+        ["$.id", "got `null`", "documents_missing=true", "page=1 record=5"],
+        ["$.id", "got `int`", "documents_missing=false", "page=1 record=6"],
+    ):
+        assert len([line for line in told if all(word in line for word in words)]) == 1, told
+    _, text = await running.get("/api/v1/status")
+    (account,) = json.loads(text)["accounts"]
+    assert account["invalid_batches"] >= invalid and account["repaired_batches"] == 0
+
+
+async def test_most_records_of_one_destination_being_unreadable_fails_the_poll(
+    api: Api, exporter: StartExporter
+) -> None:
+    good = batch("fb_1", destinations={"box": (1, 0, 0), "sepire": (1, 0, 0)})
+    bad = {"destinations": {"box": good["destinations"]["box"], "sepire": {"count": "some"}}}
+    api.batches = [good, good | bad | {"id": "fb_2"}, good | bad | {"id": "fb_3"}]
+    running = await exporter()
+    samples = await running.wait_for(lambda s: failures(s, "bad_response") >= 2)
+    assert (up(samples), documents(samples)) == (0, {})
+    assert "most records of the destination sepire can't be read" in "".join(running.log)
+    api.batches = api.batches[:2]
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    assert documents(samples) == {("box", "completed"): 2, ("sepire", "completed"): 1}
 
 
 async def test_a_batch_from_a_clock_that_is_ahead_is_counted_like_any_other(api: Api, exporter: StartExporter) -> None:

@@ -1,6 +1,7 @@
 """Polls against their oracle, the full listing: whatever happens at the API, and whenever, the sums are right."""
 
 from bisect import insort
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import combinations, count
 from random import Random
@@ -14,7 +15,7 @@ from support import conversation
 from support.conversation import Serve, page_of, pages
 
 from inkit_exporter.api.batches import FINISHED_STATUSES, Batch, Counts, Page
-from inkit_exporter.api.errors import PageRefused
+from inkit_exporter.api.errors import BadResponse, PageRefused
 from inkit_exporter.api.pagination import Pagination
 from inkit_exporter.window.plan import Plan
 from inkit_exporter.window.sequence import InconsistentListing
@@ -684,6 +685,45 @@ def test_one_empty_page_amid_the_list_is_a_slip() -> None:
 
     poll(plan := new_plan(), serve)
     assert len(plan.window.batches) == 20
+
+
+def readable_or_not(readable: list[bool], size: int) -> Serve:
+    """Pages of batches, one a second, whose documents at `box` can be read or not; those at `sepire` can."""
+    here = {"sepire": Counts(1, 1, 0, 0)}
+    listing = [
+        Batch(f"fb_{i}", "", NOW - i, "completed", here | {"box": Counts(1, 1, 0, 0)} if good else here)
+        for i, good in enumerate(readable)
+    ]
+
+    def serve(number: int) -> Page:
+        page = page_of(listing, number, size)
+        unreadable = sum("box" not in batch.destinations for batch in page.batches)
+        return replace(page, incomplete=unreadable, unreadable=Counter(box=unreadable))
+
+    return serve
+
+
+@given(st.lists(st.booleans(), max_size=12), st.integers(1, 12))
+def test_a_poll_fails_if_it_can_not_read_most_records_of_a_destination(readable: list[bool], size: int) -> None:
+    plan = new_plan()
+    serve = readable_or_not(readable, size)
+    if 2 * sum(readable) >= len(readable):
+        poll(plan, serve)
+        return
+    for _ in range(2):
+        with pytest.raises(BadResponse, match=r"^most records of the destination box can't be read"):
+            poll(plan, serve)
+
+
+def test_a_full_listing_that_can_not_be_read_is_listed_again_and_a_poll_of_one_page_is_judged_by_that_page() -> None:
+    plan = new_plan()
+    with pytest.raises(BadResponse):
+        poll(plan, readable_or_not([True, True, False, False, False], 2))
+    assert poll(plan, readable_or_not([True, True, False, False], 2)) == 2
+    assert poll(plan, readable_or_not([True, True, False, False], 2), NOW + 1) == 1
+    with pytest.raises(BadResponse):
+        poll(plan, readable_or_not([False, False, True, True], 2), NOW + 2)
+    assert poll(plan, readable_or_not([True, True, True, True], 2), NOW + 3) == 1
 
 
 @pytest.mark.parametrize("order", [[1, 0, 2, 3], [2, 3, 0, 1], [0, 1, 3, 2], [0, 2, 1, 3]])

@@ -1,0 +1,74 @@
+"""JSON as it may really come: bodies that are not quite JSON or none at all, numbers and times in other spellings.
+
+Nothing of a body is quoted, as it could hold a token.
+"""
+
+import re
+from codecs import BOM_UTF8
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+T = TypeVar("T")
+Body = bytes | bytearray
+
+DECODE_ERRORS: Final = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What decoding may raise: of bytes and of text, of numbers beyond all measure, and of what is nested too deeply."""
+
+_Natural = Annotated[int, Meta(ge=0, le=2**53)]
+_NOT_A_NUMBER = re.compile(r"(?<=[\s:,\[])-?(?:NaN|Infinity)(?=\s*[,\]}])")
+# Half of a character beyond 16 bits, as at the end of a name that was cut.
+_HALF_A_CHARACTER = re.compile(r"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..\\u[dD])[c-fC-F]..)")
+
+
+def decode(body: Body, decoder: msgspec.json.Decoder[T]) -> tuple[T, Sequence[str]]:
+    """What a body says, and why it is not quite JSON.
+
+    Text that is not UTF-8 has U+FFFD in its place, NaN and Infinity become null. Raises one of DECODE_ERRORS.
+    """
+    text = body.decode("utf-8-sig", errors="replace")
+    odd = ["a byte order mark"] if body.startswith(BOM_UTF8) else []
+    odd += ["bytes that are not UTF-8"] if "\ufffd" in text else []
+    try:
+        return decoder.decode(text), odd
+    except msgspec.DecodeError:
+        cleaned = _HALF_A_CHARACTER.sub(r"\\ufffd", _NOT_A_NUMBER.sub("null", text))
+        return decoder.decode(cleaned), [*odd, "NaN, Infinity or half a character"]
+
+
+def explain(body: Body, error: Exception) -> str:
+    """What a body is that can't be decoded, given the error."""
+    head = body[:1000].lstrip()
+    if not head:
+        return "it is empty"
+    if b"\0" in head[:4]:
+        return "it is text in UTF-16 or UTF-32"
+    if head.startswith(b"<"):
+        return "it is HTML or XML"
+    if not head.startswith((b"{", b"[", BOM_UTF8)):
+        return "it is text, no JSON object"
+    return "it is JSON that is cut short" if "truncated" in str(error) else str(error)
+
+
+def whole_number(value: object) -> int | None:
+    """A number from 0 to 2**53 in any spelling (`2`, `2.0`, `"2"`, `1e2`); None for all else, booleans too."""
+    try:
+        number: int = msgspec.convert(value.strip() if isinstance(value, str) else value, _Natural, strict=False)
+        return number
+    except msgspec.ValidationError:
+        return None
+
+
+def read_time(value: str | float, place: str) -> datetime:
+    """A time with any offset or none, or seconds since the epoch; else a ValidationError that names the place."""
+    try:
+        return msgspec.convert(value, datetime, strict=False)
+    except msgspec.ValidationError:
+        text = str(value).removesuffix(" UTC")
+    try:
+        return datetime.fromisoformat(text if ":" in text else "")
+    except ValueError:
+        raise msgspec.ValidationError(f"it is no time - at `{place}`") from None

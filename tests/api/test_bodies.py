@@ -1,0 +1,130 @@
+"""Bodies that are not quite JSON are read; what is none is told by what it is, and never quoted."""
+
+import codecs
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inkit_exporter.api.batches import Page
+from inkit_exporter.api.errors import BadResponse
+from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.pages import AT_ONCE_BYTES, read_page
+
+NOW = 1_700_000_000.0
+SECRET = "secret-7f3a"
+RECORD: dict[str, Any] = {
+    "id": "fb_1",
+    "name": "NAME",
+    "created_at": "2023-11-07T03:05:52.298042Z",
+    "status": "Completed",
+    "total": 1,
+    "destinations": {"box": {"count": 3, "completed": 1, "failed": 1, "in_progress": 1}},
+}
+
+
+def body_of(**changes: Any) -> bytes:
+    return json.dumps({"items": [RECORD | changes, RECORD | {"id": "fb_2", "name": "OTHER"}]}).encode()
+
+
+def read(body: bytes, described: str = "200, application/json") -> Page:
+    (page,) = read_page(body, 1, AccountLabels(), NOW, described)
+    return page
+
+
+@pytest.mark.parametrize(
+    ("body", "name", "difference"),
+    [
+        (codecs.BOM_UTF8 + body_of(), "NAME", "a byte order mark"),
+        (body_of().replace(b"NAME", b"Caf\xe9"), "Caf\ufffd", "bytes that are not UTF-8"),
+        (body_of(total=math.nan), "NAME", "NaN, Infinity or half a character"),
+        (body_of(total=-math.inf), "NAME", "NaN, Infinity or half a character"),
+        (body_of(remark=[math.nan, math.inf]), "NAME", "NaN, Infinity or half a character"),
+        (body_of(name="cut \ud83d"), "cut \ufffd", "NaN, Infinity or half a character"),
+        (body_of(name="\ude00 cut"), "\ufffd cut", "NaN, Infinity or half a character"),
+        (body_of(name="NaN, Infinity", total=math.inf), "NaN, Infinity", "NaN, Infinity or half a character"),
+        (body_of(name="\ud83d\ude00", total=math.inf), "😀", "NaN, Infinity or half a character"),
+    ],
+    ids=repr,
+)
+def test_what_is_not_quite_json_is_read_and_told(body: bytes, name: str, difference: str) -> None:
+    page = read(body)
+    assert [(batch.id, batch.name) for batch in page.batches] == [("fb_1", name), ("fb_2", "OTHER")]
+    assert (page.invalid, page.incomplete, page.differences[difference]) == (0, 0, 0)
+
+
+def test_several_oddities_of_a_body_are_told_each() -> None:
+    body = codecs.BOM_UTF8 + body_of(total=math.nan).replace(b"NAME", b"Caf\xe9")
+    assert list(read(body).differences) == [
+        "a byte order mark",
+        "bytes that are not UTF-8",
+        "NaN, Infinity or half a character",
+    ]
+
+
+def test_a_large_body_is_read_likewise() -> None:
+    body = codecs.BOM_UTF8 + body_of(total=math.nan, remark="x" * AT_ONCE_BYTES).replace(b"NAME", b"Caf\xe9")
+    page = read(body)
+    assert [batch.id for batch in page.batches] == ["fb_2"]
+    assert list(page.problems) == [f"it has more than {AT_ONCE_BYTES} bytes"]
+
+
+def test_an_id_that_is_not_utf_8_could_be_that_of_several_batches() -> None:
+    page = read(body_of().replace(b"fb_1", b"fb_\xff"))
+    assert [batch.id for batch in page.batches] == ["fb_2"]
+    assert list(page.problems) == ["it is not UTF-8, so may be that of several batches - at `$.id`"]
+
+
+def test_nan_is_no_number() -> None:
+    """It is missing, and may follow from the others."""
+    counts = RECORD["destinations"]["box"]
+    page = read(body_of(destinations={"box": counts | {"failed": math.nan}}))
+    assert (page.batches[0].destinations, page.repaired) == (page.batches[1].destinations, 1)
+    page = read(body_of(destinations={"box": counts | {"failed": math.nan, "completed": math.inf}}))
+    assert (page.batches[0].destinations, page.unreadable) == ({}, {"box": 1})
+    assert read(body_of(created_at=math.nan)).invalid == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (b"", "it is empty"),
+        (b" \r\n ", "it is empty"),
+        (b"<!doctype html><title>Sign in</title>", "it is HTML or XML"),
+        (b"  \n<html>", "it is HTML or XML"),
+        (b'<?xml version="1.0"?>', "it is HTML or XML"),
+        (body_of().decode().encode("utf-16"), "it is text in UTF-16 or UTF-32"),
+        (body_of().decode().encode("utf-16-be"), "it is text in UTF-16 or UTF-32"),
+        (body_of().decode().encode("utf-16-le"), "it is text in UTF-16 or UTF-32"),
+        (body_of().decode().encode("utf-32"), "it is text in UTF-16 or UTF-32"),
+        (b"404 page not found", "it is text, no JSON object"),
+        (b")]}',\n" + body_of(), "it is text, no JSON object"),
+        (b"null", "it is text, no JSON object"),
+        (json.dumps(SECRET).encode(), "it is text, no JSON object"),
+        (body_of()[:-20], "it is JSON that is cut short"),
+        (codecs.BOM_UTF8 + body_of()[:-20], "it is JSON that is cut short"),
+        (b"[]", "Expected `object`, got `array`"),
+        (b"{}", "Object missing required field `items`"),
+        (b'{"items": {}}', "Expected `array | null`, got `object` - at `$.items`"),
+        (b'{"items": [}', "JSON is malformed: invalid character (byte 11)"),
+        (b'{"items": ' + b"[" * 100_000, "maximum recursion depth exceeded while deserializing an object"),
+        (b'{"items": [], "page_count": ' + b"9" * 5000 + b"}", "Exceeds the limit"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_what_is_no_page_is_told_by_what_it_is(body: bytes, what: str) -> None:
+    with pytest.raises(BadResponse) as raised:
+        read(body, "200, text/odd")
+    assert str(raised.value).startswith(f"page 1 is not a list of batches: {what}")
+    assert str(raised.value).endswith(" (200, text/odd)")
+
+
+@given(st.binary(max_size=30), st.binary(max_size=30))
+def test_no_body_is_quoted(before: bytes, after: bytes) -> None:
+    for body in (before + SECRET.encode() + after, before + json.dumps({SECRET: SECRET}).encode() + after):
+        with pytest.raises(BadResponse) as raised:
+            read(body)
+        assert SECRET not in str(raised.value)

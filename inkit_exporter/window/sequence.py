@@ -53,7 +53,7 @@ class PageSequence:
         self._barren = 0
         self._number = first
         self._more: bool | None = None
-        self._largest = 0
+        self._largest = self._emptied = 0
         self._total: int | None = None
         # Of the page being read: whether it has begun, brings anything new, and how many records it has.
         self._begun = self._new = False
@@ -80,7 +80,8 @@ class PageSequence:
 
     def may_lack(self, number: int) -> bool:
         """Whether a page that the API refuses may just be beyond the end of the list."""
-        return number != 1 and not (number > self.first and self._more)
+        all_read = self.first == 1 and self._total is not None and self._read >= self._total
+        return number != 1 and (all_read or number == self.first or not self._more)
 
     def add(self, part: Page, number: int) -> None:
         """Note a page, or a part of it.
@@ -130,8 +131,11 @@ class PageSequence:
         if not self._records:
             # Where more was promised, one empty page may be a slip; two are the end.
             self.ended = self.ended_by_surprise = not self._more
+            self._emptied = self._number
             self.promised, self._more = self._total if self._more else self.promised, None
             return shrunk_by
+        if self._emptied:
+            raise InconsistentListing(f"page {self._emptied} is empty, and page {self._number} is not")
         if not self.furthest:
             self._largest = max(hints.page_size or 0, self._records)
         if self._records > self._largest:

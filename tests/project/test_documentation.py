@@ -3,7 +3,9 @@
 import os
 import re
 import subprocess
+from collections import defaultdict
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import msgspec
@@ -11,6 +13,7 @@ import pytest
 from msgspec import inspect
 from support import ROOT
 from support.contract import exposed, flags
+from support.deviations import Deviation, load_all
 
 from inkit_exporter.config import Settings
 from inkit_exporter.status import report as status
@@ -147,6 +150,26 @@ def test_every_link_to_a_file_leads_to_one_and_to_a_heading_of_it() -> None:
             target = path.parent / link if link else path
             assert target.exists(), f"{path.name}: {link}"
             assert not heading or heading in _headings(target), f"{path.name}: {link}#{heading}"
+
+
+def test_every_deviation_that_is_tried_is_in_one_row_of_the_api_page_under_its_outcome() -> None:
+    text = (ROOT / "docs" / "api.md").read_text()
+    rows: dict[str, set[str]] = defaultdict(set)
+    for heading, section in re.findall(r"^## What (?:is )?(.*)\n((?:(?!## ).*\n)*)", text, flags=re.MULTILINE):
+        for names in re.findall(r"^\| .* \| ([^|]*) \|$", section, flags=re.MULTILINE):
+            rows[heading] |= set(re.findall(r"`([\w*-]+)`", names))
+    catalogue = load_all()
+    for name, deviation in catalogue.items():
+        found = [(heading, row) for heading, patterns in rows.items() for row in patterns if fnmatch(name, row)]
+        assert [heading for heading, _ in found] == [_outcome(deviation)], (name, found)
+    for pattern in set().union(*rows.values()):
+        assert any(fnmatch(name, pattern) for name in catalogue), pattern
+
+
+def _outcome(deviation: Deviation) -> str:
+    """The heading under which the documentation has it."""
+    counted = deviation.expect.invalid and not deviation.expect.fails
+    return "fails the poll" if deviation.expect.fails else "left out and counted" if counted else "tolerated"
 
 
 def _headings(path: Path) -> set[str]:

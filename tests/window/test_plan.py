@@ -677,14 +677,14 @@ def test_a_server_that_ignores_the_page_is_never_taken_for_a_whole_list(hints: P
         poll(new_plan(), lambda _: Page(listing[: 10 - invalid], hints, invalid=invalid))
 
 
-def test_one_empty_page_amid_the_list_is_a_slip() -> None:
+def test_an_empty_page_amid_the_list_fails_the_poll() -> None:
     listing = big_world(30)
 
     def serve(number: int) -> Page:
         return Page([] if number == 2 else listing[10 * number - 10 : 10 * number], Pagination(total_count=30))
 
-    poll(plan := new_plan(), serve)
-    assert len(plan.window.batches) == 20
+    with pytest.raises(InconsistentListing, match=r"^page 2 is empty, and page 3 is not$"):
+        poll(new_plan(), serve)
 
 
 def readable_or_not(readable: list[bool], size: int) -> Serve:

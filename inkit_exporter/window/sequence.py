@@ -60,8 +60,9 @@ class PageSequence:
         self._records = 0
 
     @property
-    def _read(self) -> int:
-        return len(self.ids) + self._invalid
+    def _lacks(self) -> float:
+        """How many of the batches that the list is said to have were not read; infinite if it is not said."""
+        return math.inf if self._total is None or self.first > 1 else self._total - len(self.ids) - self._invalid
 
     @property
     def newest_edge(self) -> float:
@@ -80,8 +81,7 @@ class PageSequence:
 
     def may_lack(self, number: int) -> bool:
         """Whether a page that the API refuses may just be beyond the end of the list."""
-        all_read = self.first == 1 and self._total is not None and self._read >= self._total
-        return number != 1 and (all_read or number == self.first or not self._more)
+        return number != 1 and (self._lacks <= 0 or number == self.first or not self._more)
 
     def add(self, part: Page, number: int) -> None:
         """Note a page, or a part of it.
@@ -131,17 +131,17 @@ class PageSequence:
         if not self._records:
             # Where more was promised, one empty page may be a slip; two are the end.
             self.ended = self.ended_by_surprise = not self._more
-            self._emptied = self._number
-            self.promised, self._more = self._total if self._more else self.promised, None
+            if self._more and 0 < self._lacks < math.inf:
+                self.promised = self._total
+            self._emptied, self._more = self._number, None
             return shrunk_by
-        if self._emptied:
+        if 0 < self._emptied < self._number:
             raise InconsistentListing(f"page {self._emptied} is empty, and page {self._number} is not")
         if not self.furthest:
             self._largest = max(hints.page_size or 0, self._records)
         if self._records > self._largest:
-            raise InconsistentListing(
-                f"page {self._number}: the page size grew from {self._largest} to {self._records}"
-            )
+            size = f"from {self._largest} to {self._records}"
+            raise InconsistentListing(f"page {self._number}: the page size grew {size}")
         self.size, self.promised = max(self.size, self._records), None
         self._oldest = min(self._oldest, self.page_oldest)
         if self._number > self.furthest:
@@ -150,13 +150,11 @@ class PageSequence:
         self._more = hints.promises(self._number, position)
         at_known_end = self.ordered and not self._whole and self.last_id == self._known_last != ""
         # A page that brings nothing new is the end only if as many were read as the list is said to have.
-        all_read = self._total is not None and self._read >= self._total
         told = self._more is False or at_known_end
-        self.ended = (all_read or (told and self._total is None)) if self._barren and self.first == 1 else told
+        self.ended = self._lacks <= 0 or (told and self._lacks == math.inf) if self._barren else told
         if self._barren >= _BARREN_PAGES and not self.ended:
             if not self._whole:
                 raise FullListingRequired
-            raise InconsistentListing(
-                f"page {self._number} leads back to what was read, at {self._read} of {self._total} batches"
-            )
+            read = f"{len(self.ids) + self._invalid} of {self._total} batches"
+            raise InconsistentListing(f"page {self._number} leads back to what was read, at {read}")
         return shrunk_by

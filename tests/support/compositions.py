@@ -4,14 +4,14 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from support.deviations import Answer, Change, Deviation, Expected, Parameter, Server
+from support.deviations import Answer, Change, Deviation, Expected, Server
 
 COUNTS: Final = ("count", "completed", "failed", "in_progress")
 PAGINATION: Final = "metadata.pagination."
 
 _NUMBERS = st.sampled_from(("documented", "text", "float", "float-text", "exponent", "exponent-up"))
-_NO_NUMBERS: st.SearchStrategy[Any] = st.sampled_from((None, True, {}, [], "many", -1, "<<1e999>>", 0.5, ""))
-_UNNEEDED: st.SearchStrategy[Any] = st.sampled_from((None, True, -3, {"a": [1]}, [], "x", "<<NaN>>", "<<1e999>>"))
+_NO_NUMBERS: st.SearchStrategy[Any] = st.sampled_from((None, True, {}, [], "many", -1, 0.5, ""))
+_UNNEEDED: st.SearchStrategy[Any] = st.sampled_from((None, True, -3, {"a": [1]}, [], "x", "<<NaN>>"))
 _NEXT_PAGES = st.sampled_from(
     ("boolean", "text", "float", "exponent", "address", "relative-address", "query", "opaque", "zero")
 )
@@ -20,7 +20,6 @@ _TIMES = st.sampled_from(
 )
 _STATUSES = st.sampled_from(("documented", "joined", "constant", "hyphens"))
 _PLACES = st.sampled_from((("metadata", "meta"), ("metadata.pagination", "pagination"), ("metadata.pagination", ".")))
-_REFUSABLE: tuple[Parameter, ...] = ("page_size", "sort")
 _SOME = st.none() | st.lists(st.integers(0, 40), min_size=1, max_size=8)
 
 
@@ -40,7 +39,6 @@ def deviations(draw: st.DrawFn) -> Deviation:
         server=Server(
             page_size=draw(st.sampled_from((None, None, 5, 7, 20))),
             ignores=draw(st.sampled_from(([], [], ["page_size"], ["sort"]))),
-            refuses=draw(st.dictionaries(st.sampled_from(_REFUSABLE), st.sampled_from((400, 422)))),
             order=draw(st.sampled_from(("newest", "oldest"))),
             beyond=beyond,
             headers={"Content-Encoding": packed} if packed else {},

@@ -64,7 +64,10 @@ def _beyond(ways: dict[str, str]) -> list[Any]:
     """What may be answered beyond the end so that it can be seen."""
     if {*ways.values()} <= {"missing", "no number"}:
         return ["empty", 400, 404, 422]
-    endless = "too large" in ways.values() or (ways["next_page"] == "for ever" and ways["total_count"] != "right")
+    wrong = {"too large", "too small"} & {
+        *ways.values()
+    }  # what is too small for most lists is too large for an empty one
+    endless = wrong or (ways["next_page"] == "for ever" and ways["total_count"] != "right")
     return ["empty"] if endless else ["empty", "first", "last"]
 
 

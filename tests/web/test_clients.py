@@ -108,6 +108,9 @@ async def test_clients_that_vanish_leave_nothing_behind(api: Api, exporter: Star
         with socket.create_connection((host, port)) as vanishing:
             vanishing.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, no goodbye
             vanishing.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+    async with asyncio.timeout(5):  # for a moment, they may take all of --web.max-requests
+        while (await started.get("/metrics"))[0] == 503:
+            await asyncio.sleep(0.01)
     await started.wait_for(lambda samples: samples["process_open_fds"] <= descriptors + 2)
     await polls_go_on(started)
     assert not [line for line in started.log if "level=error" in line or "Traceback" in line]

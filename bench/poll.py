@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -42,14 +42,14 @@ from inkit_exporter import logs
 from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.pages import read_page
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, Settings
-from inkit_exporter.demo import DESTINATIONS, JsonBatch, make_api, serve_api
+from inkit_exporter.demo import DESTINATIONS, JsonBatch, format_time, make_api, page_of, serve_api
 from inkit_exporter.polling.accounts import Accounts
 from inkit_exporter.state import States
 from inkit_exporter.transport import open_session
 from inkit_exporter.window.window import Window
 
 TOKEN = "bench"
-SCRAPE_EVERY = 0.02  # seconds; so that one in fifty, as the p99 shows, is the first after a second, and rendered anew
+SCRAPE_EVERY = 0.02  # seconds; so that one in fifty, as the p99 shows, is the first after a second, and rendered again
 
 
 def make_batches(count: int) -> list[JsonBatch]:
@@ -59,7 +59,7 @@ def make_batches(count: int) -> list[JsonBatch]:
         {
             "id": f"fb_{i:022d}",
             "name": f"batch {i}",
-            "created_at": datetime.fromtimestamp(now - i / 100, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "created_at": format_time(now - i / 100),
             "status": "In Progress" if i % 100 == 0 else "Completed",
             "total": 10,
             "destinations": {
@@ -101,21 +101,7 @@ def serving(batches: int) -> Iterator[str]:
 def page_bodies(batches: list[JsonBatch], page_size: int) -> list[bytes]:
     """The same pages as bytes."""
     last = math.ceil(len(batches) / page_size)
-    return [
-        json.dumps(
-            {
-                "items": batches[(number - 1) * page_size : number * page_size],
-                "metadata": {
-                    "pagination": {
-                        "current_page": number,
-                        "next_page": number + 1 if number < last else None,
-                        "page_size": page_size,
-                    }
-                },
-            }
-        ).encode()
-        for number in range(1, last + 1)
-    ]
+    return [json.dumps(page_of(batches, number, page_size)).encode() for number in range(1, last + 1)]
 
 
 def with_counts(batches: list[JsonBatch], change: Callable[[dict[str, Any]], dict[str, Any]]) -> list[JsonBatch]:

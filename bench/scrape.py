@@ -23,7 +23,6 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 from processes import cpu_seconds, free_port, get, running
 
-from inkit_exporter.demo import DESTINATIONS, JsonBatch, make_api, serve_api
+from inkit_exporter.demo import DESTINATIONS, JsonBatch, format_time, make_api, serve_api
 
 TOKEN = "bench"
 PROGRAMS = {"wrk": "wrk", "nginx": "nginx-light", "prometheus-node-exporter": "prometheus-node-exporter"}
@@ -68,7 +67,7 @@ class Server:
 
 def make_batches() -> list[JsonBatch]:
     """One batch of each of three statuses, at all nine destinations: about 200 series an account."""
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    now = format_time(time.time())
     destination = {"count": 10, "completed": 9, "failed": 1, "in_progress": 0, "status": "completed"}
     return [
         {

@@ -180,7 +180,7 @@ def _batch_at(plan: _Plan, created: float, age_days: float) -> JsonBatch:
     return {
         "id": plan.batch_id,
         "name": plan.name,
-        "created_at": datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "created_at": format_time(created),
         "status": status,
         "total": plan.total,
         "destinations": destinations,
@@ -194,9 +194,12 @@ def _list(batches: Sequence[JsonBatch], query: Mapping[str, str], max_page_size:
     number, size = int(page), int(page_size)
     if sort not in ("created_at", "-created_at") or (max_page_size is not None and size > max_page_size):
         return _problem(422, "page_size or sort is out of range")
-    batches = _filtered(batches, query)
+    return web.json_response(page_of(_filtered(batches, query), number, size, newest_first=sort.startswith("-")))
+
+
+def page_of(batches: Sequence[JsonBatch], number: int, size: int, *, newest_first: bool = True) -> dict[str, Any]:
+    """A page of the list as documented; `batches` are newest first."""
     total = len(batches)
-    newest_first = sort.startswith("-")
     places = range((number - 1) * size, min(number * size, total))
     pagination = {
         "current_page": number,
@@ -208,7 +211,12 @@ def _list(batches: Sequence[JsonBatch], query: Mapping[str, str], max_page_size:
     }
     sorting = {"key": "created_at", "order": -1 if newest_first else 1}
     items = [batches[place if newest_first else total - 1 - place] for place in places]
-    return web.json_response({"items": items, "metadata": {"pagination": pagination, "sort": sorting}})
+    return {"items": items, "metadata": {"pagination": pagination, "sort": sorting}}
+
+
+def format_time(seconds: float) -> str:
+    """A time in seconds since the epoch, as the API writes it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _filtered(batches: Sequence[JsonBatch], query: Mapping[str, str]) -> Sequence[JsonBatch]:

@@ -18,7 +18,9 @@ Body = bytes | bytearray
 DECODE_ERRORS: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 """What decoding may raise: of bytes and of text, of numbers beyond all measure, and of what is nested too deeply."""
 
-_Natural = Annotated[int, Meta(ge=0, le=2**53)]
+Natural = Annotated[int, Meta(ge=0, le=2**53)]
+"""Above 2**53 a sample, a float64, no longer tells neighbouring integers apart."""
+
 _NOT_A_NUMBER = re.compile(r"(?<=[\s:,\[])-?(?:NaN|Infinity)(?=\s*[,\]}])")
 # Half of a character beyond 16 bits, as at the end of a name that was cut.
 _HALF_A_CHARACTER = re.compile(r"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..\\u[dD])[c-fC-F]..)")
@@ -56,7 +58,7 @@ def explain(body: Body, error: Exception) -> str:
 def whole_number(value: object) -> int | None:
     """A number from 0 to 2**53 in any spelling (`2`, `2.0`, `"2"`, `1e2`); None for all else, booleans too."""
     try:
-        number: int = msgspec.convert(value.strip() if isinstance(value, str) else value, _Natural, strict=False)
+        number: int = msgspec.convert(value.strip() if isinstance(value, str) else value, Natural, strict=False)
         return number
     except msgspec.ValidationError:
         return None

@@ -1,11 +1,12 @@
 """Batches and pages of them, as values, in the shapes of Inkit's public documentation ("List workflow batches")."""
 
 from collections import Counter
-from typing import Annotated, Final
+from typing import Final
 
-from msgspec import Meta, Struct, field
+from msgspec import Struct, field
 
 from inkit_exporter.api.pagination import Pagination
+from inkit_exporter.jsonbody import Natural
 
 DESTINATIONS: Final = (
     "inkit_storage",
@@ -25,8 +26,8 @@ FINISHED_STATUSES: Final = frozenset(
 )
 """Batch statuses, normalised, after which a batch is not expected to change. Inkit documents only `Completed`."""
 
-# Above 2**53 a sample, a float64, no longer tells neighbouring integers apart.
-Natural = Annotated[int, Meta(ge=0, le=2**53)]
+EARLIEST: Final = 1_420_070_400.0
+"""2015-01-01, in seconds since the epoch: what is older than Inkit is no time of a batch or an answer."""
 
 
 class Counts(Struct, frozen=True, gc=False):

@@ -12,7 +12,7 @@ import stamina
 import structlog
 from yarl import URL
 
-from inkit_exporter.api.batches import Page
+from inkit_exporter.api.batches import EARLIEST, Page
 from inkit_exporter.api.errors import (
     AuthError,
     BadResponse,
@@ -35,7 +35,6 @@ DEFAULT_PAGE_SIZE: Final = 25
 """The API's documented page size, for when it refuses the configured one."""
 
 _PATHS: Final = {"workflow": "invoke/batch", "document": "batch"}
-_EARLIEST_DATE: Final = 1_420_070_400.0  # 2015: a `Date` before Inkit began is no time at all
 
 log = structlog.get_logger()
 
@@ -201,7 +200,7 @@ class Client:
     def _api_time(self, date: str) -> float:
         """The API's wall time by the `Date` of an answer, or else ours."""
         ours, theirs = time.time(), parse_date(date)
-        if theirs is None or theirs < _EARLIEST_DATE:
+        if theirs is None or theirs < EARLIEST:
             return ours
         self._usage.clock_skew = theirs - ours
         return theirs

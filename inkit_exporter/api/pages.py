@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from inkit_exporter.api.batches import Batch, Page
+from inkit_exporter.api.batches import EARLIEST, Batch, Page
 from inkit_exporter.api.errors import BadResponse
 from inkit_exporter.api.labels import AccountLabels, split_camel_case
 from inkit_exporter.api.pagination import Pagination, read_pagination
@@ -36,7 +36,7 @@ _SPLIT_BYTES_AS_A_RECORD = 2**23 // _PART_SIZE
 # The API writes 14 bytes or more for each value. Millions of tiny ones would take thirty times their bytes in memory.
 _LEAST_BYTES_A_VALUE = 10
 _ALWAYS_ALLOWED_BYTES = 2**20
-_EARLIEST, _DAY = 1_420_070_400.0, 86_400.0  # 2015-01-01. A time before it, or after tomorrow, is no time of a batch.
+_DAY = 86_400.0
 
 
 class _Page(Struct, Generic[T]):
@@ -69,7 +69,7 @@ def read_page(body: Body, number: int, labels: AccountLabels, now: float, descri
     except DECODE_ERRORS as error:
         raise BadResponse(f"page {number} is not a list of batches: {explain(body, error)} ({described})") from None
     part = Page([], pagination, differences=dict.fromkeys(differences, 0))
-    unreadable: list[str] = []
+    bad, first_bad = 0, ""
     size = len(body) // _SPLIT_BYTES_AS_A_RECORD
     for i, record in enumerate(records, start=1):
         if size >= _PART_SIZE:
@@ -82,9 +82,9 @@ def read_page(body: Body, number: int, labels: AccountLabels, now: float, descri
         except DECODE_ERRORS as error:
             part.problems.setdefault(str(error), i)
             part.invalid += 1
-            unreadable.append(f"record {i}: {error}")
-    if 2 * (bad := len(unreadable)) > len(records):
-        raise BadResponse(f"page {number}: {bad} of {len(records)} records can't be read as a batch; {unreadable[0]}")
+            bad, first_bad = bad + 1, first_bad or f"record {i}: {error}"
+    if 2 * bad > len(records):
+        raise BadResponse(f"page {number}: {bad} of {len(records)} records can't be read as a batch; {first_bad}")
     yield part
 
 
@@ -120,7 +120,7 @@ def _read(record: Record | Raw, place: int, part: Page, labels: AccountLabels, l
         raise msgspec.ValidationError("it is not UTF-8, so may be that of several batches - at `$.id`")
     # A time without a zone is taken as UTC, as the API documents all of them.
     created = (record.created_at if record.created_at.tzinfo else record.created_at.replace(tzinfo=UTC)).timestamp()
-    if not _EARLIEST <= created <= latest:
+    if not EARLIEST <= created <= latest:
         raise msgspec.ValidationError("it is not between 2015 and tomorrow - at `$.created_at`")
     if reading and reading.differs:
         part.repaired += reading.repaired

@@ -7,8 +7,8 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from inkit_exporter.api.batches import Counts, Natural
-from inkit_exporter.jsonbody import DECODE_ERRORS, read_time
+from inkit_exporter.api.batches import Counts
+from inkit_exporter.jsonbody import DECODE_ERRORS, Natural, read_time
 
 _Id = Annotated[str, Meta(min_length=1, max_length=256)]
 _Empty = Annotated[list[Any], Meta(max_length=0)] | None  # a list is what PHP makes of an object without keys

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.conversation import joined
 
 from inkit_exporter.api.batches import DESTINATIONS, Batch, Counts, Page
 from inkit_exporter.api.errors import BadResponse
@@ -30,17 +31,8 @@ json_values = st.recursive(
 
 
 def read(body: bytes) -> Page:
-    """A page of which all parts are put together."""
-    whole, *others = read_page(body, 1, AccountLabels(), NOW)
-    for part in others:
-        whole.batches += part.batches
-        whole.invalid += part.invalid
-        whole.incomplete += part.incomplete
-        whole.repaired += part.repaired
-        whole.unreadable += part.unreadable
-        whole.problems = part.problems | whole.problems
-        whole.differences = part.differences | whole.differences
-    return whole
+    """The page, and not its parts."""
+    return joined(read_page(body, 1, AccountLabels(), NOW))
 
 
 def page(*records: str) -> bytes:

@@ -19,9 +19,9 @@ from aiohttp import web
 from msgspec import field
 from structlog.testing import capture_logs
 from support.api import TOKEN, Api, Handler, batch, hang
+from support.conversation import joined
 from support.faults import FAULTS
 from support.faulty import PAGE_SIZE, Account, Server, http, listening
-from support.faulty import page as listed
 
 from inkit_exporter import __version__
 from inkit_exporter.api.batches import Page
@@ -42,11 +42,12 @@ from inkit_exporter.api.errors import (
 from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.rate_limit import RateLimiter, Usage
 from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, Filters, PollSettings, Seconds
+from inkit_exporter.demo import page_of
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.transport import open_session
 
 BATCH = batch("fb_1")
-ONE = listed([BATCH], 1)
+ONE = json.dumps(page_of([BATCH], 1, PAGE_SIZE)).encode()
 RECORD = json.dumps(BATCH).encode()
 
 
@@ -142,11 +143,8 @@ async def client_of(
 
 
 async def whole(client: Client, number: int) -> Page:
-    """A page of which all parts are put together."""
-    parts = list(await client.page(number))
-    batches = [one for part in parts for one in part.batches]
-    problems = {problem: record for part in parts for problem, record in part.problems.items()}
-    return Page(batches, parts[-1].pagination, invalid=sum(part.invalid for part in parts), problems=problems)
+    """The page, and not its parts."""
+    return joined(await client.page(number))
 
 
 def then(*answers: web.Response | None) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:

@@ -1,16 +1,16 @@
 """A simulated API over real sockets."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from inkit_exporter.demo import JsonBatch, make_api, serve_api
+from inkit_exporter.demo import JsonBatch, format_time, make_api, serve_api
 
 TOKEN = "test-token-7f3a"
 
@@ -27,11 +27,10 @@ def batch(
 ) -> JsonBatch:
     """A batch as the API documents it; `destinations` maps names to (completed, failed, in_progress)."""
     counts = {"inkit_storage": (1, 0, 0)} if destinations is None else destinations
-    created = datetime.fromtimestamp(datetime.now(UTC).timestamp() - age, UTC)
     return {
         "id": batch_id,
         "name": f"batch {batch_id}",
-        "created_at": created.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "created_at": format_time(time.time() - age),
         "status": status,
         "total": 1,
         "destinations": {

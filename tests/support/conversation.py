@@ -1,4 +1,4 @@
-"""Drives a poll's conversation against a list that a function serves, for tests and benchmarks."""
+"""Pages of a list, and a poll's conversation about them, for tests and benchmarks."""
 
 from collections.abc import Callable, Iterable
 
@@ -29,6 +29,20 @@ def page_of(listing: list[Batch], number: int, size: int) -> Page:
     start = (number - 1) * size
     count = -(-len(listing) // size)
     return Page(listing[start : start + size], Pagination(number < count, count, size, len(listing)))
+
+
+def joined(parts: Iterable[Page]) -> Page:
+    """A page of which all parts are put together."""
+    whole, *others = parts
+    for part in others:
+        whole.batches += part.batches
+        whole.invalid += part.invalid
+        whole.incomplete += part.incomplete
+        whole.repaired += part.repaired
+        whole.unreadable += part.unreadable
+        whole.problems = part.problems | whole.problems
+        whole.differences = part.differences | whole.differences
+    return whole
 
 
 def pages(listing: list[Batch], size: int) -> Serve:

@@ -8,13 +8,13 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
 from msgspec import UNSET
 
-from inkit_exporter.demo import JsonBatch
+from inkit_exporter.demo import JsonBatch, format_time, page_of
+from support.api import batch
 from support.deviations import DEFAULT_PAGE_SIZE, Answer, Deviation, Documents, Without
 from support.faulty import http
 from support.spellings import ENCODINGS, filled_in, with_times
@@ -23,7 +23,7 @@ Answered = tuple[int, dict[str, str | None], bytes]
 """Status, headers and body."""
 
 
-def batch(number: int, created: float) -> JsonBatch:
+def make_batch(number: int, created: float) -> JsonBatch:
     """The base listing's batch of that number, as documented. The newest is 0; 0, 2 and 4 are in progress."""
     running = number in (0, 2, 4)
     counts = {"inkit_storage": (2, 0, 0)}
@@ -31,17 +31,8 @@ def batch(number: int, created: float) -> JsonBatch:
         counts["salesforce"] = (1, 0, 2) if running else (2, 1, 0)
     if number % 3 == 0:
         counts["box"] = (1, 0, 0)
-    return {
-        "id": f"fb_{number}",
-        "name": f"Batch {number}",
-        "created_at": datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "status": "In Progress" if running else "Completed",
-        "total": 3,
-        "destinations": {
-            name: {"count": c + f + p, "completed": c, "failed": f, "in_progress": p, "status": "completed"}
-            for name, (c, f, p) in counts.items()
-        },
-    }
+    status = "In Progress" if running else "Completed"
+    return batch(f"fb_{number}", status=status, destinations=counts, total=3, created_at=format_time(created))
 
 
 class Account:
@@ -51,7 +42,7 @@ class Account:
         self.name = name
         self.token = f"secret-{name}-token"
         self.deviation = deviation
-        self.batches = [batch(i, now - 60 * (i + 1)) for i in range(deviation.batches)]
+        self.batches = [make_batch(i, now - 60 * (i + 1)) for i in range(deviation.batches)]
         self._now = now
         self.made = deviation.batches
         self._answers: dict[tuple[tuple[str, str], ...], Answered] = {}
@@ -62,7 +53,7 @@ class Account:
 
     def add(self, created: float) -> None:
         """A new batch comes."""
-        self.batches.insert(0, batch(6 * self.made, created))
+        self.batches.insert(0, make_batch(6 * self.made, created))
         self.made += 1
         self._answers.clear()
 
@@ -117,7 +108,7 @@ class Account:
             if isinstance(server.beyond, int):
                 return _problem(server.beyond, "no such page")
             number = {"empty": number, "first": 1, "last": last}[server.beyond]
-        page = _page(self._listed(query), number, size)
+        page = copy.deepcopy(page_of(self._listed(query), number, size))
         for record in page["items"]:
             rank = int(record["id"].removeprefix("fb_"))
             for change in self.deviation.records:
@@ -208,21 +199,6 @@ async def _read_head(reader: asyncio.StreamReader) -> str:
 
 def _problem(status: int, detail: str) -> Answered:
     return status, {}, json.dumps({"detail": detail}).encode()
-
-
-def _page(listed: list[JsonBatch], number: int, size: int) -> Any:
-    """A page as documented."""
-    last = number * size
-    pagination = {
-        "current_page": number,
-        "next_page": number + 1 if last < len(listed) else None,
-        "page_count": math.ceil(len(listed) / size),
-        "page_size": size,
-        "prev_page": number - 1 or None,
-        "total_count": len(listed),
-    }
-    metadata = {"pagination": pagination, "sort": {"key": "created_at", "order": 1}}
-    return {"items": copy.deepcopy(listed[last - size : last]), "metadata": metadata}
 
 
 def _dump(value: Any, now: float) -> bytes:

@@ -9,9 +9,9 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-from inkit_exporter.demo import JsonBatch
+from inkit_exporter.demo import JsonBatch, page_of
 
 PAGE_SIZE: Final = 10
 
@@ -126,27 +126,13 @@ class Server:
         if place == "first" and account.at_next_poll:
             account.at_next_poll()
             account.at_next_poll = None
-        body = page(account.batches, number)
+        body = json.dumps(page_of(account.batches, number, PAGE_SIZE)).encode()
         exchange = Exchange(writer, account.token, body, self.foreign)
         if account.broken and account.fault and account.place in (place, "any"):
             await account.fault(exchange)
             return exchange.keep
         await exchange.send(http(body))
         return True
-
-
-def page(batches: list[JsonBatch], number: int) -> bytes:
-    """A page as the API documents it."""
-    first, last = (number - 1) * PAGE_SIZE, number * PAGE_SIZE
-    pagination: dict[str, Any] = {
-        "current_page": number,
-        "next_page": number + 1 if last < len(batches) else None,
-        "page_count": -(-len(batches) // PAGE_SIZE),
-        "page_size": PAGE_SIZE,
-        "prev_page": number - 1 or None,
-        "total_count": len(batches),
-    }
-    return json.dumps({"items": batches[first:last], "metadata": {"pagination": pagination, "sort": {}}}).encode()
 
 
 @asynccontextmanager

@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta, timezone
 from email.utils import format_datetime
 from typing import Any, Final
 
+from inkit_exporter.demo import format_time
+
 _TIME = re.compile(r"@([+-]\d+)([smhd])(?: ([\w-]+))?")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -29,8 +31,7 @@ def filled_in(text: str, now: float) -> str:
 
 
 def _time(match: re.Match[str], now: float) -> Any:
-    moment = datetime.fromtimestamp(now + int(match[1]) * _UNITS[match[2]], UTC)
-    return SPELLINGS[match[3] or "documented"](moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
+    return SPELLINGS[match[3] or "documented"](format_time(now + int(match[1]) * _UNITS[match[2]]))
 
 
 def _moment(text: str) -> datetime:

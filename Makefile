@@ -28,17 +28,17 @@ lint: .venv/dev  ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: .venv/dev  ## format the code, and mend what the linter can
+format: .venv/dev  ## format the code, and fix what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: .venv/dev  ## pin the dependencies of pyproject.toml anew, with hashes
+lock: .venv/dev  ## pin the dependencies of pyproject.toml again, with hashes
 	tools/lock.sh
 
 rules:  ## make the Prometheus Operator's resource from the rules
 	tools/prometheusrule.sh >deploy/kubernetes/overlays/operator/prometheusrule.yaml
 
-dashboard: .venv/dev  ## write the Grafana dashboard anew from its source
+dashboard: .venv/dev  ## write the Grafana dashboard again from its source
 	$(BIN)/python deploy/grafana/dashboard.py
 
 bench: .venv/dev  ## measure; prints versions and ratios

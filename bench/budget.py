@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--polls", type=int, default=120, help="polls to average over (default 120, two hours)")
     parser.add_argument("--full", action="store_true", help="every combination, not only the README's")
     options = parser.parse_args()
-    print("One poll a minute, all listed afresh within the hour; in brackets the share of the 300 a minute.\n")
+    print("One poll a minute, all listed again within the hour; in brackets the share of the 300 a minute.\n")
     print("| batches a day | page size | unfinished | a full listing | a poll | at most | fewer by |")
     print("|---|---|---|---|---|---|---|")
     if options.full:

@@ -118,10 +118,10 @@ async def test_what_is_invalid_is_told_and_the_configuration_in_use_stays(
     await running.wait_for_line("configuration not reloaded", lines)
     path.write_text(good)
     await by_signal(running)
-    mended = await running.samples()
-    assert mended[SUCCESSFUL] == 1
-    assert mended[SUCCESS_TIME] > before[SUCCESS_TIME]
-    assert (polls(mended, "default") or 0) >= seen + 2, "its totals are those from before"
+    fixed = await running.samples()
+    assert fixed[SUCCESSFUL] == 1
+    assert fixed[SUCCESS_TIME] > before[SUCCESS_TIME]
+    assert (polls(fixed, "default") or 0) >= seen + 2, "its totals are those from before"
 
 
 async def test_reloading_over_http_is_off_unless_it_is_allowed(exporter: StartExporter) -> None:

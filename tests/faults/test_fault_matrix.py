@@ -177,10 +177,10 @@ async def test_every_fault_on_every_request_of_a_poll(exporter: StartExporter, t
 
         for account in accounts.values():
             account.broken = False
-        mended, recovered, asked = time.monotonic(), broken, dict.fromkeys(accounts, 0)
+        repaired, recovered, asked = time.monotonic(), broken, dict.fromkeys(accounts, 0)
         # A poll that is under way may yet meet a fault, for as long as a request may take.
         while late := [name for name in accounts if (recovered.documents[name], recovered.up[name]) != (new, 1.0)]:
-            assert time.monotonic() - mended < INTERVAL + 2 * TIMEOUT, late
+            assert time.monotonic() - repaired < INTERVAL + 2 * TIMEOUT, late
             await asyncio.sleep(0.1)
             asked = {name: account.requests for name, account in accounts.items()}
             recovered = await scrape(running)

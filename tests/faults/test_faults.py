@@ -26,7 +26,7 @@ def answer(status: int, **headers: str) -> Fault:
 
 
 @pytest.mark.parametrize("status", [401, 403, 422, 404, 302])
-async def test_what_another_attempt_can_not_mend_is_asked_once_a_poll(
+async def test_what_another_attempt_can_not_help_is_asked_once_a_poll(
     api: Api, exporter: StartExporter, status: int
 ) -> None:
     api.fault = answer(status)

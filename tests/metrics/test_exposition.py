@@ -92,7 +92,7 @@ events = st.one_of(
 
 
 @given(st.lists(events, max_size=12), st.sampled_from([TEXT, OPENMETRICS]))
-def test_what_is_served_is_what_rendering_everything_afresh_would_give(
+def test_what_is_served_is_what_rendering_everything_again_would_give(
     history: list[tuple[Any, ...]], form: Format
 ) -> None:
     async def run() -> None:
@@ -112,8 +112,8 @@ def test_what_is_served_is_what_rendering_everything_afresh_would_give(
                 case "pass":
                     world.now += name
             families = await world.seen(form)
-            afresh = samples(f for metrics in world.sources() for f in metrics.registry.collect())
-            assert samples(families) == afresh
+            again = samples(f for metrics in world.sources() for f in metrics.registry.collect())
+            assert samples(families) == again
             assert len({family.name for family in families}) == len(families), "a family is in one piece"
 
     asyncio.run(run())

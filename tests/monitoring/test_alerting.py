@@ -149,7 +149,7 @@ def told(alert: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
 
 @pytest.mark.alone
 @pytest.mark.debian
-async def test_a_broken_destination_is_a_ticket_then_a_page_that_ends_when_it_is_mended(
+async def test_a_broken_destination_is_a_ticket_then_a_page_that_ends_when_it_is_repaired(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
     async with world(api, exporter, tmp_path) as running, asyncio.TaskGroup() as tasks:

@@ -210,7 +210,7 @@ async def test_a_renewed_certificate_is_served_without_a_restart(world: World, s
     assert before["serialNumber"] != after["serialNumber"]
 
 
-async def test_a_broken_edit_fails_closed_says_so_once_and_is_mended_by_the_next(world: World, serve: Any) -> None:
+async def test_a_broken_edit_fails_closed_says_so_once_and_is_corrected_by_the_next(world: World, serve: Any) -> None:
     world.write(SERVER, basic_auth_users={"alice": HASH})
     server = await serve()
     client, alice = world.client(), ("alice", "right")

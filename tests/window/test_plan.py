@@ -538,7 +538,7 @@ def test_of_a_window_that_is_cut_nothing_beyond_its_end_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("size", "together"), [(2, 2), (2, 3), (3, 2), (3, 4), (4, 5)])
-def test_batches_of_the_same_time_are_listed_afresh_wherever_others_vanish(size: int, together: int) -> None:
+def test_batches_of_the_same_time_are_listed_again_wherever_others_vanish(size: int, together: int) -> None:
     listing = [Batch(f"fb_{i:02}", "", NOW - i // together, "completed", {}) for i in range(12)]
     for above, gone in combinations(range(12), 2):
         for when in range(4):

@@ -10,7 +10,8 @@ help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile
 
 demo: .venv/runtime  ## export a simulated Inkit API: no key, no configuration
-	$(BIN)/python exporter.py --demo
+	@echo "Starting the exporter with a simulated Inkit API; Ctrl-C ends it."
+	@$(BIN)/python exporter.py --demo
 
 check: lint  ## in under a minute: format, lint, types, and the tests that start no process
 	$(BIN)/pytest $(PARALLEL) -m "not process"
@@ -75,16 +76,16 @@ clean:  ## remove what the other targets made
 	rm -rf .venv mutants .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info
 
 .venv/runtime: requirements.txt
-	PYTHON=$(PYTHON) tools/venv.sh requirements.txt
-	touch $@
+	@PYTHON=$(PYTHON) tools/venv.sh requirements.txt
+	@touch $@
 
 .venv/dev: requirements-dev.txt
-	PYTHON=$(PYTHON) tools/venv.sh requirements-dev.txt
-	touch $@ .venv/runtime
+	@PYTHON=$(PYTHON) tools/venv.sh requirements-dev.txt
+	@touch $@ .venv/runtime
 
 .venv/bench: requirements-bench.txt .venv/dev
-	PYTHON=$(PYTHON) tools/venv.sh requirements-bench.txt
-	touch $@
+	@PYTHON=$(PYTHON) tools/venv.sh requirements-bench.txt
+	@touch $@
 
 .PHONY: help demo check test lint format lock rules dashboard bench bench-scrape bench-footprint bench-freshness \
     bench-report bench-soak mutate audit clean

@@ -136,7 +136,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--polls", type=int, default=120, help="polls to average over (default 120, two hours)")
-    parser.add_argument("--full", action="store_true", help="every combination, not only the README's")
+    parser.add_argument("--full", action="store_true", help="every combination, not only those of docs/polling.md")
     options = parser.parse_args()
     print("One poll a minute, all listed again within the hour; in brackets the share of the 300 a minute.\n")
     print("| batches a day | page size | unfinished | a full listing | a poll | at most | fewer by |")

@@ -10,6 +10,8 @@ python=${PYTHON:-python3}
 if ! [ -x .venv/bin/pip ]; then
     # Debian keeps what venv needs in a package of its own.
     "$python" -c 'import ensurepip' 2>/dev/null || "$(dirname "$0")/debian_packages.sh" python3-venv=ensurepip
+    echo "Making the Python environment .venv; nothing is installed outside of it."
     "$python" -m venv --clear .venv
 fi
+echo "Installing $(grep -c '==' "$1") packages from $1. The first time takes up to a minute."
 .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$1"

@@ -32,7 +32,7 @@ class AccountState(Struct, frozen=True, kw_only=True):
     polled_at: float | None = None
     duration: float = 0.0
     poll_requests: int = 0
-    last_success: float = 0.0
+    last_success: float | None = None
     down_since: float | None = None
     next_poll_at: float = math.inf
     polls: int = 0

@@ -73,7 +73,7 @@ FAMILIES: Final = (
     _gauge("inkit_up", "Whether the last poll of the Inkit API succeeded (1) or not (0).", lambda s: s.up),
     _gauge(
         "inkit_last_successful_poll_timestamp_seconds",
-        "When the last complete poll ended, in seconds since the epoch; 0 before the first.",
+        "When the last complete poll ended, in seconds since the epoch; absent before the first.",
         lambda s: s.last_success,
     ),
     _gauge(
@@ -171,6 +171,12 @@ FAMILIES: Final = (
         "inkit_documents_failed_total",
         "Documents seen to fail, from the differences between polls; what was there at start is not counted.",
         lambda s: _from_zero(_destinations(s), s.totals.failed),
+        "destination",
+    ),
+    _counter(
+        "inkit_batches_with_failures_total",
+        "Batches with documents seen to fail at the destination; each counts once there, with its first failure.",
+        lambda s: _from_zero(_destinations(s), s.totals.with_failures),
         "destination",
     ),
     _counter(

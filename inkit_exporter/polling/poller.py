@@ -127,7 +127,7 @@ class Poller:
             up=True,
             error=None,
             reason=None,
-            last_success=state.polled_at or 0.0,
+            last_success=state.polled_at,
             down_since=None,
             snapshot=window.snapshot(state.snapshot),
             snapshot_at=now,

@@ -126,7 +126,7 @@ def _account(state: AccountState, wall: float, now: float) -> AccountStatus:
         reason=state.reason,
         error=state.error,
         down_since_timestamp_seconds=None if state.down_since is None else stamp(state.down_since),
-        last_successful_poll_timestamp_seconds=state.last_success or None,
+        last_successful_poll_timestamp_seconds=state.last_success,
         last_poll_timestamp_seconds=state.polled_at,
         poll_duration_seconds=state.duration if ended else None,
         poll_requests=state.poll_requests if ended else None,

@@ -22,17 +22,19 @@ _Peaks = dict[str, tuple[int, int]]
 
 
 class Totals(Struct):
-    """The sums so far: documents by destination, batches, finished ones by status, and seconds until seen finished."""
+    """The sums so far: documents and batches with failures by destination, finished ones by status, their seconds."""
 
     completed: dict[str, Counter] = {}
     failed: dict[str, Counter] = {}
+    with_failures: dict[str, Counter] = {}
     created: Counter = Counter()
     finished: dict[str, Counter] = {}
     durations: Histogram = Histogram.empty(*DURATION_BUCKETS)
 
     def copy(self) -> "Totals":
         """The same sums, independent of what happens next."""
-        return Totals(dict(self.completed), dict(self.failed), self.created, dict(self.finished), self.durations)
+        by_label = dict(self.completed), dict(self.failed), dict(self.with_failures)
+        return Totals(*by_label, self.created, dict(self.finished), self.durations)
 
 
 class TotalsTracker:
@@ -102,16 +104,14 @@ class TotalsTracker:
     def _count_documents(self, known: Batch | None, batch: Batch, now: float) -> None:
         peaks = self._peaks.get(batch.id)
         before = peaks if peaks is not None else _highest({}, known) if known else {}
-        shrunk = any(name not in batch.destinations for name in before)
         for name, counts in batch.destinations.items():
             completed, failed = before.get(name, (0, 0))
-            if counts.completed > completed:
-                _add(self.totals.completed, name, counts.completed - completed, batch.id, now)
-            if counts.failed > failed:
-                _add(self.totals.failed, name, counts.failed - failed, batch.id, now)
-            shrunk |= counts.completed < completed or counts.failed < failed
-        if shrunk or peaks is not None:
-            self._peaks[batch.id] = _highest(before, batch)
+            _add(self.totals.completed, name, counts.completed - completed, batch.id, now)
+            _add(self.totals.failed, name, counts.failed - failed, batch.id, now)
+            _add(self.totals.with_failures, name, int(counts.failed > 0 == failed), batch.id, now)
+        highest = _highest(before, batch)
+        if peaks is not None or highest != _highest({}, batch):
+            self._peaks[batch.id] = highest
 
     def _forget(self, batch_id: str) -> None:
         self._peaks.pop(batch_id, None)
@@ -120,7 +120,8 @@ class TotalsTracker:
 
 
 def _add(counters: dict[str, Counter], label: str, amount: int, batch_id: str, now: float) -> None:
-    counters[label] = counters.get(label, Counter()).add(amount, batch_id, now)
+    if amount > 0:
+        counters[label] = counters.get(label, Counter()).add(amount, batch_id, now)
 
 
 def _highest(peaks: _Peaks, batch: Batch) -> _Peaks:

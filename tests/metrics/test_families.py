@@ -31,6 +31,7 @@ SNAPSHOT = Snapshot(
 TOTALS = Totals(
     completed={"box": Counter(7, Exemplar("fb_1", 2, 50.0))},
     failed={"pigeon": Counter(3)},
+    with_failures={"pigeon": Counter(2, Exemplar("fb_4", 1, 53.0))},
     created=Counter(2, Exemplar("fb_2", 1, 51.0)),
     finished={"completed": Counter(4), "expired": Counter(1)},
     durations=Histogram.empty(10.0, 60.0).observe(5.0, Exemplar("fb_3", 5.0, 52.0)).observe(60.0).observe(1e6),
@@ -71,11 +72,15 @@ def test_before_the_first_poll_series_that_are_known_are_0_and_the_others_absent
     zeros = {f"inkit_poll_failures_total{{{reason}}}" for reason in REASONS}
     zeros |= {f"inkit_documents_{what}_total{{{name}}}" for what in ("completed", "failed") for name in DESTINATIONS}
     zeros |= {f"inkit_batches_finished_total{{{status}}}" for status in ("completed", "failed", "cancelled")}
+    zeros |= {f"inkit_batches_with_failures_total{{{name}}}" for name in DESTINATIONS}
     zeros |= {"inkit_polls_total{}", "inkit_batches_created_total{}", "inkit_invalid_batches_total{}"}
     zeros |= {"inkit_api_requests_total{200}", "inkit_api_requests_total{429}", "inkit_api_throttled_seconds_total{}"}
     assert {found[key] for key in zeros} == {0}
     assert found["inkit_poll_interval_seconds{}"] == 60
-    absent = ("inkit_up", "inkit_poll_duration", "inkit_poll_requests", "inkit_batch_documents", "inkit_batches{")
+    absent = (
+        "inkit_up", "inkit_last_successful_poll", "inkit_poll_duration", "inkit_poll_requests", "inkit_batch_documents",
+        "inkit_batches{",
+    )  # fmt: skip
     assert not [key for key in found if key.startswith(absent)]
 
 
@@ -104,6 +109,8 @@ def test_after_a_poll_each_family_has_its_value() -> None:
         "inkit_documents_completed_total{pigeon}": 0,
         "inkit_documents_failed_total{pigeon}": 3,
         "inkit_documents_failed_total{box}": 0,
+        "inkit_batches_with_failures_total{pigeon}": 2,
+        "inkit_batches_with_failures_total{box}": 0,
         "inkit_batches_created_total{}": 2,
         "inkit_batches_finished_total{completed}": 4,
         "inkit_batches_finished_total{expired}": 1,
@@ -165,6 +172,7 @@ def test_exemplars_name_the_batch_of_the_latest_increase() -> None:
     found = parsed(polled())
     completed = found["inkit_documents_completed_total{box}"].exemplar
     assert (completed.labels, completed.value, float(completed.timestamp)) == ({"batch_id": "fb_1"}, 2, 50)
+    assert found["inkit_batches_with_failures_total{pigeon}"].exemplar.labels == {"batch_id": "fb_4"}
     assert found["inkit_batch_duration_seconds_bucket{10.0}"].exemplar.labels == {"batch_id": "fb_3"}
     assert found["inkit_batch_duration_seconds_bucket{60.0}"].exemplar is None
     assert found["inkit_documents_failed_total{pigeon}"].exemplar is None

@@ -67,6 +67,7 @@ async def test_a_poll_that_succeeds_says_so_and_what_it_cost(api: Api) -> None:
         assert first.newest_first and first.down_since is None
         second = await one.poll()
         assert (second.polls, second.poll_requests, second.usage.requests) == (2, 3, 6), "all are unfinished"
+        assert second.last_success is not None and first.last_success is not None
         assert second.last_success > first.last_success
 
 

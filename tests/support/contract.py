@@ -27,7 +27,10 @@ def exposed() -> dict[str, Metric]:
     """Every family of the exporter's own, by the name it has in the text format."""
     states = States()
     usage = Usage(RateLimiter(60), clock_skew=0.5)
-    states.publish(AccountState(account="a", settings=PollSettings(), usage=usage, up=True, polls=1, snapshot=SNAPSHOT))
+    polled = AccountState(
+        account="a", settings=PollSettings(), usage=usage, up=True, polls=1, last_success=1.0, snapshot=SNAPSHOT
+    )
+    states.publish(polled)
     registries = AccountMetrics(states, "a", lambda: 0.0).registry, ProcessMetrics(0, 1).registry
     families = [family for registry in registries for family in registry.collect()]
     return {_name(family): family for family in families if family.name.startswith("inkit_")}

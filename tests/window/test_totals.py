@@ -81,9 +81,19 @@ def test_each_document_counts_once_whatever_the_api_does(history: list[Poll]) ->
 
 
 @given(polls)
+def test_each_batch_counts_once_at_each_destination_where_documents_of_it_fail(history: list[Poll]) -> None:
+    expected: Counter[str] = Counter()
+    baseline = highest(history[:1], "failed")
+    for (batch_id, name), failed in highest(history, "failed").items():
+        expected[name] += failed > 0 == baseline[batch_id, name]
+    counted = {name: counter.value for name, counter in observe(history)[-1].with_failures.items()}
+    assert counted == +expected
+
+
+@given(polls)
 def test_no_total_ever_decreases(history: list[Poll]) -> None:
     totals = observe(history)
-    for field in ("completed", "failed", "finished"):
+    for field in ("completed", "failed", "with_failures", "finished"):
         for before, after in pairwise(getattr(total, field) for total in totals):
             assert all(after[label].value >= counter.value for label, counter in before.items())
 
@@ -97,7 +107,7 @@ def test_a_new_window_goes_on_with_the_totals_of_the_one_before(history: list[Po
         window.remove_missing(poll.keys(), math.inf, -math.inf)
         window.totals.start_counting()
     after, alone = window.totals.totals, observe(later)[-1]
-    for field in ("completed", "failed", "finished"):
+    for field in ("completed", "failed", "with_failures", "finished"):
         sums, earlier, own = (
             {label: counter.value for label, counter in getattr(total, field).items()}
             for total in (after, before, alone)
@@ -153,6 +163,7 @@ def test_each_total_names_the_batch_that_it_grew_by_last() -> None:
     totals = window.totals.totals
     assert totals.completed == {"box": Total(4, Exemplar("fb_1", 3, NOW + 20))}
     assert totals.failed == {"box": Total(5, Exemplar("fb_1", 3, NOW + 20))}
+    assert totals.with_failures == {"box": Total(1, Exemplar("fb_1", 1, NOW + 10))}
     assert totals.created == Total(1, Exemplar("fb_1", 1, NOW + 10))
     assert totals.finished == {"completed": Total(1, Exemplar("fb_1", 1, NOW + 20))}
     assert totals.durations.exemplars[1] == Exemplar("fb_1", 20.0, NOW + 20)
@@ -208,6 +219,8 @@ async def test_totals_start_at_zero_and_have_exemplars_that_name_a_batch(api: Ap
     await running.wait_for(lambda s: s[failed] == 2)
     api.batches = [batch("fb_new", age=40, destinations={"box": (1, 5, 0)}), api.batches[1]]
     samples = await running.wait_for(lambda s: s[failed] == 5)
+    with_failures = sample_key("inkit_batches_with_failures_total", account="default", destination="box")
+    assert samples[with_failures] == 1, "fb_new once, and fb_old had failed before"
     assert samples[sample_key("inkit_batches_created_total", account="default")] == 1
     finished = sample_key("inkit_batches_finished_total", account="default", batch_status="completed")
     assert samples[finished] == 1
@@ -220,6 +233,7 @@ async def test_totals_start_at_zero_and_have_exemplars_that_name_a_batch(api: Ap
         if sample.exemplar
     }
     assert exemplars["inkit_documents_failed_total"] == {"batch_id": "fb_new"}
+    assert exemplars["inkit_batches_with_failures_total"] == {"batch_id": "fb_new"}
     assert exemplars["inkit_batch_duration_seconds_bucket"] == {"batch_id": "fb_new"}
 
 

@@ -19,7 +19,7 @@ class AccountState(Struct, frozen=True, kw_only=True):
     """What is known of one account. Each change makes a new value, except for `usage`, to which each request adds.
 
     `up` is None before the first poll has ended. `polled_at` and `last_success` are wall time in seconds since the
-    epoch; `snapshot_at`, `down_since` and `next_poll_at` are monotonic seconds. `duration` is in seconds. During a
+    epoch; `snapshot_at`, `down_since` and `next_poll_at` are seconds by `boot_time`. `duration` is in seconds. During a
     poll, `next_poll_at` is when that poll began.
     """
 
@@ -44,11 +44,11 @@ class AccountState(Struct, frozen=True, kw_only=True):
     published: int = 0
 
     def fresh_snapshot(self, now: float) -> Snapshot | None:
-        """The last snapshot, unless at `now`, in monotonic seconds, it is older than `stale_after`."""
+        """The last snapshot, unless at `now`, by `boot_time`, it is older than `stale_after`."""
         return self.snapshot if now - self.snapshot_at <= self.settings.stale_after else None
 
     def polling(self, now: float) -> bool:
-        """Whether a poll is under way at `now`, in monotonic seconds."""
+        """Whether a poll is under way at `now`, by `boot_time`."""
         return self.next_poll_at <= now
 
 

@@ -26,6 +26,7 @@ from inkit_exporter.api.errors import (
 from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.pages import read_page
 from inkit_exporter.api.rate_limit import Usage
+from inkit_exporter.clock import boot_time
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.jsonbody import Body
@@ -190,11 +191,11 @@ class Client:
     async def _wait_for_turn(self) -> None:
         limiter = self._usage.rate_limiter
         while (delay := limiter.delay()) > 0:
-            started = time.monotonic()
+            started = boot_time()
             if (pause := limiter.resume_at - started) > self._poll.interval:
                 raise RateLimited(f"the API asked another account with this token to wait {pause:.0f}s", pause)
             await asyncio.sleep(delay)
-            self._usage.throttled_seconds += time.monotonic() - started
+            self._usage.throttled_seconds += boot_time() - started
         limiter.count_request()  # at once, as another account with the same token may wait too
 
     def _api_time(self, date: str) -> float:

@@ -1,12 +1,12 @@
 """How many requests were sent, and how many more may be: the limit of a token, and the pauses that the API asks for."""
 
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from msgspec import Struct, field
 
+from inkit_exporter.clock import boot_time
 from inkit_exporter.counters import Histogram
 
 MAX_PAUSE_SECONDS: Final = 3600.0
@@ -18,12 +18,9 @@ _BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class RateLimiter:
-    """At most `requests_per_minute` requests in any 60 seconds, and none while the API asked for a pause.
+    """At most `requests_per_minute` requests in any 60 seconds, and none before `resume_at`, the end of a pause."""
 
-    The clock gives monotonic seconds; `resume_at` is when the last pause ends.
-    """
-
-    def __init__(self, requests_per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, requests_per_minute: int, clock: Callable[[], float] = boot_time) -> None:
         self._sent: deque[float] = deque(maxlen=requests_per_minute)
         self._clock = clock
         self.resume_at = 0.0

@@ -1,6 +1,5 @@
 """The metric families of one account, made from its state for each rendering. State lives elsewhere."""
 
-import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.samples import Exemplar as SampleExemplar
 
+from inkit_exporter.clock import boot_time
 from inkit_exporter.counters import Counter, Exemplar, Histogram
 from inkit_exporter.metrics.table import FAMILIES, Value
 from inkit_exporter.state import States
@@ -18,11 +18,11 @@ _MAX_EXEMPLAR = 128 - len("batch_id")
 
 @dataclass(frozen=True)
 class AccountMetrics:
-    """All metrics of one account, from its state in `states`; the clock gives monotonic seconds."""
+    """All metrics of one account, from its state in `states`; the clock is `boot_time`."""
 
     states: States
     account: str
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = boot_time
 
     @property
     def registry(self) -> CollectorRegistry:

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import time
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Final
@@ -11,6 +10,7 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Gauge
 
 from inkit_exporter import __version__
+from inkit_exporter.clock import boot_time
 
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -19,9 +19,9 @@ REVISION: Final = os.environ.get("INKIT_EXPORTER_REVISION") or "unknown"
 
 
 class ProcessMetrics:
-    """The metrics of the process, in a registry of their own. The clock gives monotonic seconds."""
+    """The metrics of the process, in a registry of their own. The clock is `boot_time`."""
 
-    def __init__(self, shard: int, shards: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, shard: int, shards: int, clock: Callable[[], float] = boot_time) -> None:
         self.registry = CollectorRegistry()
         self._clock = clock
         self._reloads = 0

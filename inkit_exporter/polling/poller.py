@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from inkit_exporter.api.batches import Page
 from inkit_exporter.api.client import Client
 from inkit_exporter.api.errors import ApiError, BadResponse, PageRefused, RequestTimeout
+from inkit_exporter.clock import boot_time
 from inkit_exporter.config import PollSettings
 from inkit_exporter.state import AccountState, States
 from inkit_exporter.window.plan import Conversation, Plan
@@ -41,21 +42,24 @@ class Poller:
 
     async def run(self, first_after: float) -> None:
         """Poll for ever, first after that many seconds. A slow poll skips the ticks that it missed."""
-        tick = time.monotonic() + first_after
+        tick = boot_time() + first_after
         while True:
-            starts_at = -math.inf
-            # Meanwhile the API may ask another account with the same token to pause.
-            while starts_at < (starts_at := max(tick, self._state.usage.rate_limiter.resume_at)):
-                self.due = starts_at + self._time_limit()
+            seconds = math.inf
+            while seconds > 0:
+                # Meanwhile the API may ask another account with the same token to pause.
+                starts_at = max(tick, self._state.usage.rate_limiter.resume_at)
+                seconds = starts_at - boot_time()
+                self.due = time.monotonic() + seconds + self._time_limit()
                 self._states.amend(replace(self._state, next_poll_at=starts_at))
-                await asyncio.sleep(starts_at - time.monotonic())
+                await asyncio.sleep(min(seconds, 5.0))  # a sleep does not notice that the machine was suspended
             await self.poll()
-            behind = time.monotonic() - tick
+            behind = boot_time() - tick
             tick += self._settings.interval * max(1, math.ceil(behind / self._settings.interval))
 
     async def poll(self) -> bool:
         """Poll once, publish the result, and tell whether it succeeded. No answer of the API makes it raise."""
-        started, wall, requests = time.monotonic(), time.time(), self._state.usage.requests
+        loop, wall, requests = asyncio.get_running_loop(), time.time(), self._state.usage.requests
+        started = loop.time()
         failure: ApiError | None = None
         try:
             await self._converse(self._plan.poll(wall), deadline=started + self._time_limit())
@@ -69,11 +73,11 @@ class Poller:
             self._plan = Plan(self._settings, self._state.totals)
         if abs(skew := self._state.usage.clock_skew or 0.0) > _NOTED_SKEW_SECONDS:
             self._warn_once("the clock differs from the API's", clock_skew_seconds=round(skew))
-        ended = time.monotonic()
+        ended = boot_time()
         state = replace(
             self._state,
             polled_at=time.time(),
-            duration=ended - started,
+            duration=loop.time() - started,
             poll_requests=self._state.usage.requests - requests,
             polls=self._state.polls + 1,
         )
@@ -81,7 +85,6 @@ class Poller:
         return failure is None
 
     async def _converse(self, conversation: Conversation, deadline: float) -> None:
-        deadline += asyncio.get_running_loop().time() - time.monotonic()
         try:
             number = next(conversation)
             while True:

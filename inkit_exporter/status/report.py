@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from inkit_exporter import __version__
 from inkit_exporter.api.batches import Counts
+from inkit_exporter.clock import boot_time
 from inkit_exporter.state import AccountState
 from inkit_exporter.window.window import LISTED, Snapshot, TopBatches
 
@@ -98,7 +99,7 @@ class Status(Struct, frozen=True):
 
 def make_status(states: Iterable[AccountState], names: Collection[str] = ()) -> Status:
     """The accounts as they are now, those that are down first; only those of these names, if any are given."""
-    wall, now = time.time(), time.monotonic()
+    wall, now = time.time(), boot_time()
     chosen = [state for state in states if not names or state.account in names]
     chosen.sort(key=lambda state: state.up is not False)
     snapshots = [(state.account, state.snapshot) for state in chosen if state.snapshot]
@@ -114,11 +115,11 @@ def make_status(states: Iterable[AccountState], names: Collection[str] = ()) -> 
 
 
 def _account(state: AccountState, wall: float, now: float) -> AccountStatus:
-    """`wall` and `now` are the same moment, in seconds since the epoch and in monotonic ones."""
+    """`wall` and `now` are the same moment, in seconds since the epoch and by `boot_time`."""
     limiter, ended = state.usage.rate_limiter, state.polled_at is not None
 
-    def stamp(monotonic: float) -> float:
-        return round(wall + monotonic - now, 3)
+    def stamp(boot: float) -> float:
+        return round(wall + boot - now, 3)
 
     return AccountStatus(
         account=state.account,

@@ -62,10 +62,9 @@ class RateLimiter:
 class Usage(Struct):
     """The requests of one account since the start, and the rate limiter that they pass.
 
-    `invalid_batches` counts the records that could not be read as a whole, `repaired_batches` those of which a count
-    had to be inferred; in each poll again.
-    `by_code` has HTTP status codes and what came instead of an answer: a `reason` of ours, or `cancelled`.
-    `clock_skew` is the API's clock minus ours in seconds, by the last `Date` that it sent.
+    Each poll adds the records that it could not read as a whole to `invalid_batches`, and those of which it inferred a
+    count to `repaired_batches`. `by_code` has HTTP status codes, or why there was none: a `reason` of ours, or
+    `cancelled`. `clock_skew` is the API's clock minus ours in seconds, by the last `Date` that it sent.
     """
 
     rate_limiter: RateLimiter

@@ -58,8 +58,7 @@ class Poller:
 
     async def poll(self) -> bool:
         """Poll once, publish the result, and tell whether it succeeded. No answer of the API makes it raise."""
-        loop, wall, requests = asyncio.get_running_loop(), time.time(), self._state.usage.requests
-        started = loop.time()
+        started, wall, requests = time.monotonic(), time.time(), self._state.usage.requests
         failure: ApiError | None = None
         try:
             await self._converse(self._plan.poll(wall), deadline=started + self._time_limit())
@@ -77,7 +76,7 @@ class Poller:
         state = replace(
             self._state,
             polled_at=time.time(),
-            duration=loop.time() - started,
+            duration=time.monotonic() - started,
             poll_requests=self._state.usage.requests - requests,
             polls=self._state.polls + 1,
         )

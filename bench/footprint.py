@@ -1,8 +1,8 @@
-"""What the exporter takes: time to start, memory, packages; against exporters that people run.
+"""What the exporter needs compared with other exporters: start time, memory, packages.
 
-Each Python exporter is installed from PyPI into an environment of its own, and started without anything to ask: what
-is measured is the program, not its target. Starts go through all exporters in turn; numbers are medians. Memory is the
-proportional set size of the process and its children, so that what they share counts once.
+Each Python exporter is installed from PyPI into its own environment. It has nothing to query, so that only the
+program is measured. The exporters take turns; numbers are medians. Memory is the proportional set size of the
+process and its children, so that shared memory counts once.
 
     make bench-footprint        needs prometheus-node-exporter of Debian, and PyPI
 """
@@ -32,7 +32,7 @@ SIZES = (0, 10_000, 100_000)
 
 
 def install(folder: Path, *requirements: str) -> Path:
-    """An environment of its own; returns its Python."""
+    """Make an environment with a package; returns its Python."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin" / "python"
     uv = [str(Path(sys.executable).parent / "uv"), "pip", "install", "--quiet", "--python", str(python)]
@@ -41,14 +41,14 @@ def install(folder: Path, *requirements: str) -> Path:
 
 
 def packages(python: Path) -> tuple[int, float]:
-    """How many packages an environment has, and their size in MiB without bytecode."""
+    """Number of packages in an environment, and their size in MiB without bytecode."""
     site = next(python.parent.parent.glob("lib/python*/site-packages"))
     files = (file for file in site.rglob("*") if file.is_file() and file.suffix != ".pyc")
     return len(list(site.glob("*.dist-info"))), sum(file.stat().st_size for file in files) / 2**20
 
 
 def memory_mib(pid: int) -> float:
-    """Of a process and those it started."""
+    """Memory of a process and its children."""
     total = 0.0
     for family in (pid, *(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())):
         match = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{family}/smaps_rollup").read_text(), flags=re.MULTILINE)
@@ -58,7 +58,7 @@ def memory_mib(pid: int) -> float:
 
 
 def start(command: Sequence[str], port: int) -> tuple[float, float]:
-    """Start a server once: ms to the first byte of its metrics, and MiB a second later."""
+    """Start a server once; returns the ms to the first byte of its metrics, and the MiB a second later."""
     started = time.perf_counter()
     with running(command, f"http://127.0.0.1:{port}/metrics", {"T": TOKEN}, poll=0.005) as process:
         milliseconds = (time.perf_counter() - started) * 1e3
@@ -67,7 +67,7 @@ def start(command: Sequence[str], port: int) -> tuple[float, float]:
 
 
 def imports_mib(python: Path) -> float:
-    """A Python that has imported what the exporter imports, and does nothing."""
+    """Memory of a Python process that only imports what the exporter imports."""
     code = "import aiohttp.web, msgspec, prometheus_client, stamina, structlog, yaml; print(flush=True); input()"
     process = subprocess.Popen([str(python), "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
@@ -89,7 +89,7 @@ def write_config(folder: Path, base_url: str) -> Path:
 
 
 def window_mib(python: Path, batches: int) -> float:
-    """The exporter, with so many batches in its window."""
+    """Memory of the exporter with that many batches in its window."""
     with serving(batches) as base_url, tempfile.TemporaryDirectory() as folder:
         config = write_config(Path(folder), base_url)
         url = f"http://127.0.0.1:{(port := free_port())}/metrics"
@@ -115,7 +115,7 @@ def main() -> None:
         python = install(folder / "ours", "--require-hashes", "-r", str(ROOT / "requirements.txt"))
         pythons = {"inkit-exporter": python}
         pythons |= {name: install(folder / name, f"{name}=={version}") for name, version in RIVALS.items()}
-        # Nothing answers there: a poll fails at once, and the program is as it starts.
+        # Nothing listens there, so that the poll fails at once and adds nothing.
         config = write_config(folder, "http://127.0.0.1:1/v1")
         (folder / "pve.yml").write_text("default: {user: a@pam, password: b}\n")
         ports = {name: free_port() for name in (*pythons, GO)}

@@ -1,8 +1,8 @@
-"""How long a change at the API takes to be a sample in Prometheus, by intervals, at rest and under load.
+"""How long a change at the API takes to reach Prometheus, by intervals, at rest and under load.
 
-A real Prometheus scrapes the exporter, which polls the simulated API. A batch changes at a random moment, and then
-Prometheus is asked until it tells so. The bound is what can lie between: one poll interval, one poll, one scrape
-interval, one scrape. Load is wrk with 4 connections that scrape without a pause.
+A real Prometheus scrapes the exporter, which polls the simulated API. A batch changes at a random moment; then
+the benchmark queries Prometheus until the change is there. The bound is one poll interval, one poll, one scrape
+interval and one scrape. Load is wrk with 4 connections that scrape without a pause.
 
     make bench-freshness        needs prometheus and wrk of Debian
 """
@@ -35,20 +35,20 @@ ASK_EVERY = 0.02  # seconds
 
 
 def ask(prometheus: str) -> float | None:
-    """What Prometheus says now."""
+    """Query Prometheus."""
     answer = json.loads(get(f"{prometheus}/api/v1/query?query={urllib.parse.quote(QUERY)}") or "{}")
     result = answer.get("data", {}).get("result", [])
     return float(result[0]["value"][1]) if result else None
 
 
 async def await_value(prometheus: str, value: float) -> None:
-    """Return when Prometheus says so."""
+    """Wait until Prometheus has the value."""
     while await asyncio.to_thread(ask, prometheus) != value:
         await asyncio.sleep(ASK_EVERY)
 
 
 async def measure(poll: float, scrape: float, changes: int, *, load: bool) -> list[float]:
-    """Seconds from each change until Prometheus knows it."""
+    """Seconds from each change until Prometheus has it."""
     listing: list[JsonBatch] = make_batches()
     box = listing[0]["destinations"]["box"] = dict(listing[0]["destinations"]["box"])
     async with AsyncExitStack() as servers:

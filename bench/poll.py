@@ -1,8 +1,8 @@
-"""What one poll of 100,000 batches costs, against just decoding the same bytes; and scrapes while it runs.
+"""What one poll of 100,000 batches costs, compared with decoding the same bytes; and scrapes during it.
 
-The simulated API serves from a process of its own; the exporter runs as users run it, a new one each round. How long
-the event loop is held is measured within: the CPU time of its longest step, whatever else the machine does. Every
-number comes from this one run; the ratios are what to compare between machines.
+The simulated API runs in its own process. Each round starts a new exporter, as users run it. The hold of the event
+loop is the CPU time of its longest step, which does not depend on what else the machine does. All numbers come from
+one run. Compare ratios between machines, not numbers.
 
     python bench/poll.py [--batches 100000] [--page-size 100] [--rounds 5]
 """
@@ -49,7 +49,9 @@ from inkit_exporter.transport import open_session
 from inkit_exporter.window.window import Window
 
 TOKEN = "bench"
-SCRAPE_EVERY = 0.02  # seconds; so that one in fifty, as the p99 shows, is the first after a second, and rendered again
+SCRAPE_EVERY = (
+    0.02  # seconds; one scrape in fifty is then the first after a second, is rendered again, and shows in the p99
+)
 
 
 def make_batches(count: int) -> list[JsonBatch]:
@@ -72,7 +74,7 @@ def make_batches(count: int) -> list[JsonBatch]:
 
 
 def serve(batches: int, started: Connection) -> None:
-    """The simulated API as a process of its own; it sends its URL, and ends with the pipe."""
+    """Run the simulated API; it sends its URL through the pipe, and ends when the pipe closes."""
 
     async def run() -> None:
         listing = make_batches(batches)
@@ -86,7 +88,7 @@ def serve(batches: int, started: Connection) -> None:
 
 @contextmanager
 def serving(batches: int) -> Iterator[str]:
-    """The simulated API with so many batches, by its URL."""
+    """The simulated API with that many batches; yields its URL."""
     ours, theirs = multiprocessing.Pipe()
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(batches, theirs), daemon=True)
     server.start()
@@ -99,13 +101,13 @@ def serving(batches: int) -> Iterator[str]:
 
 
 def page_bodies(batches: list[JsonBatch], page_size: int) -> list[bytes]:
-    """The same pages as bytes."""
+    """The bytes of the same pages."""
     last = math.ceil(len(batches) / page_size)
     return [json.dumps(page_of(batches, number, page_size)).encode() for number in range(1, last + 1)]
 
 
 def with_counts(batches: list[JsonBatch], change: Callable[[dict[str, Any]], dict[str, Any]]) -> list[JsonBatch]:
-    """The same batches, the counts of each destination in another form than documented."""
+    """The same batches, with the counts of each destination in an undocumented form."""
     return [
         batch | {"destinations": {name: change(counts) for name, counts in batch["destinations"].items()}}
         for batch in batches
@@ -120,18 +122,18 @@ ODD_COUNTS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 
 def least_cpu(work: Callable[[], object], batches: int) -> float:
-    """CPU in µs a batch that some work takes, the best of five rounds."""
+    """CPU in µs a batch, the best of five rounds."""
     rounds = []
     for _ in range(5):
         started = time.process_time()
         kept = work()
         rounds.append((time.process_time() - started) / batches * 1e6)
-        del kept  # which takes time of its own
+        del kept  # which takes CPU itself
     return min(rounds)
 
 
 def without_http(bodies: list[bytes], batches: int) -> float:
-    """CPU in µs a batch of all that a poll does with the bytes that it is given."""
+    """CPU in µs a batch of a poll without its HTTP."""
 
     def poll() -> Window:
         labels = AccountLabels()
@@ -172,7 +174,7 @@ class _PageOfRaw(msgspec.Struct):
 
 
 def floors(bodies: list[bytes], batches: int) -> dict[str, float]:
-    """CPU in µs a batch for decoding the bytes and dropping the result, in some ways; the best of five rounds each."""
+    """CPU in µs a batch for only decoding the bytes, in several ways; the best of five rounds each."""
     page, raw = msgspec.json.Decoder(_Page).decode, msgspec.json.Decoder(_PageOfRaw).decode
     record = msgspec.json.Decoder(_Batch).decode
 
@@ -205,7 +207,7 @@ def floors(bodies: list[bytes], batches: int) -> dict[str, float]:
 
 
 async def fetch(base_url: str, batches: int, page_size: int) -> float:
-    """CPU in µs a batch for asking aiohttp for the same pages, and dropping their bytes."""
+    """CPU in µs a batch for only fetching the same pages with aiohttp."""
     async with aiohttp.ClientSession(headers={"X-Inkit-API-Token": TOKEN}) as http:
         started = time.process_time()
         for number in range(1, math.ceil(batches / page_size) + 1):
@@ -216,14 +218,14 @@ async def fetch(base_url: str, batches: int, page_size: int) -> float:
 
 
 async def longest_hold(base_url: str, batches: int, page_size: int) -> float:
-    """The longest step of the event loop while it polls, in ms of CPU; of two polls, the one that lists everything."""
+    """The longest step of the event loop during a full listing, in ms of CPU."""
     settings = Settings(
         accounts=(AccountSettings(name="bench", api_token_env="T", base_url=base_url),),
         poll=PollSettings(interval=Seconds(3600), page_size=page_size, max_batches=batches),
         api=ApiSettings(requests_per_minute=10**6),
     )
     longest = 0.0
-    gc.collect()  # or the window of the measurement before would be let go during this one
+    gc.collect()  # or the previous window would be freed during this measurement
 
     async def watch() -> None:
         nonlocal longest
@@ -242,7 +244,7 @@ async def longest_hold(base_url: str, batches: int, page_size: int) -> float:
 
 
 async def scrape_until(http: aiohttp.ClientSession, done: str) -> list[float]:
-    """Scrape one after another until the page has a line that begins so; latencies in ms."""
+    """Scrape without a pause until a line begins with that text; returns latencies in ms."""
     latencies = []
     while True:
         started = time.perf_counter()
@@ -255,14 +257,14 @@ async def scrape_until(http: aiohttp.ClientSession, done: str) -> list[float]:
 
 
 def percentile(values: list[float], share: int) -> float:
-    """The value below which `share` percent lie."""
+    """The value below which `share` percent of the values lie."""
     return statistics.quantiles(values, n=100, method="inclusive")[share - 1]
 
 
 async def measure(
     batches: int, page_size: int, base_url: str, latencies: Mapping[str, list[float]]
 ) -> dict[str, float]:
-    """Run the exporter over the simulated API, and scrape it while it polls and after; add the latencies in ms."""
+    """Run the exporter and scrape it during the poll and after it; adds the latencies in ms."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.yaml"
         config.write_text(
@@ -284,7 +286,7 @@ async def measure(
             assert port is not None
             idle_cpu, idle_memory = cpu_seconds(process.pid), resident_mib(process.pid)
             async with aiohttp.ClientSession(f"http://127.0.0.1:{port[1]}") as http:
-                # The first answer of a process takes longer, whatever it does meanwhile.
+                # The first answer of a process always takes longer.
                 await scrape_until(http, "inkit_polls_total")
                 polling = await scrape_until(http, 'inkit_up{account="bench"} 1.0')
                 scraped_cpu = cpu_seconds(process.pid)

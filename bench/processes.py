@@ -1,4 +1,4 @@
-"""Programs as processes of their own: started, measured from the outside, ended."""
+"""Start programs as processes, measure them from outside, and end them."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
+    """A free port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -20,7 +20,7 @@ def free_port() -> int:
 
 
 def get(url: str, encoding: str = "identity") -> bytes:
-    """The body as it came, nothing while there is none."""
+    """The body of an answer as bytes; empty while nothing answers."""
     request = urllib.request.Request(url, headers={"Accept-Encoding": encoding})  # noqa: S310 - loopback's http
     try:
         with urllib.request.urlopen(request) as response:  # noqa: S310
@@ -34,8 +34,8 @@ def get(url: str, encoding: str = "identity") -> bytes:
 def running(
     command: Sequence[str], url: str, env: Mapping[str, str] | None = None, poll: float = 0.05
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server, from its first answer at the URL, asked for every `poll` seconds, to the end of the block."""
-    # As users run it: with bytecode, which the first start writes.
+    """Run a server for the length of the block. It begins when the URL answers, which is tried every `poll` seconds."""
+    # Users run it with bytecode, which the first start writes.
     own = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     process = subprocess.Popen(
         command, env={**own, **(env or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -52,14 +52,14 @@ def running(
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far, to the nanosecond, of threads that have ended too.
+    """User and system time of a process, to the nanosecond. Threads that have ended count too.
 
-    Linux names the clock of another process so, see clock_getcpuclockid(3), which Python has not.
+    Python has no clock_getcpuclockid(3), so this computes the clock's number as Linux does.
     """
     return time.clock_gettime(~pid << 3 | 2)
 
 
 def resident_mib(pid: int) -> float:
-    """Resident memory of a process now."""
+    """Resident memory of a process."""
     match = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     return int(match[1]) / 1024 if match else float("nan")

@@ -1,6 +1,7 @@
-"""Run the benchmarks that docs/performance.md shows, and write what they print into it.
+"""Run the benchmarks of docs/performance.md, and write their output into it.
 
-Each block of the page names its command in a comment before it: `<!-- python bench/poll.py -->`, up to `<!-- end -->`.
+Each block of the page begins with a comment that names its command, `<!-- python bench/poll.py -->`, and ends with
+`<!-- end -->`.
 
     make bench-report        all, half an hour on a quiet machine; python bench/report.py poll scrape: only those
 """
@@ -16,7 +17,7 @@ BLOCK = re.compile(r"<!-- python (?P<command>bench/(?P<name>\w+)\.py.*?) -->\n.*
 
 
 def renew(block: re.Match[str]) -> str:
-    """The block with what its command prints now."""
+    """The block with the new output of its command."""
     command = block["command"]
     print(command, flush=True)
     run = subprocess.run([sys.executable, *command.split()], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
@@ -24,11 +25,11 @@ def renew(block: re.Match[str]) -> str:
 
 
 def main() -> None:
-    """Renew the blocks of these names, or all; the page is written after each."""
+    """Renew the blocks of these names, or all. Writes the page after each block."""
     names = set(sys.argv[1:])
     for block in list(BLOCK.finditer(PAGE.read_text())):
         if not names or block["name"] in names:
-            renewed = renew(block)  # which takes its time: the page may have been edited meanwhile
+            renewed = renew(block)  # this takes minutes, and somebody may edit the page meanwhile
             PAGE.write_text(PAGE.read_text().replace(block[0], renewed))
 
 

@@ -1,6 +1,6 @@
 """The servers that bench/scrape.py compares with, each serving the same metrics: python bench/rivals.py NAME PORT FILE.
 
-The samples come from a file in the text format. They are parsed once, so that a rival spends nothing on collecting.
+The samples come from a file in the text format. They are parsed once, so that a rival spends no time on collecting.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
-"""What a scrape costs, against the servers that Python exporters use, a Go exporter, and nginx as the bound.
+"""What a scrape costs, compared with the servers of other Python exporters, a Go exporter, and nginx as the bound.
 
-Each server is a process of its own and serves the same metrics, but for node_exporter, which serves its own. Load comes
-from wrk with 4 connections. Rounds go through all servers in turn; numbers are medians of the rounds, the spread is
-(highest - lowest) / median. "Rare" is what happens in practice: the CPU of a scrape a second after the one before it.
-prometheus-async does not compress, whatever it is asked.
+Each server is a process and serves the same metrics; only node_exporter serves its own. wrk with 4 connections
+makes the load. The servers take turns; numbers are medians of the rounds, and the spread is (highest - lowest) /
+median. "Rare" is the usual case: the CPU of a scrape that comes a second after the last one. prometheus-async never
+compresses.
 
     make bench-scrape        needs wrk, nginx and prometheus-node-exporter of Debian
 """
@@ -42,7 +42,7 @@ TO_MS = {"us": 1e-3, "ms": 1, "s": 1e3}
 
 @dataclass
 class Server:
-    """A running server, and what was measured of it: by encoding and measure, one number a round."""
+    """A running server and its measurements by encoding and measure, one number a round."""
 
     name: str
     url: str
@@ -51,16 +51,16 @@ class Server:
     numbers: dict[tuple[str, str], list[float]] = field(default_factory=dict)
 
     def add(self, encoding: str, **measures: float) -> None:
-        """Note the numbers of a round."""
+        """Add the numbers of a round."""
         for measure, value in measures.items():
             self.numbers.setdefault((encoding, measure), []).append(value)
 
     def median(self, encoding: str, measure: str) -> float:
-        """Of the rounds."""
+        """The median of the rounds."""
         return statistics.median(self.numbers[encoding, measure])
 
     def spread(self, encoding: str, measure: str) -> float:
-        """Of the rounds, as a share of the median."""
+        """The spread of the rounds, as a share of the median."""
         values = self.numbers[encoding, measure]
         return (max(values) - min(values)) / statistics.median(values)
 
@@ -83,7 +83,7 @@ def make_batches() -> list[JsonBatch]:
 
 
 def series(text: bytes) -> int:
-    """How many samples a page has."""
+    """Number of samples on a page."""
     return sum(not line.startswith(b"#") for line in text.splitlines())
 
 
@@ -108,7 +108,7 @@ def load(server: Server, encoding: str, seconds: int) -> None:
 
 
 def rare(server: Server, encoding: str, scrapes: int) -> None:
-    """CPU of scrapes that are more than a second apart, in µs each."""
+    """CPU of a scrape in µs, for scrapes that are more than a second apart."""
     before = cpu_seconds(server.pid)
     for _ in range(scrapes):
         time.sleep(1.05)
@@ -117,7 +117,7 @@ def rare(server: Server, encoding: str, scrapes: int) -> None:
 
 
 def nginx_files(folder: Path, port: int, text: bytes) -> Path:
-    """Write the same bytes, compressed beforehand too, for nginx to serve; returns its configuration."""
+    """Write the same bytes for nginx, plain and compressed; returns its configuration."""
     (folder / "metrics").write_bytes(text)
     (folder / "metrics.gz").write_bytes(gzip.compress(text, 6))
     config = folder / "nginx.conf"
@@ -131,7 +131,7 @@ def nginx_files(folder: Path, port: int, text: bytes) -> Path:
 
 
 async def start_ours(stack: ExitStack, folder: Path, accounts: int) -> tuple[Server, bytes]:
-    """The exporter after its first poll, which is the last one here, and its page."""
+    """Start the exporter, and wait for its only poll; returns it and its page."""
     listing = make_batches()
     async with serve_api(make_api(lambda: listing, token=TOKEN)) as base_url:
         config = folder / "config.yaml"
@@ -148,7 +148,7 @@ async def start_ours(stack: ExitStack, folder: Path, accounts: int) -> tuple[Ser
 
 
 def measure(accounts: int, options: argparse.Namespace) -> list[Server]:
-    """All servers at one size, round after round."""
+    """Measure all servers at one size."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ours, text = asyncio.run(start_ours(stack, folder, accounts))

@@ -1,4 +1,4 @@
-"""Fixtures of all tests, and how many examples properties are tried with."""
+"""Fixtures of all tests, and the profiles of the properties."""
 
 import os
 import time
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import Phase, settings
 
-# No deadline, as machines are busy at times; in CI the same examples each time, elsewhere new ones to find more.
+# No deadline, because machines may be busy. CI always tries the same examples; elsewhere new ones find more.
 settings.register_profile("tests", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("tests")
-# For `make mutate`, where thousands of failures are only counted: the same examples too, and none made simpler.
+# For `make mutate`, which only counts failures: always the same examples, and no shrinking.
 settings.register_profile("mutate", deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate))
 
 pytest_plugins = ["support.api", "support.exporter", "support.processes"]

@@ -1,4 +1,4 @@
-"""What several tests use: a simulated API, the exporter as a process, faults, a browser, Prometheus, the contract."""
+"""Helpers of several tests: a simulated API, the exporter as a process, faults, a browser, Prometheus, the contract."""
 
 from pathlib import Path
 

@@ -42,7 +42,7 @@ def batch(
 
 @dataclass
 class Api:
-    """The simulated API: its batches newest first, and `fault`, which answers a request instead when it is set."""
+    """The simulated API: its batches, newest first, and `fault`, which answers requests while it is set."""
 
     base_url: str = ""
     batches: list[JsonBatch] = field(default_factory=list)
@@ -73,7 +73,7 @@ async def hang(_request: web.Request, _handler: Handler) -> web.StreamResponse:
 
 @asynccontextmanager
 async def serving(api: Api) -> AsyncIterator[Api]:
-    """Serve a simulated API, with its middleware before all else."""
+    """Serve a simulated API behind its middleware."""
 
     async def outermost(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await api.middleware(request, handler)

@@ -1,4 +1,4 @@
-"""Headless Chromium, driven by what these tests need of the WebDriver protocol (W3C), which is JSON over HTTP."""
+"""Headless Chromium, driven by a few commands of the WebDriver protocol (W3C), which is JSON over HTTP."""
 
 import asyncio
 import shutil
@@ -14,7 +14,7 @@ import aiohttp
 
 _ARGUMENTS = (
     "--headless=new",
-    "--no-sandbox",  # which Chromium refuses to do without when run as root, as in containers
+    "--no-sandbox",  # Chromium does not start as root without it, which is usual in containers
     "--disable-dev-shm-usage",
     "--disable-gpu",
     "--disable-background-networking",
@@ -35,11 +35,11 @@ class Browser:
         await self._post("/url", url=url)
 
     async def run(self, script: str, *arguments: Any) -> Any:
-        """What a function with this body returns in the page."""
+        """Run a function with this body in the page; returns its result."""
         return await self._post("/execute/sync", script=script, args=arguments)
 
     async def wait_for(self, expression: str, *arguments: Any, seconds: float = 20) -> Any:
-        """Ask until an expression of JavaScript is truthy, and return its value."""
+        """Wait until a JavaScript expression is truthy; returns its value."""
         value = None
         try:
             async with asyncio.timeout(seconds):
@@ -55,11 +55,11 @@ class Browser:
         return await self._post("/goog/cdp/execute", cmd=method, params=parameters)
 
     async def console(self) -> list[str]:
-        """What was logged since the last call: errors, and what the Content-Security-Policy refused."""
+        """The console's lines since the last call: errors, and what the Content-Security-Policy refused."""
         return [entry["message"] for entry in await self._post("/se/log", type="browser")]
 
     async def screenshot(self) -> bytes:
-        """What is seen, as PNG."""
+        """The visible page as PNG."""
         async with self.http.get(f"/session/{self.session}/screenshot") as response:
             return b64decode((await response.json())["value"])
 
@@ -76,7 +76,7 @@ async def _ask(http: aiohttp.ClientSession, path: str, parameters: dict[str, Any
 
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
-    """A browser of its own, with nothing kept from others; it ends with the block."""
+    """A browser with a new profile; it ends with the block."""
     driver, binary = shutil.which("chromedriver"), shutil.which("chromium")
     assert driver and binary, "the tests need chromium and chromedriver; see DEBIAN_PACKAGES in the Makefile"
     process = await asyncio.create_subprocess_exec(driver, "--port=0", stdout=PIPE, stderr=DEVNULL)

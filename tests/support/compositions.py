@@ -1,4 +1,4 @@
-"""Deviations put together at random, each of which leaves the truth readable."""
+"""Random combinations of deviations, each of which leaves the truth readable."""
 
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ _SOME = st.none() | st.lists(st.integers(0, 40), min_size=1, max_size=8)
 
 @st.composite
 def deviations(draw: st.DrawFn) -> Deviation:
-    """Any number of them at a time."""
+    """Any number of deviations at a time."""
     ways = draw(_ways)
     packed = draw(st.sampled_from(("", "gzip", "deflate")))
     beyond = draw(st.sampled_from(_beyond(ways)))
@@ -49,7 +49,7 @@ def deviations(draw: st.DrawFn) -> Deviation:
 
 @st.composite
 def _draw_ways(draw: st.DrawFn) -> dict[str, str]:
-    """What each hint says. One that is wrong and ends too early needs another that is right."""
+    """What each hint says. A wrong hint that ends too early needs a right one beside it."""
     counts = st.sampled_from((*("right",) * 4, "missing", "no number", "too small", "too large"))
     ways = {key: draw(counts) for key in ("page_count", "total_count")}
     told = "right" in ways.values()
@@ -61,12 +61,12 @@ _ways = _draw_ways()
 
 
 def _beyond(ways: dict[str, str]) -> list[Any]:
-    """What may be answered beyond the end so that it can be seen."""
+    """An answer beyond the end of the list that shows the end."""
     if {*ways.values()} <= {"missing", "no number"}:
         return ["empty", 400, 404, 422]
     wrong = {"too large", "too small"} & {
         *ways.values()
-    }  # what is too small for most lists is too large for an empty one
+    }  # a count that is too small for most lists is too large for an empty one
     endless = wrong or (ways["next_page"] == "for ever" and ways["total_count"] != "right")
     return ["empty"] if endless else ["empty", "first", "last"]
 

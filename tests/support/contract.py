@@ -1,4 +1,4 @@
-"""What the exporter promises to users, read from its code: the metrics and flags that documents must name."""
+"""What the exporter promises its users, read from its code: the metrics and flags that the documents must name."""
 
 import re
 import tomllib
@@ -24,7 +24,7 @@ SNAPSHOT = Snapshot(
 
 
 def exposed() -> dict[str, Metric]:
-    """Every family of the exporter's own, by the name it has in the text format."""
+    """Every metric family of the exporter by its name in the text format."""
     states = States()
     usage = Usage(RateLimiter(60), clock_skew=0.5)
     polled = AccountState(

@@ -32,7 +32,7 @@ def page_of(listing: list[Batch], number: int, size: int) -> Page:
 
 
 def joined(parts: Iterable[Page]) -> Page:
-    """A page of which all parts are put together."""
+    """A page whose parts are joined."""
     whole, *others = parts
     for part in others:
         whole.batches += part.batches
@@ -51,7 +51,7 @@ def pages(listing: list[Batch], size: int) -> Serve:
 
 
 def poll(plan: Plan, serve: Serve, now: float, most: int = 2000) -> int:
-    """One poll at `now`; returns the number of its requests, which must not be more than `most`."""
+    """Make one poll at `now`; returns the number of its requests. Fails beyond `most` requests."""
     conversation = plan.poll(now)
     requests = 0
     try:

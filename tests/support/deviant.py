@@ -1,4 +1,4 @@
-"""An API that deviates from its documentation as a file of the catalogue says."""
+"""An API that deviates from its documentation in the way that a file of the catalogue describes."""
 
 import asyncio
 import base64
@@ -24,7 +24,7 @@ Answered = tuple[int, dict[str, str | None], bytes]
 
 
 def make_batch(number: int, created: float) -> JsonBatch:
-    """The base listing's batch of that number, as documented. The newest is 0; 0, 2 and 4 are in progress."""
+    """A documented batch of the base listing by its number. The newest is 0; 0, 2 and 4 are in progress."""
     running = number in (0, 2, 4)
     counts = {"inkit_storage": (2, 0, 0)}
     if number % 2 == 0:
@@ -36,7 +36,7 @@ def make_batch(number: int, created: float) -> JsonBatch:
 
 
 class Account:
-    """One account at that API; `batches` as documented, newest first, are what is true."""
+    """One account at that API. The truth is in `batches`: documented, newest first."""
 
     def __init__(self, name: str, deviation: Deviation, now: float) -> None:
         self.name = name
@@ -48,17 +48,17 @@ class Account:
         self._answers: dict[tuple[tuple[str, str], ...], Answered] = {}
 
     def base_url(self, port: int) -> str:
-        """Where the server has it."""
+        """The account's base URL."""
         return f"http://127.0.0.1:{port}/{self.name}/v1"
 
     def add(self, created: float) -> None:
-        """A new batch comes."""
+        """Add a new batch."""
         self.batches.insert(0, make_batch(6 * self.made, created))
         self.made += 1
         self._answers.clear()
 
     def change(self, batch_id: str, what: str) -> None:
-        """A batch will `finish`, `progress` or `vanish`; nothing happens if there is none."""
+        """Let a batch `finish`, `progress` or `vanish`. Does nothing if the batch does not exist."""
         for found in [found for found in self.batches if found["id"] == batch_id]:
             counts = found["destinations"]["salesforce"]
             if what == "finish":
@@ -71,21 +71,21 @@ class Account:
         self._answers.clear()
 
     def go_on(self) -> None:
-        """Batch 0 finishes, 2 makes progress, 4 vanishes, and a new one comes."""
+        """Finish batch 0, progress 2, remove 4, and add a new one."""
         self.change("fb_0", "finish")
         self.change("fb_2", "progress")
         self.change("fb_4", "vanish")
         self.add(self._now + 1)
 
     def numbers(self) -> tuple[Documents, dict[str, int]]:
-        """What is to be published of the batches as they are: documents, and batches by status; zeros left out."""
+        """The right numbers for the current batches: documents, and batches by status; without zeros."""
         expect = self.deviation.expect
         if expect.documents is not None and expect.batches is not None:
             return expect.documents, expect.batches
         return sums(self.batches, set(expect.numbers.without) if isinstance(expect.numbers, Without) else set())
 
     def answer(self, query: Mapping[str, str]) -> Answered:
-        """The answer to a request for the list."""
+        """Answer a request for the list."""
         key = tuple(query.items())
         if key not in self._answers:
             self._answers[key] = self._make_answer(query)
@@ -144,7 +144,7 @@ class Account:
 
 
 def sums(batches: list[JsonBatch], missing: set[str]) -> tuple[Documents, dict[str, int]]:
-    """Documents and batches of a list as documented, but for what is missing; zeros left out."""
+    """Documents and batches of a documented list, less what is missing; without zeros."""
     documents: Documents = {}
     statuses: dict[str, int] = {}
     for found in batches:
@@ -165,14 +165,14 @@ _REQUEST = re.compile(r"GET /([\w-]+)/v1(/\S*?)\?(\S*) HTTP/1\.1\r\n")
 
 
 class DeviantApi:
-    """Serves accounts, each below a path of its own name; `strange` are requests that nobody may make."""
+    """Serves accounts, each below a path of its name. `strange` holds requests that the exporter must not make."""
 
     def __init__(self, accounts: Mapping[str, Account]) -> None:
         self.accounts = accounts
         self.strange: list[str] = []
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, to its end."""
+        """Serve one connection until it ends."""
         while head := (await _read_head(reader)):
             status, headers, body = self._answer(head)
             writer.write(http(body, status, **headers))
@@ -202,6 +202,6 @@ def _problem(status: int, detail: str) -> Answered:
 
 
 def _dump(value: Any, now: float) -> bytes:
-    """As JSON; what stands between `<<` and `>>` is put in as it is."""
+    """Encode as JSON. Text between `<<` and `>>` is inserted literally."""
     text = json.dumps(with_times(value, now), ensure_ascii=False)
     return re.sub(r'"<<(.*?)>>"', lambda match: match[1], text).encode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""The catalogue's files as values. `tests/faults/deviations/README.md` explains them."""
+"""The files of the catalogue as values. `tests/faults/deviations/README.md` explains them."""
 
 import copy
 import math
@@ -30,7 +30,7 @@ Parameter = Literal["page_size", "sort", "destination_name"]
 
 
 class Change(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=True):
-    """What is changed of each document, or of those at these places."""
+    """A change of each document, or of those at these places."""
 
     at: list[int] | None = None
     spell: dict[str, str] = {}
@@ -40,7 +40,7 @@ class Change(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults
     drop: list[str] = []
 
     def apply(self, document: Any, place: int) -> None:
-        """Change a document, if it is at one of the places."""
+        """Change a document if it is at one of the places."""
         if self.at is not None and place not in self.at:
             return
         for path, form in self.spell.items():
@@ -65,7 +65,7 @@ class Change(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults
 
 
 class Server(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=True):
-    """How the API behaves otherwise than documented."""
+    """How the API's behaviour differs from its documentation."""
 
     page_size: int | None = None
     ignores: list[Literal["page", "page_size", "sort"]] = []
@@ -79,7 +79,7 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults
 
 
 class Answer(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=True):
-    """An answer as it stands."""
+    """A literal answer."""
 
     status: int = 200
     headers: dict[str, str | None] = {}
@@ -89,13 +89,13 @@ class Answer(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults
 
 
 class Without(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=True):
-    """The documented numbers less these records (`7`), or less one destination of them (`7.box`), or all (`7.*`)."""
+    """The documented numbers without records (`7`), one destination of them (`7.box`), or all of them (`7.*`)."""
 
     without: list[str]
 
 
 class Expected(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=True):
-    """What the exporter must make of it."""
+    """What the exporter must do."""
 
     numbers: Literal["documented"] | Without | None = None
     documents: Documents | None = None
@@ -125,26 +125,26 @@ class Deviation(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defau
 
     @property
     def path(self) -> str:
-        """Where the list is, below the base URL."""
+        """The path of the list below the base URL."""
         return "/batch" if self.account.get("batches") == "document" else "/invoke/batch"
 
     @property
     def most_requests(self) -> int:
-        """How many the first poll may make: what it takes as documented, or one that fails, if the file is silent."""
+        """Limit for the first poll. Without one in the file: what a documented list takes, or a failed poll."""
         usual = 1 if self.expect.fails else max(1, math.ceil(self.batches / PAGE_SIZE))
         return usual if self.expect.requests is None else self.expect.requests
 
 
 def load_all() -> dict[str, Deviation]:
-    """Every file by its name."""
+    """Load every file, by name."""
     return {path.stem: load(path.read_text()) for path in sorted(FOLDER.glob("*.yaml"))}
 
 
 def load(text: str) -> Deviation:
-    """One file.
+    """Load one file.
 
     Raises:
-        ValueError: it names no deviation, no expectation, or something that is not known.
+        ValueError: the file has no deviation, no expectation, or an unknown key.
     """
     deviation = msgspec.convert(yaml.safe_load(text), Deviation)
     expect = deviation.expect
@@ -165,7 +165,7 @@ def load(text: str) -> Deviation:
 
 
 def _find(document: Any, path: str, *, make: bool = False) -> list[tuple[Any, Any]]:
-    """Every holder and key that a path like `destinations.*.count` leads to; `make` adds the last one if missing."""
+    """Every object and key that a path like `destinations.*.count` matches. `make` adds a missing last key."""
     *upper, last = path.split(".")
     holders = [document]
     for part in upper:

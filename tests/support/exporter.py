@@ -1,4 +1,4 @@
-"""The exporter as a process of its own, and what its `/metrics` say."""
+"""The exporter as a process, and its metrics."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ from support.samples import Samples, parse_samples
 
 @dataclass
 class Exporter:
-    """A running exporter process; `url` is where it serves."""
+    """A running exporter process that serves at `url`."""
 
     process: asyncio.subprocess.Process
     http: aiohttp.ClientSession
@@ -32,18 +32,18 @@ class Exporter:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port, for connections by hand."""
+        """Host and port, for raw connections."""
         assert self.url.host and self.url.port
         return self.url.host, self.url.port
 
     async def connect(self, authority: str) -> None:
-        """Ask it at `HOST:PORT` from now on."""
+        """Use the address `HOST:PORT` from now on."""
         await self.http.close()
         self.url = URL(f"http://{authority}")
         self.http = aiohttp.ClientSession(self.url)
 
     async def collect_log(self) -> None:
-        """Keep all lines of standard error, to its end."""
+        """Collect the lines of standard error until it ends."""
         assert self.process.stderr is not None
         async for line in self.process.stderr:
             self.log.append(line.decode())
@@ -51,18 +51,18 @@ class Exporter:
         self.logged.set()
 
     async def get(self, path: str, **headers: str) -> tuple[int, str]:
-        """Status and text of an answer."""
+        """GET a path; returns status and text."""
         async with self.http.get(path, headers=headers) as response:
             return response.status, await response.text()
 
     async def samples(self) -> Samples:
-        """All samples of `/metrics`, by name and labels as they are written there."""
+        """Scrape `/metrics`; returns the samples by name and labels."""
         status, text = await self.get("/metrics")
         assert status == 200
         return parse_samples(text)
 
     async def wait_for(self, condition: Callable[[Samples], bool], seconds: float = 20) -> Samples:
-        """Scrape until a condition holds; fails after so many seconds, with the log."""
+        """Scrape until a condition holds. Fails after that many seconds, with the log."""
         samples: Samples = {}
         try:
             async with asyncio.timeout(seconds):
@@ -76,7 +76,7 @@ class Exporter:
             raise AssertionError(f"never held; samples: {ours}\nlog: {''.join(self.log)}") from None
 
     async def wait_for_line(self, text: str, start: int = 0, seconds: float = 20) -> str:
-        """The first line of the log that holds a text, not counting the first `start`; fails after so many seconds."""
+        """Wait for a log line that contains a text, after the first `start` lines. Fails after that many seconds."""
         assert self.process.stderr is not None
         try:
             async with asyncio.timeout(seconds):
@@ -89,7 +89,7 @@ class Exporter:
         return line
 
     async def stop(self) -> int:
-        """SIGTERM, and the exit status."""
+        """Send SIGTERM; returns the exit status."""
         if self.process.returncode is None:
             self.process.terminate()
         async with asyncio.timeout(5):
@@ -101,7 +101,7 @@ StartExporter = Callable[..., Awaitable[Exporter]]
 
 @pytest.fixture
 async def exporter(tmp_path: Path, api: Api) -> AsyncIterator[StartExporter]:
-    """Start exporters against the simulated API; they are stopped after the test, and must end with status 0."""
+    """Start exporters of the simulated API. They are stopped after the test, and must end with status 0."""
     started: list[tuple[Exporter, asyncio.Task[None]]] = []
 
     async def start(
@@ -135,7 +135,7 @@ def write_config(
     accounts: Sequence[dict[str, Any]] = (),
     **account: Any,
 ) -> Path:
-    """A configuration that polls fast; returns its path. The token is in a file beside it."""
+    """Write a configuration that polls fast, and the token beside it; returns the path."""
     token = folder / "token"
     if not token.exists():
         token.write_text(TOKEN + "\n")
@@ -155,7 +155,7 @@ def write_config(
 
 @asynccontextmanager
 async def demo(*flags: str, **process: Any) -> AsyncIterator[tuple[Exporter, str]]:
-    """An exporter of the simulated API, and what it prints when it starts; it must end with status 0."""
+    """Run `--demo`; yields the exporter and its first output. It must end with status 0."""
     running = await start_process("--demo", *flags, **process)
     try:
         assert running.process.stdout is not None
@@ -178,7 +178,7 @@ async def start_process(
     program: Path = ROOT / "exporter.py",
     folder: Path | None = None,
 ) -> Exporter:
-    """The exporter as a process on an ephemeral port, started in a folder."""
+    """Start the exporter on a free port, in a folder."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(program),
@@ -194,7 +194,7 @@ async def start_process(
 
 
 async def run_to_end(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
-    """Run a command line of the exporter to its end: exit status, stdout, stderr."""
+    """Run the exporter until it ends; returns exit status, stdout and stderr."""
     running = await start_process(*arguments, env=env)
     async with asyncio.timeout(60):
         out, err = await running.process.communicate()
@@ -221,6 +221,6 @@ sys.addaudithook(hook)
 
 
 def hang_up_while_it_starts(folder: Path, package: Path = ROOT) -> dict[str, str]:
-    """The environment of a process that gets SIGHUP while it imports, and then writes HUNG_UP."""
+    """The environment of a process that gets SIGHUP during its imports, and then writes HUNG_UP."""
     (folder / "sitecustomize.py").write_text(_HANG_UP)
     return {"PYTHONPATH": f"{folder}{os.pathsep}{package}"}

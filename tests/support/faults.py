@@ -1,4 +1,4 @@
-"""All that an answer of the API may have wrong with it, and how the exporter must name it."""
+"""Everything that may be wrong with an answer of the API, and the reason that the exporter must give."""
 
 import asyncio
 import gzip
@@ -10,7 +10,7 @@ from support.faulty import Exchange, Fault, http
 
 
 def says(make: Callable[[Exchange], bytes]) -> Fault:
-    """Send this, and close."""
+    """Send this and close."""
 
     async def fault(exchange: Exchange) -> None:
         await exchange.send(make(exchange))
@@ -19,7 +19,7 @@ def says(make: Callable[[Exchange], bytes]) -> Fault:
 
 
 def answers(make: Callable[[Exchange], bytes]) -> Fault:
-    """Send this, a whole answer, and keep the connection."""
+    """Send this whole answer, and keep the connection."""
 
     async def fault(exchange: Exchange) -> None:
         await exchange.send(make(exchange))
@@ -29,7 +29,7 @@ def answers(make: Callable[[Exchange], bytes]) -> Fault:
 
 
 def hangs(make: Callable[[Exchange], bytes]) -> Fault:
-    """Send this, and nothing more."""
+    """Send this and nothing more."""
 
     async def fault(exchange: Exchange) -> None:
         await exchange.send(make(exchange))
@@ -39,7 +39,7 @@ def hangs(make: Callable[[Exchange], bytes]) -> Fault:
 
 
 def resets(make: Callable[[Exchange], bytes]) -> Fault:
-    """Send this, and drop the connection."""
+    """Send this and reset the connection."""
 
     async def fault(exchange: Exchange) -> None:
         await exchange.send(make(exchange))
@@ -49,7 +49,7 @@ def resets(make: Callable[[Exchange], bytes]) -> Fault:
 
 
 def drips(make: Callable[[Exchange], tuple[bytes, bytes]]) -> Fault:
-    """Send the first at once, and the second byte by byte."""
+    """Send the first part at once and the second byte by byte."""
 
     async def fault(exchange: Exchange) -> None:
         first, second = make(exchange)
@@ -60,31 +60,31 @@ def drips(make: Callable[[Exchange], tuple[bytes, bytes]]) -> Fault:
 
 
 async def floods_with_interim_answers(exchange: Exchange) -> None:
-    """`100 Continue` for ever."""
+    """Send `100 Continue` without end."""
     while True:
         await exchange.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
         await asyncio.sleep(0.01)
 
 
 def altered(body: bytes, **changes: object) -> bytes:
-    """A page with other values of these keys; a key whose value is None is left out."""
+    """A page with other values of these keys. None removes a key."""
     document = json.loads(body) | changes
     return json.dumps({key: value for key, value in document.items() if value is not None}).encode()
 
 
 def paginated(body: bytes, **changes: object) -> bytes:
-    """A page with another pagination."""
+    """A page with other pagination."""
     metadata = json.loads(body)["metadata"]
     return altered(body, metadata=metadata | {"pagination": metadata["pagination"] | changes})
 
 
 def status(code: int, **headers: object) -> Fault:
-    """An answer of this status."""
+    """An answer with this status."""
     return answers(lambda _: http(b'{"detail": "no"}', code, **headers))
 
 
 def text(body: bytes, **headers: object) -> Fault:
-    """An answer of status 200 with this body."""
+    """An answer with status 200 and this body."""
     return answers(lambda _: http(body, **headers))
 
 

@@ -1,4 +1,4 @@
-"""A server that speaks HTTP by hand, so that it can break it anywhere; many accounts, each with a fault of its own."""
+"""A server that writes raw HTTP, so that it can break anywhere. It serves many accounts, each with its own fault."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ PAGE_SIZE: Final = 10
 
 @dataclass
 class Exchange:
-    """One request, and how to answer it."""
+    """One request, with ways to answer it."""
 
     writer: asyncio.StreamWriter
     token: str
@@ -27,18 +27,18 @@ class Exchange:
     keep: bool = False
 
     async def send(self, data: bytes) -> None:
-        """Write, and wait until it is on its way."""
+        """Write, and wait until the bytes are sent."""
         self.writer.write(data)
         await self.writer.drain()
 
     async def drip(self, data: bytes) -> None:
-        """A byte now and then, for longer than anybody waits."""
+        """Send a byte from time to time, for longer than any client waits."""
         for i in range(len(data)):
             await self.send(data[i : i + 1])
             await asyncio.sleep(0.1)
 
     def reset(self) -> None:
-        """Drop the connection without a farewell (RST)."""
+        """Reset the connection (RST)."""
         linger = struct.pack("ii", 1, 0)
         self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.writer.transport.abort()
@@ -49,7 +49,7 @@ Fault = Callable[[Exchange], Awaitable[None]]
 
 
 def http(body: bytes, code: object = 200, **headers: object) -> bytes:
-    """An answer with its length, or with the headers given instead."""
+    """An answer with its length, or with these headers instead."""
     fields = {"Content-Length": len(body)} | {name.replace("_", "-"): value for name, value in headers.items()}
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value is not None)
     return f"HTTP/1.1 {code} Word\r\n{lines}\r\n".encode() + body
@@ -57,9 +57,9 @@ def http(body: bytes, code: object = 200, **headers: object) -> bytes:
 
 @dataclass
 class Account:
-    """One account at the server: what it has, the place of its fault, and what was asked in its name.
+    """One account at the server: its batches, its fault, and the requests for it.
 
-    `at_next_poll` is called when a poll begins, so that no poll sees half of a change.
+    The server calls `at_next_poll` when a poll begins, so that no poll sees half of a change.
     """
 
     name: str
@@ -72,15 +72,15 @@ class Account:
     token: str = ""
 
     def __post_init__(self) -> None:
-        """Its token is of this account and no other."""
+        """The token belongs to this account only."""
         self.token = f"secret-{self.name}-token"
 
     def base_url(self, port: int, scheme: str = "http") -> str:
-        """Where the server has it."""
+        """The account's base URL."""
         return f"{scheme}://127.0.0.1:{port}/{self.name}/v1"
 
     def worsen(self, batches: list[JsonBatch]) -> None:
-        """From the next poll on there are other batches, and the fault."""
+        """From the next poll on, serve other batches, and the fault."""
 
         def worsened() -> None:
             self.batches, self.broken = batches, True
@@ -92,7 +92,7 @@ _REQUEST = re.compile(r"GET /([\w-]+)/v1/invoke/batch\?(\S*) HTTP/1\.1\r\n")
 
 
 class Server:
-    """Serves the accounts given, each below a path of its own name."""
+    """Serves these accounts, each below a path of its name."""
 
     def __init__(self, accounts: Mapping[str, Account], foreign: str = "") -> None:
         self.accounts = accounts
@@ -101,7 +101,7 @@ class Server:
         self.strange: list[str] = []
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, to its end."""
+        """Serve one connection until it ends."""
         self.connections += 1
         try:
             while match := _REQUEST.match(head := (await reader.readuntil(b"\r\n\r\n")).decode()):
@@ -141,7 +141,7 @@ async def listening(
     port: int = 0,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
-    """A server on loopback; its connections end with it."""
+    """Run the server on loopback; its connections end with the block."""
     tasks = set()
 
     async def quietly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

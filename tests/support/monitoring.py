@@ -26,7 +26,7 @@ _SECONDS_IN_RULES = ("> 300\n", "> 6 * 3600\n", "> 1800\n", "> 10 * inkit:batch_
 def shorten(text: str) -> str:
     """Divide each duration of a configuration by the pace: `30s` → `150ms`, `[1h]` → `[18000ms]`, and nothing else.
 
-    A number glued to a word, as in the name `increase30m`, is no duration.
+    A number that is part of a word, as in `increase30m`, is no duration.
     """
     return re.sub(
         r"(?<![\w.])(\d+)(ms|s|m|h|d)\b", lambda found: f"{int(found[1]) * _MILLISECONDS[found[2]] // PACE}ms", text
@@ -34,7 +34,7 @@ def shorten(text: str) -> str:
 
 
 def shorten_rules(text: str) -> str:
-    """Durations, and those that PromQL wants in seconds: a rule compares an age with them."""
+    """Divide durations, and also the numbers of seconds that a rule compares ages with."""
     for seconds in _SECONDS_IN_RULES:
         assert text.count(seconds) == 1, seconds
         text = text.replace(seconds, f"{seconds.rstrip()} / {PACE}\n")
@@ -42,7 +42,7 @@ def shorten_rules(text: str) -> str:
 
 
 def replace(text: str, addresses: dict[str, str]) -> str:
-    """Put addresses of this test in place of those of a configuration, each of which must be there."""
+    """Replace addresses of a configuration by those of this test. Each must be there."""
     for there, here in addresses.items():
         assert there in text
         text = text.replace(there, here)
@@ -50,14 +50,14 @@ def replace(text: str, addresses: dict[str, str]) -> str:
 
 
 def free_address() -> str:
-    """An address of loopback that nobody has."""
+    """A free address on loopback."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 @asynccontextmanager
 async def serving(program: str, *flags: str, address: str, log: Path) -> AsyncIterator[aiohttp.ClientSession]:
-    """A program while it serves at an address; yields a client of it."""
+    """Run a program that serves at an address; yields a client."""
     with log.open("wb") as sink:
         process = await asyncio.create_subprocess_exec(
             program, f"--web.listen-address={address}", *flags, stdout=sink, stderr=sink, env=dict(os.environ)
@@ -87,7 +87,7 @@ async def _wait_until_ready(http: aiohttp.ClientSession, process: asyncio.subpro
 
 @asynccontextmanager
 async def alertmanager(config: str, folder: Path, address: str) -> AsyncIterator[aiohttp.ClientSession]:
-    """A real Alertmanager, on its own."""
+    """Run a real Alertmanager without peers."""
     path = folder / "alertmanager.yml"
     path.write_text(config)
     flags = f"--config.file={path}", f"--storage.path={folder / 'alertmanager'}", "--cluster.listen-address="
@@ -97,7 +97,7 @@ async def alertmanager(config: str, folder: Path, address: str) -> AsyncIterator
 
 @asynccontextmanager
 async def prometheus(config: str, folder: Path, *flags: str) -> AsyncIterator[aiohttp.ClientSession]:
-    """A real Prometheus, with its data in a folder."""
+    """Run a real Prometheus with its data in a folder."""
     path = folder / "prometheus.yml"
     path.write_text(config)
     where = f"--config.file={path}", f"--storage.tsdb.path={folder / 'prometheus'}"
@@ -106,7 +106,7 @@ async def prometheus(config: str, folder: Path, *flags: str) -> AsyncIterator[ai
 
 
 async def query(http: aiohttp.ClientSession, path: str, **parameters: str) -> Any:
-    """The data of an answer of Prometheus' API; a refused query fails the test."""
+    """Query Prometheus' API; returns the data. A refused query fails the test."""
     async with http.get(f"/api/v1/{path}", params=parameters) as response:
         answer = await response.json()
     assert answer["status"] == "success", f"{parameters}: {answer}"
@@ -115,13 +115,13 @@ async def query(http: aiohttp.ClientSession, path: str, **parameters: str) -> An
 
 @dataclass
 class Inbox:
-    """What arrived at the receivers: each alert once for each status, in the order of arrival."""
+    """The alerts that the receivers got, in order; each alert once for each status."""
 
     address: str = ""
     alerts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     async def take(self, request: web.Request) -> web.Response:
-        """Take a message of Alertmanager's webhook."""
+        """Accept a message of Alertmanager's webhook."""
         receiver, message = request.match_info["receiver"], await request.json()
         assert message["receiver"] == receiver
         kept = self.alerts.setdefault(receiver, [])
@@ -131,13 +131,13 @@ class Inbox:
         return web.Response()
 
     def names(self, receiver: str) -> list[tuple[str, str]]:
-        """Name and status of what a receiver was told."""
+        """Name and status of the alerts that a receiver got."""
         return [(alert["labels"]["alertname"], alert["status"]) for alert in self.alerts.get(receiver, [])]
 
 
 @asynccontextmanager
 async def inbox() -> AsyncIterator[Inbox]:
-    """A server that takes the messages for all receivers."""
+    """A server that accepts the messages for all receivers."""
     received = Inbox()
     app = web.Application()
     app.router.add_post("/{receiver}", received.take)

@@ -1,4 +1,4 @@
-"""Which tests start processes: they have the marker `process`, and without it they can't."""
+"""Tests that start processes have the marker `process`. Without it they can't start one."""
 
 import sys
 from collections.abc import Generator
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Note which test is running."""
+    """Remember the running test."""
     _running.append(item)
     try:
         return (yield)

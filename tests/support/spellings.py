@@ -1,4 +1,4 @@
-"""How else a documented value may be written, and a body encoded; and times in files, which are relative to now."""
+"""Other spellings of documented values and other encodings of bodies; and relative times in files."""
 
 import base64
 import gzip
@@ -16,7 +16,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def with_times(value: Any, now: float) -> Any:
-    """A value in which a text like `@-60s` or `@-2h epoch` is the time that it names."""
+    """A value in which texts like `@-60s` or `@-2h epoch` are replaced by the time that they name."""
     if isinstance(value, dict):
         return {key: with_times(inner, now) for key, inner in value.items()}
     if isinstance(value, list):
@@ -26,7 +26,7 @@ def with_times(value: Any, now: float) -> Any:
 
 
 def filled_in(text: str, now: float) -> str:
-    """A text in which each time is written out."""
+    """A text with its relative times written out."""
     return _TIME.sub(lambda match: str(_time(match, now)), text)
 
 
@@ -43,7 +43,7 @@ def _zoned(hours: float, form: str) -> Callable[[str], str]:
 
 
 def _number(form: Callable[[int], Any]) -> Callable[[Any], Any]:
-    """A number in another spelling; null stays null."""
+    """A number in another spelling. Null stays null."""
     return lambda value: None if value is None else form(value)
 
 

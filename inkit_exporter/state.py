@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from inkit_exporter.api.rate_limit import Usage
+from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import PollSettings
 from inkit_exporter.window.totals import Totals
 from inkit_exporter.window.window import Snapshot

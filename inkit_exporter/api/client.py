@@ -25,7 +25,7 @@ from inkit_exporter.api.errors import (
 )
 from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.pages import read_page
-from inkit_exporter.api.rate_limit import Usage
+from inkit_exporter.api.usage import Usage
 from inkit_exporter.clock import boot_time
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings
 from inkit_exporter.errors import ConfigError

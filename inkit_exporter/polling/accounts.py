@@ -2,44 +2,36 @@
 
 import asyncio
 import math
-import time
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from functools import partial
 
 import aiohttp
-import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
 from inkit_exporter import config
 from inkit_exporter.api.client import Client
 from inkit_exporter.api.labels import AccountLabels
-from inkit_exporter.api.rate_limit import RateLimiter, Usage
+from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Settings
 from inkit_exporter.polling.poller import Poller
+from inkit_exporter.rate_limit import RateLimiter
 from inkit_exporter.state import AccountState, States
+from inkit_exporter.watchdog import WatchedLoop
 
 # The first polls of several accounts follow one another at this distance, or closer so that all fit in one interval.
 _SPREAD_SECONDS = 1.0
 
-log = structlog.get_logger()
-
 
 class _Account(Struct):
-    """One account. Its label values outlive its poller, which `loop` runs once it is started.
-
-    `restarts` counts those since the poll that ended at `polled_at`.
-    """
+    """One account. Its label values outlive its pollers."""
 
     settings: AccountSettings
     poll: PollSettings
     api: ApiSettings
     labels: AccountLabels
-    poller: Poller | None = None
-    loop: asyncio.Task[Exception | None] | None = None
-    restarts: int = 0
-    polled_at: float | None = None
+    watched: WatchedLoop[Poller]
 
 
 class Accounts:
@@ -62,7 +54,7 @@ class Accounts:
     @property
     def healthy(self) -> bool:
         """No account's loop has failed again after it was restarted."""
-        return all(account.restarts <= 1 for account in self._accounts.values())
+        return all(account.watched.restarts <= 1 for account in self._accounts.values())
 
     def apply(self, settings: Settings, names: Iterable[str]) -> None:
         """Poll these accounts of the settings, and no others.
@@ -84,16 +76,13 @@ class Accounts:
                 known = before.pop(account.name, None)
                 self._accounts[account.name] = self._keep_or_replace(known, account, settings.poll, settings.api)
         for gone in before.values():
-            _stop(gone)
+            gone.watched.stop()
         self._states.keep(self._accounts)
         self._start_loops()
 
     async def poll_once(self) -> bool:
         """Poll each account once, and tell whether all polls succeeded."""
-        for account in self._accounts.values():
-            account.poller = account.poller or self._new_poller(account)
-        polls = [account.poller.poll() for account in self._accounts.values() if account.poller]
-        return all(await asyncio.gather(*polls))
+        return all(await asyncio.gather(*(account.watched.prepared().poll() for account in self._accounts.values())))
 
     async def run(self, watch_every: float = 5.0) -> None:
         """Poll all accounts until cancelled. A watchdog looks for loops that have ended or hang, and restarts them."""
@@ -101,7 +90,7 @@ class Accounts:
             self._start_loops()
             while True:
                 for account in self._accounts.values():
-                    self._restart_if_stuck(account)
+                    account.watched.restart_if_stuck(self._loops, self._grace)
                 await asyncio.sleep(watch_every)
 
     def _keep_or_replace(
@@ -110,7 +99,7 @@ class Accounts:
         if known and (known.settings, known.poll, known.api) == (settings, poll, api):
             return known
         if known:
-            _stop(known)
+            known.watched.stop()
         if known and known.settings == settings:
             labels, state = known.labels, replace(self._states[settings.name], settings=poll, next_poll_at=math.inf)
         else:
@@ -120,64 +109,27 @@ class Accounts:
             usage = Usage(self._limiters.setdefault(source, deepcopy(limiter)))
             labels, state = AccountLabels(), AccountState(account=settings.name, settings=poll, usage=usage)
         self._states.publish(state)
-        return _Account(settings, poll, api, labels)
+        make = partial(self._new_poller, settings.name)
+        return _Account(settings, poll, api, labels, WatchedLoop(settings.name, make, pause=poll.interval))
 
-    def _new_poller(self, account: _Account) -> Poller:
+    def _new_poller(self, name: str) -> Poller:
+        account = self._accounts[name]
         client = Client(
             account.settings,
             account.poll,
             account.api,
             token=partial(config.read_token, account.settings, self._environ),
             session=self._session,
-            usage=self._states[account.settings.name].usage,
+            usage=self._states[name].usage,
             labels=account.labels,
         )
-        return Poller(account.settings.name, account.poll, client, self._states)
+        return Poller(name, account.poll, client, self._states)
 
     def _start_loops(self) -> None:
         """Start the loops that are not running, if `run` is."""
-        waiting = [account for account in self._accounts.values() if account.loop is None]
-        for i, account in enumerate(waiting):
-            self._start(account, first_after=i * min(_SPREAD_SECONDS, account.poll.interval / len(waiting)))
-
-    def _start(self, account: _Account, first_after: float) -> None:
         if self._loops is None:
             return
-        # Always a new poller, as one that hangs might yet wake up.
-        account.poller = self._new_poller(account)
-        account.loop = self._loops.create_task(
-            _return_error(account.poller.run(first_after)), name=account.settings.name
-        )
-
-    def _restart_if_stuck(self, account: _Account) -> None:
-        polled_at = self._states[account.settings.name].polled_at
-        if polled_at != account.polled_at:
-            account.polled_at, account.restarts = polled_at, 0
-        if account.loop is None or account.poller is None:
-            return
-        ended, overdue = account.loop.done(), time.monotonic() - account.poller.due
-        if not (ended or overdue > self._grace):
-            return
-        log.error(
-            "the poll loop has ended, restarting it" if ended else "the poll loop hangs, restarting it",
-            account=account.settings.name,
-            overdue_seconds=None if ended else round(overdue),
-            error=repr(account.loop.result()) if ended and not account.loop.cancelled() else None,
-        )
-        _stop(account)
-        account.restarts += 1
-        self._start(account, first_after=account.poll.interval if ended else 0.0)
-
-
-def _stop(account: _Account) -> None:
-    if account.loop is not None:
-        account.loop.cancel()
-
-
-async def _return_error(loop: Coroutine[None, None, None]) -> Exception | None:
-    """Run a loop to its end, which no other loop must suffer from."""
-    try:
-        await loop
-    except Exception as error:
-        return error
-    return None
+        waiting = [account for account in self._accounts.values() if not account.watched.started]
+        for i, account in enumerate(waiting):
+            after = i * min(_SPREAD_SECONDS, account.poll.interval / len(waiting))
+            account.watched.start(self._loops, first_after=after)

@@ -23,11 +23,12 @@ log = structlog.get_logger()
 class Poller:
     """Polls one account and publishes what it finds. `states` has the account's state before the first poll.
 
-    `due` is the time, in monotonic seconds, by which the loop shows that it is alive.
+    `due` is the time, by `time.monotonic`, until which the loop shows that it is alive. `rounds` counts its polls.
     """
 
     def __init__(self, account: str, settings: PollSettings, client: Client, states: States) -> None:
         self.due = math.inf
+        self.rounds = 0
         self._account = account
         self._settings = settings
         self._client = client
@@ -81,6 +82,7 @@ class Poller:
             polls=self._state.polls + 1,
         )
         self._states.publish(self._failed(state, failure, ended) if failure else self._succeeded(state, ended))
+        self.rounds += 1
         return failure is None
 
     async def _converse(self, conversation: Conversation, deadline: float) -> None:

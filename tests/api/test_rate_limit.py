@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inkit_exporter.api.rate_limit import MAX_PAUSE_SECONDS, RateLimiter
+from inkit_exporter.rate_limit import MAX_PAUSE_SECONDS, RateLimiter
 from inkit_exporter.transport import parse_retry_after
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

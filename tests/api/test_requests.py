@@ -40,10 +40,11 @@ from inkit_exporter.api.errors import (
     check_status,
 )
 from inkit_exporter.api.labels import AccountLabels
-from inkit_exporter.api.rate_limit import RateLimiter, Usage
+from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, Filters, PollSettings, Seconds
 from inkit_exporter.demo import page_of
 from inkit_exporter.errors import ConfigError
+from inkit_exporter.rate_limit import RateLimiter
 from inkit_exporter.transport import open_session
 
 BATCH = batch("fb_1")

@@ -14,11 +14,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from inkit_exporter.api.batches import Counts
-from inkit_exporter.api.rate_limit import RateLimiter, Usage
+from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import PollSettings, Seconds
 from inkit_exporter.metrics.exposition import OPENMETRICS, TEXT, Exposition, Format, Source, negotiate
 from inkit_exporter.metrics.families import AccountMetrics
 from inkit_exporter.metrics.process import ProcessMetrics
+from inkit_exporter.rate_limit import RateLimiter
 from inkit_exporter.state import AccountState, States
 from inkit_exporter.window.window import Snapshot
 

@@ -9,11 +9,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from inkit_exporter.api.batches import DESTINATIONS, Counts
 from inkit_exporter.api.errors import REASONS
-from inkit_exporter.api.rate_limit import RateLimiter, Usage
+from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import PollSettings, Seconds
 from inkit_exporter.counters import Counter, Exemplar, Histogram
 from inkit_exporter.metrics.exposition import OPENMETRICS
 from inkit_exporter.metrics.families import AccountMetrics
+from inkit_exporter.rate_limit import RateLimiter
 from inkit_exporter.state import AccountState, States
 from inkit_exporter.window.totals import Totals
 from inkit_exporter.window.window import Snapshot

@@ -13,10 +13,11 @@ from support.samples import up
 
 from inkit_exporter.api.client import Client
 from inkit_exporter.api.labels import AccountLabels
-from inkit_exporter.api.rate_limit import RateLimiter, Usage
+from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, Settings
 from inkit_exporter.polling.accounts import Accounts
 from inkit_exporter.polling.poller import Poller
+from inkit_exporter.rate_limit import RateLimiter
 from inkit_exporter.state import AccountState, States
 from inkit_exporter.transport import open_session
 

@@ -7,11 +7,12 @@ from typing import Any
 from prometheus_client import Metric
 
 from inkit_exporter.api.batches import Counts
-from inkit_exporter.api.rate_limit import RateLimiter, Usage
+from inkit_exporter.api.usage import Usage
 from inkit_exporter.cli import make_parser
 from inkit_exporter.config import PollSettings
 from inkit_exporter.metrics.families import AccountMetrics
 from inkit_exporter.metrics.process import ProcessMetrics
+from inkit_exporter.rate_limit import RateLimiter
 from inkit_exporter.state import AccountState, States
 from inkit_exporter.window.window import Snapshot
 from support import ROOT

@@ -1,20 +1,15 @@
-"""How many requests were sent, and how many more may be: the limit of a token, and the pauses that the API asks for."""
+"""A client's rate limit: how many requests it sends a minute, and the pauses that a server asks for."""
 
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from msgspec import Struct, field
-
 from inkit_exporter.clock import boot_time
-from inkit_exporter.counters import Histogram
 
 MAX_PAUSE_SECONDS: Final = 3600.0
 """The longest `Retry-After` that is obeyed."""
 
 _MINUTE = 60.0
-# From a cached answer on the same continent to the default of `api.timeout`, in seconds.
-_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class RateLimiter:
@@ -57,30 +52,3 @@ class RateLimiter:
         """Drop the requests that no longer count."""
         while self._sent and self._sent[0] <= self._clock() - _MINUTE:
             self._sent.popleft()
-
-
-class Usage(Struct):
-    """The requests of one account since the start, and the rate limiter that they pass.
-
-    Each poll adds the records that it could not read as a whole to `invalid_batches`, and those of which it inferred a
-    count to `repaired_batches`. `by_code` has HTTP status codes, or why there was none: a `reason` of ours, or
-    `cancelled`. `clock_skew` is the API's clock minus ours in seconds, by the last `Date` that it sent.
-    """
-
-    rate_limiter: RateLimiter
-    by_code: dict[str, int] = field(default_factory=dict)
-    durations: Histogram = Histogram.empty(*_BUCKETS)
-    throttled_seconds: float = 0.0
-    invalid_batches: int = 0
-    repaired_batches: int = 0
-    clock_skew: float | None = None
-
-    @property
-    def requests(self) -> int:
-        """All requests."""
-        return sum(self.by_code.values())
-
-    def add(self, code: str, seconds: float) -> None:
-        """Count a request that has ended."""
-        self.by_code[code] = self.by_code.get(code, 0) + 1
-        self.durations = self.durations.observe(seconds)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from aiohttp import hdrs, web
-from msgspec import json
+from msgspec import ValidationError, convert, json
 from prometheus_client.exposition import gzip_accepted
 from yarl import URL
 
@@ -13,6 +13,7 @@ from inkit_exporter.errors import ConfigError
 from inkit_exporter.metrics.exposition import COMPRESSORS, Exposition, negotiate
 from inkit_exporter.state import States
 from inkit_exporter.status import page
+from inkit_exporter.status.batches import Query
 from inkit_exporter.status.report import make_status
 from inkit_exporter.web.routes import POST, READ, Handler, document, probe, route
 
@@ -66,13 +67,23 @@ async def _metrics(exposition: Exposition, request: web.BaseRequest) -> web.Resp
 
 
 async def _page(states: States, telemetry_path: str, request: web.BaseRequest) -> web.Response:
-    html = page.render(make_status(states, request.query.getall("account", [])), telemetry_path)
+    html = page.render(make_status(states, _query(request, order="newest")), telemetry_path)
     return document(html.encode(), "text/html; charset=utf-8", COMPRESSORS, page.CONTENT_SECURITY_POLICY)
 
 
 async def _status(states: States, request: web.BaseRequest) -> web.Response:
-    status = make_status(states, request.query.getall("account", []))
+    status = make_status(states, _query(request, order="newest"))
     return document(json.encode(status), "application/json", COMPRESSORS)
+
+
+def _query(request: web.BaseRequest, order: str) -> Query:
+    """What the request asks for. Raises HTTPBadRequest, in words, if that can't be understood."""
+    several = {name: request.query.getall(name, []) for name in ("account", "destination")}
+    single = {name: request.query[name] for name in ("limit", "order") if name in request.query}
+    try:
+        return convert({"order": order} | several | single, Query, strict=False)
+    except ValidationError as error:
+        raise web.HTTPBadRequest(text=f"{error}\n") from None
 
 
 async def _reload(reload: Callable[[], str | None] | None, _: web.BaseRequest) -> web.Response:

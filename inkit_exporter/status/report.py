@@ -1,47 +1,34 @@
 """What `/api/v1/status` tells, and the status page shows. docs/status.md explains each field."""
 
-import heapq
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
 from inkit_exporter import __version__
-from inkit_exporter.api.batches import Counts
+from inkit_exporter.api.batches import Batch, Counts
 from inkit_exporter.clock import boot_time
+from inkit_exporter.counters import Counter
 from inkit_exporter.state import AccountState
-from inkit_exporter.window.window import LISTED, Snapshot, TopBatches
+from inkit_exporter.status.batches import (
+    BatchesStatus,
+    DocumentsStatus,
+    Query,
+    failing_batches,
+    failing_first,
+    unfinished_batches,
+)
+from inkit_exporter.status.failing import FailingStatus, find_failures
+from inkit_exporter.window.window import Snapshot
 
 
-class DocumentsStatus(Struct, frozen=True):
-    """Documents at one destination."""
+class DestinationStatus(DocumentsStatus, frozen=True):
+    """One destination of an account: its documents, and whether it fails now."""
 
-    destination: str
-    documents: int
-    completed: int
-    failed: int
-    in_progress: int
-
-
-class BatchStatus(Struct, frozen=True):
-    """One batch, and how its documents fare."""
-
-    account: str
-    id: str
-    name: str
-    created_timestamp_seconds: float
-    last_change_timestamp_seconds: float | None
-    status: str
-    destinations: Sequence[DocumentsStatus]
-
-
-class BatchesStatus(Struct, frozen=True):
-    """The first batches of an order, and how many there are."""
-
-    total: int
-    listed: Sequence[BatchStatus]
+    last_completed_timestamp_seconds: float | None
+    last_failed_timestamp_seconds: float | None
+    failing: FailingStatus | None
 
 
 class WindowStatus(Struct, frozen=True):
@@ -60,7 +47,9 @@ class WindowStatus(Struct, frozen=True):
     newest_first: bool
     newest_batch_created_timestamp_seconds: float | None
     oldest_unfinished_batch_created_timestamp_seconds: float | None
-    destinations: Sequence[DocumentsStatus]
+    newest_failing_batch_created_timestamp_seconds: float | None
+    failing: FailingStatus | None
+    destinations: Sequence[DestinationStatus]
 
 
 class AccountStatus(Struct, frozen=True):
@@ -97,10 +86,10 @@ class Status(Struct, frozen=True):
     unfinished_batches: BatchesStatus
 
 
-def make_status(states: Iterable[AccountState], names: Collection[str] = ()) -> Status:
-    """The accounts as they are now, those that are down first; only those of these names, if any are given."""
+def make_status(states: Iterable[AccountState], query: Query = Query()) -> Status:  # noqa: B008 - it never changes
+    """The accounts as they are now, those that are down first."""
     wall, now = time.time(), boot_time()
-    chosen = [state for state in states if not names or state.account in names]
+    chosen = [state for state in states if not query.account or state.account in query.account]
     chosen.sort(key=lambda state: state.up is not False)
     snapshots = [(state.account, state.snapshot) for state in chosen if state.snapshot]
     failing = [(account, snapshot.failing) for account, snapshot in snapshots]
@@ -108,13 +97,13 @@ def make_status(states: Iterable[AccountState], names: Collection[str] = ()) -> 
     return Status(
         version=__version__,
         timestamp_seconds=round(wall, 3),
-        accounts=[_account(state, wall, now) for state in chosen],
-        failing_batches=_batches(failing, lambda batch: -batch.created_timestamp_seconds),
-        unfinished_batches=_batches(unfinished, lambda batch: batch.created_timestamp_seconds),
+        accounts=[_account(state, query, wall, now) for state in chosen],
+        failing_batches=failing_batches(failing, query),
+        unfinished_batches=unfinished_batches(unfinished, query),
     )
 
 
-def _account(state: AccountState, wall: float, now: float) -> AccountStatus:
+def _account(state: AccountState, query: Query, wall: float, now: float) -> AccountStatus:
     """`wall` and `now` are the same moment, in seconds since the epoch and by `boot_time`."""
     limiter, ended = state.usage.rate_limiter, state.polled_at is not None
 
@@ -140,14 +129,15 @@ def _account(state: AccountState, wall: float, now: float) -> AccountStatus:
         invalid_batches=state.usage.invalid_batches,
         repaired_batches=state.usage.repaired_batches,
         clock_skew_seconds=None if (skew := state.usage.clock_skew) is None else round(skew, 3),
-        window=_window(state, state.snapshot, now) if state.snapshot else None,
+        window=_window(state, state.snapshot, query, now) if state.snapshot else None,
     )
 
 
-def _window(state: AccountState, snapshot: Snapshot, now: float) -> WindowStatus:
+def _window(state: AccountState, snapshot: Snapshot, query: Query, now: float) -> WindowStatus:
     documents: dict[str, Counts] = {}
     for (destination, _), counts in snapshot.documents.items():
         documents[destination] = documents[destination] + counts if destination in documents else counts
+    failing = snapshot.failing.batches
     return WindowStatus(
         age_seconds=round(now - state.snapshot_at, 3),
         stale=state.fresh_snapshot(now) is None,
@@ -162,25 +152,40 @@ def _window(state: AccountState, snapshot: Snapshot, now: float) -> WindowStatus
         newest_first=state.newest_first,
         newest_batch_created_timestamp_seconds=snapshot.newest_created,
         oldest_unfinished_batch_created_timestamp_seconds=snapshot.oldest_unfinished_created,
-        destinations=_documents(documents),
+        newest_failing_batch_created_timestamp_seconds=failing[0].created_at if failing else None,
+        failing=find_failures(_ends(snapshot.newest)) if snapshot.batches.get("failed") else None,
+        destinations=[
+            _destination(state, snapshot, name, counts)
+            for name, counts in sorted(documents.items(), key=failing_first)
+            if not query.destination or name in query.destination
+        ],
     )
 
 
-def _batches(tops: Sequence[tuple[str, TopBatches]], order: Callable[[BatchStatus], float]) -> BatchesStatus:
-    """The first of all accounts; each of them is in that order itself."""
-    ranked = heapq.merge(*(_listed(account, top) for account, top in tops), key=order)
-    return BatchesStatus(sum(top.total for _, top in tops), list(islice(ranked, LISTED)))
+def _destination(state: AccountState, snapshot: Snapshot, name: str, counts: Counts) -> DestinationStatus:
+    return DestinationStatus(
+        name,
+        counts.count,
+        counts.completed,
+        counts.failed,
+        counts.in_progress,
+        last_completed_timestamp_seconds=_last(state.totals.completed.get(name)),
+        last_failed_timestamp_seconds=_last(state.totals.failed.get(name)),
+        failing=find_failures(_documents_at(name, snapshot.newest)) if counts.failed else None,
+    )
 
 
-def _listed(account: str, top: TopBatches) -> Iterator[BatchStatus]:
-    for batch, changed in zip(top.batches, top.changed_at, strict=True):
-        documents = _documents(batch.destinations)
-        yield BatchStatus(account, batch.id, batch.name, batch.created_at, changed, batch.status, documents)
+def _last(counter: Counter | None) -> float | None:
+    """When the exporter last saw this counter grow."""
+    return round(counter.exemplar.at, 3) if counter and counter.exemplar else None
 
 
-def _documents(destinations: Mapping[str, Counts]) -> list[DocumentsStatus]:
-    """Failing destinations first, then those where something is under way."""
-    return [
-        DocumentsStatus(name, counts.count, counts.completed, counts.failed, counts.in_progress)
-        for name, counts in sorted(destinations.items(), key=lambda d: (-d[1].failed, -d[1].in_progress, d[0]))
-    ]
+def _documents_at(destination: str, newest: Iterable[Batch]) -> Iterator[tuple[float, int, int]]:
+    for batch in newest:
+        if counts := batch.destinations.get(destination):
+            yield batch.created_at, counts.failed, counts.failed + counts.completed
+
+
+def _ends(newest: Iterable[Batch]) -> Iterator[tuple[float, int, int]]:
+    for batch in newest:
+        yield batch.created_at, batch.status == "failed", batch.finished

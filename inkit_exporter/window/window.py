@@ -13,12 +13,12 @@ from inkit_exporter.window.totals import TotalsTracker
 
 _NOTHING = Counts(0, 0, 0, 0)
 
-LISTED: Final = 50
-"""Batches of a ranking that are kept for the status page: more than a person reads, and little to keep."""
+KEPT: Final = 500
+"""Batches of each list that a snapshot keeps for the status page: more than a person reads, and little to keep."""
 
 
 class TopBatches(Struct, frozen=True):
-    """The first batches of a ranking, at most `LISTED`, and how many there are in `total`.
+    """The first batches of a ranking, at most `KEPT`, and how many there are in `total`.
 
     `changed_at` says when each was last seen to change, in seconds since the epoch; None for finished batches.
     """
@@ -32,7 +32,7 @@ class Snapshot(Struct, frozen=True):
     """One account's window after a complete poll. A combination of labels, once seen, stays, at 0.
 
     `documents` is by (destination, batch status), `batches` by batch status. Times are seconds since the epoch.
-    `failing` begins with the newest, `unfinished` with the oldest, which is the likeliest to be stuck.
+    `newest` has at most `KEPT` batches. `failing` begins with the newest, `unfinished` with the oldest.
     `oldest_change` is when the unfinished batch that has not changed for longest was last seen to change.
     """
 
@@ -41,6 +41,7 @@ class Snapshot(Struct, frozen=True):
     newest_created: float | None
     oldest_unfinished_created: float | None
     truncated: bool
+    newest: tuple[Batch, ...] = ()
     failing: TopBatches = TopBatches()
     unfinished: TopBatches = TopBatches()
     oldest_change: float | None = None
@@ -56,15 +57,13 @@ class Window:
         self.truncated = False
         self.totals = totals
         self.batches: list[Batch] = []
-        # Kept in order too, so that a snapshot need not look for them among all batches.
-        self.unfinished: list[Batch] = []
+        self.unfinished: list[Batch] = []  # kept in order too, so that a snapshot need not look for them
         self._failing: list[Batch] = []
         # `created_at` of the newest batch that was dropped for `max_batches`.
         self._cut = -math.inf
         self._max_batches = max_batches
         self._by_id: dict[str, Batch] = {}
-        # When each unfinished batch was last seen to be new or different.
-        self._changed_at: dict[str, float] = {}
+        self._changed_at: dict[str, float] = {}  # of each unfinished batch: when it was last seen new or different
         self._documents: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(
             lambda: defaultdict(lambda: [0, 0, 0, 0])
         )
@@ -148,8 +147,9 @@ class Window:
             newest_created=self.batches[0].created_at if self.batches else None,
             oldest_unfinished_created=self.unfinished[-1].created_at if self.unfinished else None,
             truncated=self.truncated,
-            failing=self._top(self._failing[:LISTED], len(self._failing)),
-            unfinished=self._top(self.unfinished[: -LISTED - 1 : -1], len(self.unfinished)),
+            newest=tuple(self.batches[:KEPT]),
+            failing=self._top(self._failing[:KEPT], len(self._failing)),
+            unfinished=self._top(self.unfinished[: -KEPT - 1 : -1], len(self.unfinished)),
             oldest_change=min(self._changed_at.values(), default=None),
         )
 

@@ -16,8 +16,8 @@ from support.contract import exposed, flags
 from support.deviations import Deviation, load_all
 
 from inkit_exporter.config import Settings
-from inkit_exporter.status import report as status
-from inkit_exporter.window.window import LISTED
+from inkit_exporter.status import batches, failing, report
+from inkit_exporter.window.window import KEPT
 
 OPERATING = (ROOT / "docs" / "operating.md").read_text()
 REFERENCE = (ROOT / "docs" / "metrics.md").read_text()
@@ -69,12 +69,13 @@ def test_every_flag_is_in_the_readme_and_every_flag_there_exists() -> None:
 @pytest.mark.parametrize(
     ("heading", "struct"),
     [
-        ("The answer", status.Status),
-        ("Each of `accounts`", status.AccountStatus),
-        ("`window`", status.WindowStatus),
-        ("Each of `destinations`", status.DocumentsStatus),
-        ("`failing_batches`, `unfinished_batches`", status.BatchesStatus),
-        ("Each of `listed`", status.BatchStatus),
+        ("The answer", report.Status),
+        ("Each of `accounts`", report.AccountStatus),
+        ("`window`", report.WindowStatus),
+        ("Each of `destinations`", report.DestinationStatus),
+        ("`failing`", failing.FailingStatus),
+        ("`failing_batches`, `unfinished_batches`", batches.BatchesStatus),
+        ("Each of `listed`", batches.BatchStatus),
     ],
 )
 def test_every_field_of_the_status_is_documented_with_its_type(heading: str, struct: type) -> None:
@@ -104,8 +105,10 @@ def _json_type(field: inspect.Type) -> str:
     return names[type(field).__name__]
 
 
-def test_the_documented_length_of_the_lists_is_the_real_one() -> None:
-    assert f"the first {LISTED} of them" in (ROOT / "docs" / "status.md").read_text()
+def test_the_documented_lengths_of_the_lists_are_the_real_ones() -> None:
+    text = (ROOT / "docs" / "status.md").read_text()
+    assert f"the first {batches.LISTED} of them" in text
+    assert f"from 1 to {KEPT:,}" in text
 
 
 def keys(settings: type[msgspec.Struct], place: str = "") -> Iterator[str]:

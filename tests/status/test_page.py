@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,8 +21,9 @@ from support.exporter import Exporter, StartExporter
 from support.samples import documents, up
 
 from inkit_exporter import __version__
+from inkit_exporter.status.batches import BatchesStatus, BatchStatus
 from inkit_exporter.status.page import render
-from inkit_exporter.status.report import BatchesStatus, BatchStatus, Status
+from inkit_exporter.status.report import Status
 
 SCRIPT = "<script>alert(1)</script>"
 IMAGE = '"><img src=x onerror=alert(1)>'
@@ -395,7 +397,7 @@ async def test_the_json_tells_what_the_api_holds_of_the_accounts_asked_for(api: 
     window = good["window"]
     assert (window["batches"], window["failing_batches"], window["unfinished_batches"]) == (3, 2, 1)
     assert (window["batches_by_status"], window["stale"]) == ({"failed": 1, "in_progress": 1, "completed": 1}, False)
-    destinations = [list(destination.values()) for destination in window["destinations"]]
+    destinations = [list(destination.values())[:5] for destination in window["destinations"]]
     assert destinations == [["box", 6, 1, 2, 3], ["docusign", 9, 9, 0, 0], ["inkit_storage", 1, 1, 0, 0]]
     assert both["failing_batches"]["total"] == 2
     assert [found["id"] for found in both["failing_batches"]["listed"]] == ["fb_3", "fb_2"]
@@ -409,6 +411,59 @@ async def test_the_json_tells_what_the_api_holds_of_the_accounts_asked_for(api: 
     ]
     assert [account["account"] for account in one["accounts"]] == ["good"]
     assert (none["accounts"], none["failing_batches"]["total"]) == ([], 0)
+
+
+async def test_the_json_lists_what_is_asked_for(api: Api, exporter: StartExporter) -> None:
+    api.batches = [batch(f"fb_{i}", age=i, destinations={"box": (9 - i % 7, i % 7, 0)}) for i in range(60)]
+    api.batches += [
+        batch("fb_x", age=100, status="In Progress", destinations={"box": (9, 0, 0), "docusign": (0, 3, 1)}),
+        batch("fb_y", age=200, status="In Progress", destinations={"box": (1, 0, 1), "docusign": (4, 0, 0)}),
+        batch("fb_z", age=300, status="Failed", destinations={"docusign": (0, 0, 0)}),
+    ]
+    running = await exporter(poll={"interval": "1h"})
+    await running.wait_for(lambda s: up(s) == 1)
+
+    async def listed(query: str, which: str = "failing_batches") -> tuple[int, list[str]]:
+        found = (await status(running, query))[which]
+        return found["total"], [one["id"] for one in found["listed"]]
+
+    total, default = await listed("")
+    assert (total, len(default), default[:2]) == (53, 50, ["fb_1", "fb_2"])
+    assert len((await listed("?limit=500"))[1]) == 53
+    assert await listed("?limit=2") == (53, ["fb_1", "fb_2"])
+    assert await listed("?limit=3&order=failed") == (53, ["fb_6", "fb_13", "fb_20"])
+    assert await listed("?destination=docusign") == (2, ["fb_x", "fb_z"])
+    assert await listed("?destination=docusign", "unfinished_batches") == (1, ["fb_x"])
+    assert await listed("?destination=box", "unfinished_batches") == (1, ["fb_y"])
+    assert await listed("?destination=box&destination=docusign", "unfinished_batches") == (2, ["fb_y", "fb_x"])
+    assert await listed("?destination=absent") == (0, [])
+    (account,) = (await status(running, "?destination=docusign"))["accounts"]
+    assert [found["destination"] for found in account["window"]["destinations"]] == ["docusign"]
+    for path in ("/", "/api/v1/status"):
+        for query, reason in {"limit=0": ">= 1", "limit=501": "<= 500", "limit=x": "int", "order=x": "'x'"}.items():
+            code, text = await running.get(f"{path}?{query}")
+            assert code == 400 and reason in text and f"`$.{query.partition('=')[0]}`" in text
+
+
+async def test_the_json_tells_which_destination_fails_and_since_when(api: Api, exporter: StartExporter) -> None:
+    api.batches = [batch("fb_1", age=600, destinations={"box": (50, 1, 0), "docusign": (50, 1, 0)})]
+    running = await exporter(poll={"interval": "200ms"})
+    await running.wait_for(lambda s: up(s) == 1)
+    at_first = (await status(running))["accounts"][0]["window"]["destinations"]
+    assert [found["failing"] for found in at_first] == [None, None]
+    assert [found["last_failed_timestamp_seconds"] for found in at_first] == [None, None], "it existed before"
+    created = time.time()
+    api.batches = [
+        batch(f"fb_{i}", age=120 - i, destinations={"box": (1, 9, 0), "docusign": (9, 1, 0)}) for i in range(6, 2, -1)
+    ] + api.batches
+    await running.wait_for(lambda s: documents(s, "failed").get(("box", "completed")) == 37)
+    now = await status(running)
+    box, docusign = now["accounts"][0]["window"]["destinations"]
+    since = box["failing"].pop("since_timestamp_seconds")
+    assert created - since == pytest.approx(117, abs=5)
+    assert box["failing"] == {"maybe_earlier": False, "batches": 4, "failed": 36, "finished": 40}
+    assert docusign["failing"] is None
+    assert now["timestamp_seconds"] - docusign["last_completed_timestamp_seconds"] == pytest.approx(1, abs=10)
 
 
 async def test_what_is_sent_stays_small_with_many_accounts_destinations_and_batches(

@@ -20,7 +20,7 @@ from inkit_exporter.api.pagination import Pagination
 from inkit_exporter.window.plan import Plan
 from inkit_exporter.window.sequence import InconsistentListing
 from inkit_exporter.window.totals import Totals, TotalsTracker
-from inkit_exporter.window.window import LISTED, Snapshot, TopBatches, Window
+from inkit_exporter.window.window import KEPT, Snapshot, TopBatches, Window
 
 LOOKBACK = 1000.0
 NOW = 10_000.0
@@ -72,8 +72,9 @@ def oracle(found: list[Batch]) -> Snapshot:
         max(created, default=None),
         min((batch.created_at for batch in unfinished), default=None),
         truncated=False,
-        failing=TopBatches(tuple(failed[:LISTED]), len(failed)),
-        unfinished=TopBatches(tuple(unfinished[:LISTED]), len(unfinished)),
+        newest=tuple(ranked[:KEPT]),
+        failing=TopBatches(tuple(failed[:KEPT]), len(failed)),
+        unfinished=TopBatches(tuple(unfinished[:KEPT]), len(unfinished)),
     )
 
 
@@ -84,6 +85,7 @@ def essence(snapshot: Snapshot) -> tuple[object, ...]:
         {status: number for status, number in snapshot.batches.items() if number},
         snapshot.newest_created,
         snapshot.oldest_unfinished_created,
+        snapshot.newest,
         replace(snapshot.failing, changed_at=()),
         replace(snapshot.unfinished, changed_at=()),
     )
@@ -203,15 +205,16 @@ def test_sums_follow_every_change(changes: list[Batch], most: int) -> None:
 
 
 def test_excerpts_are_cut_and_say_how_many_there_are() -> None:
-    listing = big_world(500, unfinished=lambda i: i % 2 == 0)
+    listing = big_world(2500, unfinished=lambda i: i % 2 == 0)
     failed = {"box": Counts(1, 0, 1, 0)}
-    listing[1:200:2] = [Batch(b.id, b.name, b.created_at, b.status, failed) for b in listing[1:200:2]]
-    plan = new_plan()
-    poll(plan, pages(listing, 100))
-    snapshot = plan.window.snapshot(None)
-    assert [b.id for b in snapshot.failing.batches] == [f"fb_{i}" for i in range(1, 101, 2)]
-    assert [b.id for b in snapshot.unfinished.batches] == [f"fb_{i}" for i in range(498, 398, -2)]
-    assert (snapshot.failing.total, snapshot.unfinished.total) == (100, 250)
+    listing[1:2400:2] = [Batch(b.id, b.name, b.created_at, b.status, failed) for b in listing[1:2400:2]]
+    window = new_window(2500)
+    window.update(listing, NOW, 0)
+    snapshot = window.snapshot(None)
+    assert [b.id for b in snapshot.newest] == [f"fb_{i}" for i in range(500)]
+    assert [b.id for b in snapshot.failing.batches] == [f"fb_{i}" for i in range(1, 1001, 2)]
+    assert [b.id for b in snapshot.unfinished.batches] == [f"fb_{i}" for i in range(2498, 1498, -2)]
+    assert (snapshot.failing.total, snapshot.unfinished.total) == (1200, 1250)
 
 
 def test_a_page_size_that_grows_on_the_way_would_leave_a_gap_and_is_refused() -> None:

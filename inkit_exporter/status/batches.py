@@ -1,0 +1,122 @@
+"""The batches that the status lists, and what a client may ask for."""
+
+import heapq
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import chain, islice, repeat
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct
+
+from inkit_exporter.api.batches import Batch, Counts
+from inkit_exporter.window.window import KEPT, TopBatches
+
+LISTED: Final = 50
+"""Batches of each list, unless another `limit` is asked for."""
+
+
+class Query(Struct, frozen=True):
+    """What a client asks for: of which accounts and destinations, all if empty, and how many batches in which order."""
+
+    account: Collection[str] = ()
+    destination: Collection[str] = ()
+    limit: Annotated[int, Meta(ge=1, le=KEPT)] = LISTED
+    order: Literal["newest", "failed"] = "newest"
+
+    def counts(self, batch: Batch) -> Collection[Counts]:
+        """A batch's documents at the destinations that are asked for."""
+        if not self.destination:
+            return batch.destinations.values()
+        return [batch.destinations[name] for name in self.destination if name in batch.destinations]
+
+
+_Ranked = tuple[str, Batch, float | None]  # an account's batch, and when it was last seen to change
+
+
+class DocumentsStatus(Struct, frozen=True):
+    """Documents at one destination."""
+
+    destination: str
+    documents: int
+    completed: int
+    failed: int
+    in_progress: int
+
+
+class BatchStatus(Struct, frozen=True):
+    """One batch, and how its documents fare."""
+
+    account: str
+    id: str
+    name: str
+    created_timestamp_seconds: float
+    last_change_timestamp_seconds: float | None
+    status: str
+    destinations: Sequence[DocumentsStatus]
+
+
+class BatchesStatus(Struct, frozen=True):
+    """The first batches of an order, and how many there are."""
+
+    total: int
+    listed: Sequence[BatchStatus]
+
+
+def failing_batches(tops: Sequence[tuple[str, TopBatches]], query: Query) -> BatchesStatus:
+    """The failing batches of all accounts; with destinations, those that have failed there."""
+
+    def fails(batch: Batch) -> bool:
+        counts = query.counts(batch)
+        return any(one.failed for one in counts) or (batch.status == "failed" and bool(counts))
+
+    def most_failed(ranked: _Ranked) -> int:
+        return -sum(counts.failed for counts in query.counts(ranked[1]))
+
+    total, lists = _found(tops, query, fails)
+    if query.order == "failed":
+        first = heapq.nsmallest(query.limit, chain.from_iterable(lists), key=most_failed)
+    else:
+        first = list(islice(heapq.merge(*lists, key=lambda ranked: -ranked[1].created_at), query.limit))
+    return BatchesStatus(total, [_batch(*ranked) for ranked in first])
+
+
+def unfinished_batches(tops: Sequence[tuple[str, TopBatches]], query: Query) -> BatchesStatus:
+    """The unfinished batches of all accounts, the oldest first; with destinations, those that wait there."""
+
+    def waits(batch: Batch) -> bool:
+        return any(one.in_progress or one.completed + one.failed < one.count for one in query.counts(batch))
+
+    total, lists = _found(tops, query, waits)
+    first = islice(heapq.merge(*lists, key=lambda ranked: ranked[1].created_at), query.limit)
+    return BatchesStatus(total, [_batch(*ranked) for ranked in first])
+
+
+def _found(
+    tops: Sequence[tuple[str, TopBatches]], query: Query, concerns: Callable[[Batch], bool]
+) -> tuple[int, list[Iterable[_Ranked]]]:
+    """How many batches concern the destinations that are asked for, and these batches of each account."""
+    lists: list[Iterable[_Ranked]] = [zip(repeat(account), top.batches, top.changed_at) for account, top in tops]
+    if not query.destination:
+        return sum(top.total for _, top in tops), lists
+    chosen = [[ranked for ranked in one if concerns(ranked[1])] for one in lists]
+    return sum(map(len, chosen)), [*chosen]
+
+
+def _batch(account: str, batch: Batch, changed: float | None) -> BatchStatus:
+    return BatchStatus(
+        account,
+        batch.id,
+        batch.name,
+        batch.created_at,
+        changed,
+        batch.status,
+        [
+            DocumentsStatus(name, counts.count, counts.completed, counts.failed, counts.in_progress)
+            for name, counts in sorted(batch.destinations.items(), key=failing_first)
+        ],
+    )
+
+
+def failing_first(destination: tuple[str, Counts]) -> tuple[int, int, str]:
+    """Where most documents failed comes first, then where most are in progress."""
+    name, counts = destination
+    return -counts.failed, -counts.in_progress, name

@@ -15,6 +15,14 @@ from inkit_exporter.window.totals import Totals
 from inkit_exporter.window.window import Snapshot
 
 
+class Progress(Struct, frozen=True):
+    """How far the listing of a whole list has come: the page read last, about how many there are, and seconds left."""
+
+    page: int
+    of_pages: int | None
+    seconds_left: int | None
+
+
 class AccountState(Struct, frozen=True, kw_only=True):
     """What is known of one account. Each change makes a new value, except for `usage`, to which each request adds.
 
@@ -39,6 +47,7 @@ class AccountState(Struct, frozen=True, kw_only=True):
     failures: Mapping[str, int] = {}
     snapshot: Snapshot | None = None
     snapshot_at: float = 0.0
+    progress: Progress | None = None
     newest_first: bool = True
     totals: Totals = field(default_factory=Totals)
     published: int = 0

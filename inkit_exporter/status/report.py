@@ -10,7 +10,7 @@ from inkit_exporter import __version__
 from inkit_exporter.api.batches import Batch, Counts
 from inkit_exporter.clock import boot_time
 from inkit_exporter.counters import Counter
-from inkit_exporter.state import AccountState
+from inkit_exporter.state import AccountState, Progress
 from inkit_exporter.status.batches import (
     BatchesStatus,
     DocumentsStatus,
@@ -66,6 +66,7 @@ class AccountStatus(Struct, frozen=True):
     poll_requests: int | None
     poll_interval_seconds: float
     polling: bool
+    progress: Progress | None
     next_poll_timestamp_seconds: float | None
     requests_last_minute: int
     requests_per_minute: int
@@ -122,6 +123,7 @@ def _account(state: AccountState, query: Query, wall: float, now: float) -> Acco
         poll_requests=state.poll_requests if ended else None,
         poll_interval_seconds=float(state.settings.interval),
         polling=state.polling(now),
+        progress=state.progress,
         next_poll_timestamp_seconds=stamp(state.next_poll_at) if now < state.next_poll_at < math.inf else None,
         requests_last_minute=limiter.in_last_minute(),
         requests_per_minute=limiter.requests_per_minute,

@@ -16,6 +16,7 @@ from support.contract import exposed, flags
 from support.deviations import Deviation, load_all
 
 from inkit_exporter.config import Settings
+from inkit_exporter.state import Progress
 from inkit_exporter.status import batches, failing, report
 from inkit_exporter.window.window import KEPT
 
@@ -71,6 +72,7 @@ def test_every_flag_is_in_the_readme_and_every_flag_there_exists() -> None:
     [
         ("The answer", report.Status),
         ("Each of `accounts`", report.AccountStatus),
+        ("`progress`", Progress),
         ("`window`", report.WindowStatus),
         ("Each of `destinations`", report.DestinationStatus),
         ("`failing`", failing.FailingStatus),

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "tests")]
 
 from support import conversation
+from support.conversation import make_batch
 
 from inkit_exporter.api.batches import Batch, Counts, Page
 from inkit_exporter.api.pagination import Pagination
@@ -51,7 +52,7 @@ class Listing:
         """A batch as it is now."""
         under_way = number % self.every == 0 if self.every else self.newest - number < self.unfinished
         status, destinations = ("in_progress", UNDER_WAY) if under_way else ("completed", NOTHING)
-        return Batch(f"fb_{number}", "", number * self.distance, status, destinations)
+        return make_batch(f"fb_{number}", "", number * self.distance, status, destinations)
 
     def page(self, number: int, size: int) -> Page:
         """A page of a list that goes back for ever."""

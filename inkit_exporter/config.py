@@ -50,6 +50,19 @@ class Bytes(int):
         return cls(size)
 
 
+class StatusName(str):
+    """A batch status, in any spelling."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> "StatusName":
+        """Read a status. Raises ValueError unless it is text with a letter or digit, of at most 256 characters."""
+        if not isinstance(value, str) or len(value) > 256 or not any(map(str.isalnum, value)):  # noqa: PLR2004
+            raise ValueError(f"{value!r} is not a status; write it as the log or Inkit does, like Archived")
+        return cls(value)
+
+
 # The bound is beyond all use, and keeps what is computed from it within what a float or a C integer can hold.
 _PositiveInt = Annotated[int, Meta(ge=1, le=10**9)]
 # A larger page could hold up scrapes for more than 20 ms while it is read.
@@ -84,6 +97,7 @@ class PollSettings(Section, frozen=True):
     max_batches: _PositiveInt = 10_000
     resync_interval: Seconds = Seconds(3600)
     stale_after: Seconds = Seconds(300)
+    final_statuses: tuple[StatusName, ...] = ()
 
 
 class ApiSettings(Section, frozen=True):

@@ -21,11 +21,6 @@ DESTINATIONS: Final = (
 )
 """The destination names that Inkit documents."""
 
-FINISHED_STATUSES: Final = frozenset(
-    {"completed", "complete", "succeeded", "finished", "done", "failed", "cancelled", "canceled", "aborted"}
-)
-"""Batch statuses, normalised, after which a batch is not expected to change. Inkit documents only `Completed`."""
-
 EARLIEST: Final = 1_420_070_400.0
 """2015-01-01, in seconds since the epoch: what is older than Inkit is no time of a batch or an answer."""
 
@@ -48,18 +43,23 @@ class Counts(Struct, frozen=True, gc=False):
 
 
 class Batch(Struct, frozen=True, gc=False):
-    """One workflow batch. `created_at` is in seconds since the epoch; `status` and destinations are label values."""
+    """One batch. `created_at` is in seconds since the epoch; `status` and destinations are label values.
+
+    `final` is whether the status says that the batch does not change any more; None if that is unknown. The label does
+    not tell, as it may be `other`.
+    """
 
     id: str
     name: str
     created_at: float
     status: str
     destinations: dict[str, Counts]
+    final: bool | None
 
     @property
     def finished(self) -> bool:
         """Whether the status says so and no document is in progress at any destination."""
-        return self.status in FINISHED_STATUSES and not any(c.in_progress for c in self.destinations.values())
+        return self.final is True and not any(c.in_progress for c in self.destinations.values())
 
 
 class Page(Struct):

@@ -25,6 +25,7 @@ from inkit_exporter.api.errors import (
 )
 from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.pages import read_page
+from inkit_exporter.api.statuses import name_status
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.clock import boot_time
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings
@@ -67,6 +68,7 @@ class Client:
         self._labels = labels
         self._sent_at: float | None = None  # of the request under way
         self._url = URL(account.base_url.rstrip("/")) / _PATHS[account.batches]
+        self._final_statuses = frozenset(map(name_status, poll.final_statuses))
         self._filters = {k: v for k, v in msgspec.structs.asdict(account.filters).items() if v is not None}
         self._log = log.bind(account=account.name)
 
@@ -88,7 +90,8 @@ class Client:
                 "the API refuses the page size, using its default", page_size=self.page_size, default=DEFAULT_PAGE_SIZE
             )
             self.page_size = DEFAULT_PAGE_SIZE
-        return read_page(body, number, self._labels, time.time(), described)
+        now = time.time()
+        return read_page(body, number, self._labels, now, final=self._final_statuses, described=described)
 
     async def _get(self, number: int, page_size: int) -> tuple[Body, str]:
         query = {"page": str(number), "page_size": str(page_size), "sort": "-created_at"} | self._filters

@@ -55,12 +55,6 @@ class AccountLabels:
         self.statuses = Labels(("in_progress", "completed", "failed", "cancelled"))
 
 
-@lru_cache(maxsize=64)
-def split_camel_case(text: str) -> str:
-    """`InProgress` as `In_Progress`, for statuses; a destination such as DocuSign is one word."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text)
-
-
 @lru_cache(maxsize=1024)
 def snake_case(text: str) -> str:
     """Lower case, every run of anything but letters and digits an underscore: `In Progress` → `in_progress`."""

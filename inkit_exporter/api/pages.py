@@ -14,9 +14,10 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from inkit_exporter.api.batches import EARLIEST, Batch, Page
 from inkit_exporter.api.errors import BadResponse
-from inkit_exporter.api.labels import AccountLabels, split_camel_case
+from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.pagination import Pagination, read_pagination
 from inkit_exporter.api.records import Record, read_record
+from inkit_exporter.api.statuses import MAX_LENGTH, Statuses, read_status
 from inkit_exporter.jsonbody import DECODE_ERRORS, Body, decode, explain
 
 T = TypeVar("T")
@@ -56,10 +57,12 @@ _page_decoder = msgspec.json.Decoder(_Page[Record])
 _raw_page_decoder = msgspec.json.Decoder(_Page[Raw])
 
 
-def read_page(body: Body, number: int, labels: AccountLabels, now: float, described: str = "200") -> Iterator[Page]:
+def read_page(
+    body: Body, number: int, labels: AccountLabels, now: float, *, final: Statuses = frozenset(), described: str = "200"
+) -> Iterator[Page]:
     """Page `number` in parts; each takes a few milliseconds to read. The last one has `more` False.
 
-    `now` is wall time, `described` the rest of the answer in words.
+    `now` is wall time, `final` are further final statuses, `described` is the rest of the answer in words.
 
     Raises:
         BadResponse: the body is no page, or most of its records can't be read.
@@ -78,7 +81,7 @@ def read_page(body: Body, number: int, labels: AccountLabels, now: float, descri
             part, size = Page([], pagination), 0
         size += 1
         try:
-            size += _read(record, i, part, labels, latest=now + _DAY)
+            size += _read(record, i, part, labels=labels, final=final, latest=now + _DAY)
         except DECODE_ERRORS as error:
             part.problems.setdefault(str(error), i)
             part.invalid += 1
@@ -106,7 +109,9 @@ def _pagination(page: _Page[Any], number: int) -> Pagination:
     return read_pagination({key: json.loads(bytes(value)) for key, value in raw.items()}, number)
 
 
-def _read(record: Record | Raw, place: int, part: Page, labels: AccountLabels, latest: float) -> int:
+def _read(
+    record: Record | Raw, place: int, part: Page, *, labels: AccountLabels, final: Statuses, latest: float
+) -> int:
     """Add a record to the part, with what is not as documented; returns the number of its destinations."""
     reading = None
     if isinstance(record, Raw):
@@ -130,7 +135,8 @@ def _read(record: Record | Raw, place: int, part: Page, labels: AccountLabels, l
             part.problems.setdefault(f"{problem}, of destination {label}", place)
         if not reading.unreadable:
             part.differences.setdefault(reading.differs, place)
-    status = labels.statuses.of(split_camel_case(record.status))
+    status = read_status(record.status[: MAX_LENGTH + 1], final)
+    name, label = (record.name or "")[:_MAX_NAME_LENGTH], labels.statuses.of(status.name)
     destinations = labels.destinations.of_keys(record.destinations)
-    part.batches.append(Batch(record.id, (record.name or "")[:_MAX_NAME_LENGTH], created, status, destinations))
+    part.batches.append(Batch(record.id, name, created, label, destinations, status.final))
     return len(record.destinations)

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections import Counter
 
 import structlog
 from msgspec.structs import replace
@@ -124,6 +125,10 @@ class Poller:
         if self._plan.promised is not None:
             listed = len(window.batches)
             self._warn_once("the list is shorter than the API says", promised=self._plan.promised, listed=listed)
+        unknown = Counter(batch.status for batch in window.unfinished if batch.final is None)
+        for status, batches in unknown.items():
+            remedy = "if batches with it do not change, add it to poll.final_statuses"
+            self._warn_once(f"status `{status}` is unknown and counts as unfinished; {remedy}", batches=batches)
         self._compare_with_limit(state)
         window.totals.start_counting()
         return replace(

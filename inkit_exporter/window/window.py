@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from inkit_exporter.api.batches import FINISHED_STATUSES, Batch, Counts
+from inkit_exporter.api.batches import Batch, Counts
 from inkit_exporter.window.totals import TotalsTracker
 
 _NOTHING = Counts(0, 0, 0, 0)
@@ -111,7 +111,7 @@ class Window:
         _insert(self.batches, batch)
         if failed or batch.status == "failed":
             _insert(self._failing, batch)
-        if in_progress or batch.status not in FINISHED_STATUSES:
+        if in_progress or not batch.final:
             _insert(self.unfinished, batch)
             self._changed_at[batch.id] = now
 

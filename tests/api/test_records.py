@@ -58,6 +58,7 @@ def test_the_documented_example() -> None:
         1699326352.298042,
         "in_progress",
         {"inkit_storage": Counts(1, 1, 0, 0)},
+        final=False,
     )
     assert not first.finished
     assert second.finished
@@ -430,7 +431,8 @@ def deviating(draw: st.DrawFn) -> tuple[Batch, dict[str, Any]]:
             del record[key]
     counts = {key: counts for key, (counts, _) in used.items() if counts}
     text = name if isinstance(name, str) else ""
-    return Batch(str(batch_id), text, utc.timestamp(), status[1], counts), record
+    final = {"unknown": None, "in_progress": False}.get(status[1], True)
+    return Batch(str(batch_id), text, utc.timestamp(), status[1], counts, final), record
 
 
 @given(st.lists(deviating(), min_size=1, max_size=5))
@@ -499,20 +501,3 @@ def test_text_that_is_no_text_is_refused(text: bytes) -> None:
         assert read(b'{"items": [{"id": ' + text + b'}], "metadata": {}}').invalid == 1
     except BadResponse as error:
         assert str(error)
-
-
-@pytest.mark.parametrize(
-    ("status", "in_progress", "finished"),
-    [
-        ("completed", 0, True),
-        ("completed", 1, False),
-        ("cancelled", 0, True),
-        ("in_progress", 0, False),
-        ("new", 0, False),
-    ],
-)
-def test_finished_is_what_the_status_says_and_nothing_is_in_progress(
-    status: str, in_progress: int, finished: bool
-) -> None:
-    batch = Batch("fb", "", 0.0, status, {"box": Counts(1, 0, 0, 0), "dropbox": Counts(1, 0, 0, in_progress)})
-    assert batch.finished is finished

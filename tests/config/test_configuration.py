@@ -25,7 +25,9 @@ ACCOUNT = "accounts: [{name: a, api_token_file: t}]\n"
 
 def everything_uncommented() -> str:
     """The example with its optional keys in force; the other way to name a token is left out."""
-    text = re.sub(r"^( +)# ( *)(filters|search|destination_\w+):", r"\1\2\3:", EXAMPLE, flags=re.MULTILINE)
+    text = re.sub(
+        r"^( +)# ( *)(filters|search|destination_\w+|final_statuses):", r"\1\2\3:", EXAMPLE, flags=re.MULTILINE
+    )
     return text.replace("filters:  ", "filters: ")
 
 
@@ -116,6 +118,9 @@ def test_the_example_loads_as_it_is_and_shows_the_defaults() -> None:
         ),
         ("accounts: [{name: a, api_token_file: t, batches: ''}]", "accounts[0].batches: '' is not one of its values"),
         ("accounts: [{name: a, api_token_file: t, batches: [document]}]", "accounts[0].batches: expected `str`, got"),
+        (ACCOUNT + "poll: {final_statuses: Archived}", "poll.final_statuses: expected `array`, got `str`"),
+        (ACCOUNT + "poll: {final_statuses: [ok, '!?']}", "poll.final_statuses[1]: '!?' is not a status; write it as"),
+        (ACCOUNT + "poll: {final_statuses: [{a: b}]}", "poll.final_statuses[0]: {'a': 'b'} is not a status"),
         (ACCOUNT + "polls: {}", "polls: unknown key; config.example.yaml lists all keys"),
         (ACCOUNT + '"a\\nb": 1', "a\nb: unknown key"),
         (ACCOUNT + "poll: {interval: 60}", "poll.interval: '60' is not a duration; write it like"),

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import conversation
 from support.api import TOKEN
+from support.conversation import make_batch
 from support.faulty import listening
 
 from inkit_exporter import config
@@ -207,7 +208,7 @@ def test_on_a_page_of_anything_each_good_record_is_kept_and_each_other_counted(r
     assert len(batches) + invalid == len(records)
     assert all(math.isfinite(batch.created_at) for batch in batches)
     good = [i for i, record in enumerate(records) if record is None]
-    expected = [Batch(f"fb_{i}", "n", 1699326352.298042, "completed", {"box": Counts(3, 1, 1, 1)}) for i in good]
+    expected = [make_batch(f"fb_{i}", "n", 1699326352.298042, "completed", {"box": Counts(3, 1, 1, 1)}) for i in good]
     assert [batch for batch in batches if batch in expected] == expected
 
 
@@ -276,7 +277,7 @@ def test_any_bytes_for_an_answer_fail_the_poll_by_a_kind_of_their_own(changes: l
 
 NOW = 10_000.0
 some_batches = st.builds(
-    lambda number, age, status, n: Batch(f"fb_{number}", "", NOW - age, status, {"box": Counts(n, n, 0, 0)}),
+    lambda number, age, status, n: make_batch(f"fb_{number}", "", NOW - age, status, {"box": Counts(n, n, 0, 0)}),
     st.integers(0, 20),
     st.integers(-200, 1200),
     st.sampled_from(["completed", "in_progress"]),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from inkit_exporter.api.batches import Batch, Page
+from inkit_exporter.api.batches import Batch, Counts, Page
 from inkit_exporter.api.errors import PageRefused
 from inkit_exporter.api.pagination import Pagination
 from inkit_exporter.config import PollSettings, Seconds
@@ -22,6 +22,12 @@ def new_plan(*, interval: float, lookback: float, resync_interval: float, max_ba
         max_batches=max_batches,
     )
     return Plan(settings, Totals())
+
+
+def make_batch(batch_id: str, name: str, created_at: float, status: str, destinations: dict[str, Counts]) -> Batch:
+    """A batch that is final by its status, if that is one of three."""
+    final = status in ("completed", "failed", "cancelled")
+    return Batch(batch_id, name, created_at, status, destinations, final)
 
 
 def page_of(listing: list[Batch], number: int, size: int) -> Page:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from support import conversation
-from support.conversation import Serve, page_of, pages
+from support.conversation import Serve, make_batch, page_of, pages
 
-from inkit_exporter.api.batches import FINISHED_STATUSES, Batch, Counts, Page
+from inkit_exporter.api.batches import Batch, Counts, Page
 from inkit_exporter.api.errors import BadResponse, PageRefused
 from inkit_exporter.api.pagination import Pagination
 from inkit_exporter.window.plan import Plan
@@ -25,12 +25,12 @@ from inkit_exporter.window.window import KEPT, Snapshot, TopBatches, Window
 LOOKBACK = 1000.0
 NOW = 10_000.0
 CUTOFF = NOW - LOOKBACK
-STATUSES = ("completed", "in_progress", "failed", "brand_new")
+STATUSES = ("completed", "failed", "cancelled", "in_progress", "brand_new")
 NOTHING = Counts(0, 0, 0, 0)
 
 counts = st.tuples(*[st.integers(0, 3)] * 3).map(lambda n: Counts(sum(n), *n))
 batches = st.builds(
-    lambda number, age, status, destinations: Batch(f"fb_{number}", "", NOW - age, status, destinations),
+    lambda number, age, status, destinations: make_batch(f"fb_{number}", "", NOW - age, status, destinations),
     st.integers(0, 10**6),
     st.integers(0, 12).map(lambda hundreds: hundreds * 100.0),
     st.sampled_from(STATUSES),
@@ -133,7 +133,7 @@ def test_a_list_in_any_order_gives_the_same_sums(data: st.DataObject, listing: l
 
 @given(st.randoms(use_true_random=False), st.integers(1, 20), st.integers(2, 10))
 def test_of_a_list_in_any_order_the_newest_are_kept(chance: Random, most: int, size: int) -> None:
-    listing = [Batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in range(60)]
+    listing = [make_batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in range(60)]
     chance.shuffle(listing)
     listing[:2] = sorted(listing[:2], key=lambda batch: batch.created_at)  # or the first page might pass as in order
     plan = new_plan(most)
@@ -153,7 +153,7 @@ def test_batches_that_come_and_vanish_between_the_pages(data: st.DataObject, lis
     def serve(number: int) -> Page:
         page = page_of(server, number, size)
         for _ in range(data.draw(st.integers(0, 2))):
-            server.insert(0, Batch(f"fb_{next(ids)}", "", NOW + 1, "in_progress", {"box": Counts(1, 0, 0, 1)}))
+            server.insert(0, make_batch(f"fb_{next(ids)}", "", NOW + 1, "in_progress", {"box": Counts(1, 0, 0, 1)}))
             ever.add(server[0].id)
         if server and data.draw(st.integers(0, 3)) == 0:
             del server[data.draw(st.integers(0, len(server) - 1))]
@@ -207,7 +207,7 @@ def test_sums_follow_every_change(changes: list[Batch], most: int) -> None:
 def test_excerpts_are_cut_and_say_how_many_there_are() -> None:
     listing = big_world(2500, unfinished=lambda i: i % 2 == 0)
     failed = {"box": Counts(1, 0, 1, 0)}
-    listing[1:2400:2] = [Batch(b.id, b.name, b.created_at, b.status, failed) for b in listing[1:2400:2]]
+    listing[1:2400:2] = [make_batch(b.id, b.name, b.created_at, b.status, failed) for b in listing[1:2400:2]]
     window = new_window(2500)
     window.update(listing, NOW, 0)
     snapshot = window.snapshot(None)
@@ -218,13 +218,13 @@ def test_excerpts_are_cut_and_say_how_many_there_are() -> None:
 
 
 def test_a_page_size_that_grows_on_the_way_would_leave_a_gap_and_is_refused() -> None:
-    listing = [Batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in range(50)]
+    listing = [make_batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in range(50)]
     with pytest.raises(InconsistentListing, match="page size grew from 5 to 10"):
         poll(new_plan(), lambda number: page_of(listing, int(number), 5 if number == 1 else 10))
 
 
 def test_combinations_seen_before_stay_at_zero() -> None:
-    before = oracle([Batch("fb_1", "", NOW, "failed", {"box": Counts(1, 0, 1, 0)})])
+    before = oracle([make_batch("fb_1", "", NOW, "failed", {"box": Counts(1, 0, 1, 0)})])
     snapshot = new_window(10).snapshot(before)
     assert snapshot.documents == {("box", "failed"): NOTHING}
     assert snapshot.batches == {"failed": 0}
@@ -232,7 +232,7 @@ def test_combinations_seen_before_stay_at_zero() -> None:
 
 def test_a_batch_has_changed_when_it_is_new_or_different_or_comes_back() -> None:
     window = new_window(2)
-    waits, moves = (Batch(f"fb_{name}", "", NOW, "in_progress", {"box": Counts(2, 0, 0, 2)}) for name in "ab")
+    waits, moves = (make_batch(f"fb_{name}", "", NOW, "in_progress", {"box": Counts(2, 0, 0, 2)}) for name in "ab")
 
     def oldest_change() -> float | None:
         return window.snapshot(None).oldest_change
@@ -247,7 +247,7 @@ def test_a_batch_has_changed_when_it_is_new_or_different_or_comes_back() -> None
     snapshot = window.snapshot(None)
     assert snapshot.failing == TopBatches((moves,), 1, (NOW + 2,))
     assert snapshot.unfinished == TopBatches((moves, waits), 2, (NOW + 2, NOW))
-    window.upsert(replace(waits, status="completed", destinations={}), NOW + 3)
+    window.upsert(replace(waits, status="completed", final=True, destinations={}), NOW + 3)
     assert oldest_change() == NOW + 2
     window.upsert(replace(waits, status="in_progress"), NOW + 4)
     window.remove(moves.id)
@@ -256,19 +256,19 @@ def test_a_batch_has_changed_when_it_is_new_or_different_or_comes_back() -> None
     window.remove(waits.id)
     assert oldest_change() == NOW + 5
     for i in (1, 2):
-        window.upsert(Batch(f"fb_{i}", "", NOW + i, "completed", {}), NOW + 6)
+        window.upsert(make_batch(f"fb_{i}", "", NOW + i, "completed", {}), NOW + 6)
     window.trim(CUTOFF)
     assert oldest_change() is None
     window.upsert(moves, NOW + 7)
     assert oldest_change() == NOW + 7
-    window.upsert(replace(moves, status="failed", destinations={}), NOW + 8)
+    window.upsert(replace(moves, status="failed", final=True, destinations={}), NOW + 8)
     assert oldest_change() is None
 
 
 def test_what_is_missing_between_two_times_is_removed_and_nothing_else() -> None:
     window = new_window(10)
     for i in range(6):
-        window.upsert(Batch(f"fb_{i}", "", NOW - i, "completed", {}), NOW)
+        window.upsert(make_batch(f"fb_{i}", "", NOW - i, "completed", {}), NOW)
     window.remove_missing({"fb_2"}, newest=NOW - 1, oldest=NOW - 4)
     assert [batch.id for batch in window.batches] == ["fb_0", "fb_1", "fb_2", "fb_4", "fb_5"]
 
@@ -290,11 +290,11 @@ class World:
         self.created = max([self.created, *(created for created in self.ahead if created <= self.now)])
         created = self.created = self.created if self.ties and self.chance.random() < 0.4 else self.now
         status = self.chance.choice(("in_progress", "in_progress", "pending", "completed", f"odd_{next(self.ids) % 3}"))
-        batch = Batch(f"fb_{next(self.ids)}", "", created, status, self.numbers(status))
+        batch = make_batch(f"fb_{next(self.ids)}", "", created, status, self.numbers(status))
         insort(self.batches, batch, key=lambda b: -b.created_at)
 
     def numbers(self, status: str) -> dict[str, Counts]:
-        under_way = 0 if status in FINISHED_STATUSES else self.chance.randint(0, 3)
+        under_way = 0 if status in STATUSES[:3] else self.chance.randint(0, 3)
         done = self.chance.randint(0, 5), self.chance.randint(0, 2)
         return {
             name: Counts(sum(done) + under_way, *done, under_way)
@@ -302,7 +302,7 @@ class World:
         }
 
     def change(self, batch: Batch, status: str) -> None:
-        self.batches[self.batches.index(batch)] = Batch(
+        self.batches[self.batches.index(batch)] = make_batch(
             batch.id, batch.name, batch.created_at, status, self.numbers(status)
         )
 
@@ -321,7 +321,7 @@ class World:
             case "time":
                 self.now += self.chance.uniform(0, 60)
             case "future":
-                ahead = Batch(
+                ahead = make_batch(
                     f"fb_{next(self.ids)}", "", self.now + self.chance.choice((5, 50, 10**9)), "completed", {}
                 )
                 insort(self.batches, ahead, key=lambda b: -b.created_at)
@@ -459,7 +459,7 @@ def test_a_cut_window_is_the_newest_batches_after_two_resync_intervals(seed: int
 
 def big_world(number: int, *, unfinished: Callable[[int], bool] = lambda _: False) -> list[Batch]:
     return [
-        Batch(f"fb_{i}", "", NOW - i * LOOKBACK / number, "in_progress" if unfinished(i) else "completed", {})
+        make_batch(f"fb_{i}", "", NOW - i * LOOKBACK / number, "in_progress" if unfinished(i) else "completed", {})
         for i in range(number)
     ]
 
@@ -542,7 +542,7 @@ def test_of_a_window_that_is_cut_nothing_beyond_its_end_is_asked_for() -> None:
 
 @pytest.mark.parametrize(("size", "together"), [(2, 2), (2, 3), (3, 2), (3, 4), (4, 5)])
 def test_batches_of_the_same_time_are_listed_again_wherever_others_vanish(size: int, together: int) -> None:
-    listing = [Batch(f"fb_{i:02}", "", NOW - i // together, "completed", {}) for i in range(12)]
+    listing = [make_batch(f"fb_{i:02}", "", NOW - i // together, "completed", {}) for i in range(12)]
     for above, gone in combinations(range(12), 2):
         for when in range(4):
             plan = new_plan(lookback=10 * LOOKBACK, resync_interval=60.0)
@@ -570,7 +570,7 @@ def test_however_many_vanish_above_the_sweep_it_finds_back_to_where_it_was(gone:
 
 def test_a_list_whose_last_page_leads_on_for_ever_is_read_as_far_as_it_goes() -> None:
     plan = new_plan()
-    listing = [Batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(4)]
+    listing = [make_batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(4)]
 
     def endless(request: int) -> Page:
         start = (request - 1) * 2
@@ -585,7 +585,7 @@ def test_a_list_whose_last_page_leads_on_for_ever_is_read_as_far_as_it_goes() ->
 
 def test_records_that_can_not_be_read_count_as_read() -> None:
     """Of two records on each page, one can be read; the last page comes again for ever."""
-    listing = [Batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(4)]
+    listing = [make_batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(4)]
 
     def serve(request: int, total: int) -> Page:
         number = min(request, 4)
@@ -641,7 +641,7 @@ def test_whatever_is_hinted_the_whole_list_is_read(
 
 def test_a_wrong_hint_costs_a_request_a_resync_and_not_one_a_poll() -> None:
     """A list of one batch is never older than what is known, so that only its end can end the reading."""
-    listing = [Batch("fb_1", "", NOW, "completed", {})]
+    listing = [make_batch("fb_1", "", NOW, "completed", {})]
     plan = new_plan(resync_interval=100.0)
 
     def serve(number: int) -> Page:
@@ -651,7 +651,7 @@ def test_a_wrong_hint_costs_a_request_a_resync_and_not_one_a_poll() -> None:
     assert plan.promised == 9
     assert max(requests) == 3
     assert sum(requests) <= 30 + 2 * 4
-    listing.insert(0, Batch("fb_2", "", NOW + 300, "completed", {}))
+    listing.insert(0, make_batch("fb_2", "", NOW + 300, "completed", {}))
     poll(plan, serve, NOW + 301)
     assert len(plan.window.batches) == 2
 
@@ -694,7 +694,7 @@ def readable_or_not(readable: list[bool], size: int) -> Serve:
     """Pages of batches, one a second, whose documents at `box` can be read or not; those at `sepire` can."""
     here = {"sepire": Counts(1, 1, 0, 0)}
     listing = [
-        Batch(f"fb_{i}", "", NOW - i, "completed", here | {"box": Counts(1, 1, 0, 0)} if good else here)
+        make_batch(f"fb_{i}", "", NOW - i, "completed", here | {"box": Counts(1, 1, 0, 0)} if good else here)
         for i, good in enumerate(readable)
     ]
 
@@ -732,7 +732,7 @@ def test_a_full_listing_that_can_not_be_read_is_listed_again_and_a_poll_of_one_p
 @pytest.mark.parametrize("order", [[1, 0, 2, 3], [2, 3, 0, 1], [0, 1, 3, 2], [0, 2, 1, 3]])
 def test_disorder_is_noticed_within_a_page_and_from_one_to_the_next(order: list[int]) -> None:
     plan = new_plan()
-    listing = [Batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in order]
+    listing = [make_batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in order]
     assert poll(plan, pages(listing, 2)) == 2
     assert plan.ordered is False
     assert poll(plan, pages(listing, 2), NOW + 1) == 2
@@ -746,7 +746,7 @@ def test_disorder_is_noticed_within_a_page_and_from_one_to_the_next(order: list[
 @pytest.mark.parametrize("total", [None, 5])
 def test_pages_that_repeat_the_first_one_are_not_taken_for_the_end_of_the_list(total: int | None) -> None:
     plan = new_plan()
-    listing = [Batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(5)]
+    listing = [make_batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(5)]
     poll(plan, pages(listing, 2))
 
     def stuck(request: int) -> Page:

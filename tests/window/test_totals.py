@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from support.api import Api, Handler, batch
+from support.conversation import make_batch
 from support.exporter import StartExporter
 from support.samples import sample_key, up
 
-from inkit_exporter.api.batches import Batch, Counts
+from inkit_exporter.api.batches import Counts
 from inkit_exporter.counters import Counter as Total
 from inkit_exporter.counters import Exemplar
 from inkit_exporter.window.totals import Totals, TotalsTracker
@@ -38,7 +39,7 @@ def observe(history: list[Poll]) -> list[Totals]:
     window = new_window(100)
     seen = []
     for poll in history:
-        window.update((Batch(i, "", NOW, *state) for i, state in poll.items()), NOW + 60, 0)
+        window.update((make_batch(i, "", NOW, *state) for i, state in poll.items()), NOW + 60, 0)
         window.remove_missing(poll.keys(), math.inf, -math.inf)
         seen.append(window.totals.totals.copy())
         window.totals.start_counting()
@@ -56,7 +57,7 @@ def counting_window(max_batches: int) -> Window:
 
 
 def finished(state: tuple[str, dict[str, Counts]]) -> bool:
-    return Batch("", "", 0, *state).finished
+    return make_batch("", "", 0, *state).finished
 
 
 def highest(history: list[Poll], field: str) -> Counter[tuple[str, str]]:
@@ -103,7 +104,7 @@ def test_a_new_window_goes_on_with_the_totals_of_the_one_before(history: list[Po
     before = observe(history)[-1]
     window = Window(100, TotalsTracker(before))
     for poll in later:
-        window.update((Batch(i, "", NOW, *state) for i, state in poll.items()), NOW + 60, 0)
+        window.update((make_batch(i, "", NOW, *state) for i, state in poll.items()), NOW + 60, 0)
         window.remove_missing(poll.keys(), math.inf, -math.inf)
         window.totals.start_counting()
     after, alone = window.totals.totals, observe(later)[-1]
@@ -131,7 +132,7 @@ def test_each_batch_is_created_and_finished_once(history: list[Poll]) -> None:
 
 def test_a_batch_that_the_window_reaches_back_to_is_no_news() -> None:
     window = counting_window(2)
-    batches = [Batch(f"fb_{i}", "", NOW + i, "completed", {"box": Counts(1, 1, 0, 0)}) for i in range(4)]
+    batches = [make_batch(f"fb_{i}", "", NOW + i, "completed", {"box": Counts(1, 1, 0, 0)}) for i in range(4)]
     for one in batches:
         window.upsert(one, NOW)
         window.trim(0)
@@ -145,7 +146,7 @@ def test_a_batch_that_the_window_reaches_back_to_is_no_news() -> None:
 
 def test_the_clock_may_jump_without_counting_anything_twice() -> None:
     window = counting_window(100)
-    one = Batch("fb_1", "", NOW, "completed", {"box": Counts(3, 3, 0, 0)})
+    one = make_batch("fb_1", "", NOW, "completed", {"box": Counts(3, 3, 0, 0)})
     window.upsert(one, NOW - 5)
     before = window.totals.totals.copy()
     assert (before.durations.counts[0], before.durations.sum) == (1, 0.0)
@@ -156,9 +157,9 @@ def test_the_clock_may_jump_without_counting_anything_twice() -> None:
 
 def test_each_total_names_the_batch_that_it_grew_by_last() -> None:
     window = counting_window(100)
-    window.upsert(Batch("fb_1", "", NOW, "in_progress", {"box": Counts(9, 1, 2, 6)}), NOW + 10)
-    window.upsert(Batch("fb_1", "", NOW, "pending", {"box": Counts(9, 1, 2, 6)}), NOW + 15)
-    window.upsert(Batch("fb_1", "", NOW, "completed", {"box": Counts(9, 4, 5, 0)}), NOW + 20)
+    window.upsert(make_batch("fb_1", "", NOW, "in_progress", {"box": Counts(9, 1, 2, 6)}), NOW + 10)
+    window.upsert(make_batch("fb_1", "", NOW, "pending", {"box": Counts(9, 1, 2, 6)}), NOW + 15)
+    window.upsert(make_batch("fb_1", "", NOW, "completed", {"box": Counts(9, 4, 5, 0)}), NOW + 20)
     assert remembered(window.totals) == 0, "no number shrank"
     totals = window.totals.totals
     assert totals.completed == {"box": Total(4, Exemplar("fb_1", 3, NOW + 20))}
@@ -177,11 +178,11 @@ def remembered(tracker: TotalsTracker) -> int:
 def test_what_is_older_than_the_window_is_forgotten() -> None:
     window = counting_window(100)
     for name in ("fb_1", "fb_2"):
-        window.upsert(Batch(name, "", NOW, "completed", {"box": Counts(3, 3, 0, 0)}), NOW)
-        window.upsert(Batch(name, "", NOW, "in_progress", {"box": Counts(3, 1, 0, 2)}), NOW)
+        window.upsert(make_batch(name, "", NOW, "completed", {"box": Counts(3, 3, 0, 0)}), NOW)
+        window.upsert(make_batch(name, "", NOW, "in_progress", {"box": Counts(3, 1, 0, 2)}), NOW)
     window.remove("fb_2")
     assert remembered(window.totals) == 5, "two peaks, two that were finished once, and one that vanished"
-    window.upsert(Batch("fb_2", "", NOW, "in_progress", {"box": Counts(3, 1, 0, 2)}), NOW)
+    window.upsert(make_batch("fb_2", "", NOW, "in_progress", {"box": Counts(3, 1, 0, 2)}), NOW)
     assert remembered(window.totals) == 4
     window.remove("fb_2")
     window.trim(NOW)
@@ -192,7 +193,7 @@ def test_what_is_older_than_the_window_is_forgotten() -> None:
 
 def test_of_batches_that_vanish_ten_thousand_are_remembered_and_none_comes_back_as_news() -> None:
     window = counting_window(20_000)
-    batches = [Batch(f"fb_{i}", "", NOW + i, "completed", {"box": Counts(1, 1, 0, 0)}) for i in range(10_002)]
+    batches = [make_batch(f"fb_{i}", "", NOW + i, "completed", {"box": Counts(1, 1, 0, 0)}) for i in range(10_002)]
     for one in batches:
         window.upsert(one, NOW)
     before = window.totals.totals.copy()

@@ -2,7 +2,8 @@
 PYTHON ?= python3
 # Each with a program of it, by which it is known to be there.
 DEBIAN_PACKAGES = chromium=chromium chromium-driver=chromedriver faketime=faketime prometheus=promtool \
-    prometheus-alertmanager=amtool systemd=systemd-analyze wget=wget
+    prometheus-alertmanager=amtool systemd=systemd-analyze tinyproxy-bin=tinyproxy \
+    wget=wget
 BIN = .venv/bin
 PARALLEL = --numprocesses=auto --dist=worksteal
 

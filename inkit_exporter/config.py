@@ -1,10 +1,9 @@
 """The configuration: YAML in, validated and immutable settings out. `config.example.yaml` explains every key."""
 
+import os
 import re
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from hashlib import sha256
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -12,6 +11,8 @@ import msgspec
 from msgspec import Meta, Struct
 from yarl import URL
 
+from inkit_exporter import egress
+from inkit_exporter.egress import EgressSettings, is_loopback
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.yamlfile import Section, convert, naming, read_yaml_as
 
@@ -100,7 +101,7 @@ class PollSettings(Section, frozen=True):
     final_statuses: tuple[StatusName, ...] = ()
 
 
-class ApiSettings(Section, frozen=True):
+class ApiSettings(EgressSettings, frozen=True):
     """What one account's requests may take."""
 
     timeout: Seconds = Seconds(30)
@@ -125,7 +126,9 @@ def default_settings() -> Settings:
 def load(path: Path) -> Settings:
     """Read and validate a configuration file. Raises ConfigError with file, place and remedy."""
     with naming(path):
-        return parse(path.read_bytes().decode())
+        settings = parse(path.read_bytes().decode())
+        egress.check_surroundings(settings.api, os.environ)
+        return settings
 
 
 def parse(text: str) -> Settings:
@@ -135,6 +138,7 @@ def parse(text: str) -> Settings:
         raise ConfigError("expected a mapping with the key `accounts`; see config.example.yaml")
     settings = convert(document, Settings, reference="config.example.yaml", remedies=_TOKEN_REMEDIES)
     _check_accounts(settings.accounts)
+    egress.check(settings.api)
     return msgspec.structs.replace(settings, poll=_fit_to_interval(settings.poll, given=document.get("poll", {})))
 
 
@@ -243,14 +247,8 @@ def _check_base_url(text: str, place: str) -> None:
         raise ConfigError(f"{place}: is not an http(s) URL; write it like {DEFAULT_BASE_URL}")
     if url.user or url.password or url.query_string or url.fragment:
         raise ConfigError(f"{place}: must not hold user, password, query or fragment; put the token in api_token_file")
-    if url.scheme == "http" and not _is_loopback(host):
+    if url.scheme == "http" and not is_loopback(host):
         raise ConfigError(f"{place}: http would send the token in the clear; use https, except for loopback hosts")
-
-
-def _is_loopback(host: str) -> bool:
-    with suppress(ValueError):
-        return ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def _fit_to_interval(poll: PollSettings, given: Mapping[str, object]) -> PollSettings:

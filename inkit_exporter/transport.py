@@ -1,16 +1,20 @@
 """HTTP as the client of any API needs it: a session, bodies unfolded within a bound, the times in headers."""
 
 import asyncio
+import os
 import ssl
 import zlib
+from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from functools import cache
-from typing import Final
+from typing import Final, TypedDict
 
 import aiohttp
+from yarl import URL
 
 from inkit_exporter import __version__
+from inkit_exporter.egress import EgressSettings, authorities, find_proxy
+from inkit_exporter.errors import ConfigError
 
 PART_BYTES: Final = 2**18
 """Unfolded in one go, which takes 2 ms at most on a slow machine."""
@@ -20,12 +24,60 @@ class BodyError(Exception):
     """A body that is not taken."""
 
 
-@cache
-def authorities() -> ssl.SSLContext:
-    """The system's certificate authorities, read once. `__main__` keeps aiohttp from reading them at its import."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(("http/1.1",))
-    return context
+class Route(TypedDict):
+    """What aiohttp needs to know of the way to an address, besides the address."""
+
+    ssl: ssl.SSLContext | bool
+    proxy: URL | None
+    proxy_headers: dict[str, str] | None
+
+
+class Way:
+    """The way to one address: direct, or through a proxy. An http address must be on loopback. Raises ValueError."""
+
+    def __init__(self, url: URL, settings: EgressSettings, environ: Mapping[str, str] = os.environ) -> None:
+        self._url = url
+        self._ca_file = settings.ca_file
+        self._proxy = find_proxy(url, settings, environ)
+
+    def __str__(self) -> str:
+        return f" through the proxy {self._proxy.url}" if self._proxy else ""
+
+    def route(self) -> Route:
+        """The way as it is now. Raises ConfigError if the file of authorities can't be read."""
+        proxy = self._proxy
+        return {
+            "ssl": authorities(self._ca_file) if self._url.scheme == "https" else True,
+            "proxy": proxy.url if proxy else None,
+            "proxy_headers": {"Proxy-Authorization": proxy.authorization} if proxy and proxy.authorization else None,
+        }
+
+    def explain(self, error: Exception) -> str | None:
+        """What is wrong with the connection, or with the proxy, in words; None if the error is of another kind.
+
+        The words are the system's, those of TLS, or ours. Those of aiohttp may quote the server, which may quote us.
+        """
+        there, proxy = f"{self._url.host}:{self._url.port}{self}", self._proxy and self._proxy.url
+        words: str | None = None
+        match error:
+            case ConfigError():
+                words = str(error)
+            case aiohttp.ClientHttpProxyError(status=401 | 407 as status):  # tinyproxy answers 401 to a wrong password
+                words = f"the proxy {proxy} wants other credentials ({status}); set them in HTTPS_PROXY"
+            case aiohttp.ClientHttpProxyError():
+                words = f"cannot connect to {there}: it answered {error.status}; allow the connection there"
+            case aiohttp.ClientResponseError() if error.request_info.method == "CONNECT":
+                words = f"what answers at {proxy} is no HTTP proxy; check its address"
+            case aiohttp.ClientProxyConnectionError():
+                words = f"cannot connect to the proxy {proxy}: {error.strerror}"
+            case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as cause):
+                words = f"the certificate of {there} is not trusted: {cause.verify_message}; see api.ca_file"
+            case aiohttp.ClientConnectorError():
+                words = f"cannot connect to {there}: {error.strerror}"
+            case aiohttp.ClientConnectionError() | aiohttp.ClientPayloadError() | OSError():
+                reason = f": {error}" if isinstance(error, OSError) and str(error) else ""
+                words = f"the connection to {there} broke ({type(error).__name__}{reason})"
+        return words
 
 
 def open_session() -> aiohttp.ClientSession:

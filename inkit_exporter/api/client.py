@@ -31,7 +31,7 @@ from inkit_exporter.clock import boot_time
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.jsonbody import Body
-from inkit_exporter.transport import BodyError, authorities, parse_date, parse_retry_after, read_body
+from inkit_exporter.transport import BodyError, Way, parse_date, parse_retry_after, read_body
 
 DEFAULT_PAGE_SIZE: Final = 25
 """The API's documented page size, for when it refuses the configured one."""
@@ -69,6 +69,7 @@ class Client:
         self._sent_at: float | None = None  # of the request under way
         self._url = URL(account.base_url.rstrip("/")) / _PATHS[account.batches]
         self._final_statuses = frozenset(map(name_status, poll.final_statuses))
+        self._way = Way(self._url, api)
         self._filters = {k: v for k, v in msgspec.structs.asdict(account.filters).items() if v is not None}
         self._log = log.bind(account=account.name)
 
@@ -141,9 +142,9 @@ class Client:
                 params=query,
                 headers={"X-Inkit-API-Token": token},
                 timeout=aiohttp.ClientTimeout(total=self._api.timeout),
-                ssl=authorities() if self._url.scheme == "https" else True,
                 allow_redirects=False,
                 middlewares=(self._send,),
+                **self._way.route(),
             ) as response:
                 code = str(response.status)
                 now = self._api_time(response.headers.get("Date", ""))
@@ -162,13 +163,11 @@ class Client:
             raise BadResponse(str(error)) from None
         except TimeoutError:
             code = RequestTimeout.reason
-            raise RequestTimeout(f"no whole answer within {self._api.timeout}") from None
-        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
-            code = ConnectionFailed.reason
-            # The system's own words, or those of TLS. Those of aiohttp may quote the server, which may quote us.
-            words = f": {error}" if isinstance(error, OSError) and str(error) else ""
-            raise ConnectionFailed(f"{type(error).__name__}{words}") from None
-        except (aiohttp.ClientError, ValueError) as error:
+            raise RequestTimeout(f"no whole answer within {self._api.timeout}{self._way}") from None
+        except (aiohttp.ClientError, ConfigError, OSError, ValueError) as error:
+            if words := self._way.explain(error):
+                code = ConnectionFailed.reason
+                raise ConnectionFailed(words) from None
             code = BadResponse.reason
             raise BadResponse(f"the answer is not HTTP as it should be ({type(error).__name__})") from None
         finally:

@@ -59,7 +59,9 @@ def settings_keys(settings: type, place: str = "") -> Iterator[str]:
 def test_the_example_documents_every_key_and_no_other() -> None:
     documented = set(keys(yaml.safe_load(everything_uncommented())))
     assert "# api_token_env:" in EXAMPLE
-    assert documented | {".accounts[].api_token_env"} == set(settings_keys(Settings))
+    egress = {f".api.{name}" for name in ("proxy_url", "proxy_from_environment", "ca_file")}
+    assert all(f"# {key.rpartition('.')[2]}:" in EXAMPLE for key in egress)
+    assert documented | {".accounts[].api_token_env"} | egress == set(settings_keys(Settings))
 
 
 def test_the_example_loads_as_it_is_and_shows_the_defaults() -> None:
@@ -141,6 +143,21 @@ def test_the_example_loads_as_it_is_and_shows_the_defaults() -> None:
         (ACCOUNT + "api: {max_response_size: true}", "api.max_response_size: 'true' is not a size"),
         (ACCOUNT + "api: {max_response_size: 1.5}", "api.max_response_size: '1.5' is not a size"),
         (ACCOUNT + "api: {max_response_size: ''}", "api.max_response_size: '' is not a size"),
+        (ACCOUNT + "api: {proxy_url: 'http://u:s3cret@p:1'}", "api.proxy_url: must not hold user or password; put the"),
+        (ACCOUNT + "api: {proxy_url: 'http://u@p:1'}", "api.proxy_url: must not hold user or password"),
+        (
+            ACCOUNT + "api: {proxy_url: 'p:1'}",
+            "api.proxy_url: is not the address of an HTTP proxy; write it like http:",
+        ),
+        (ACCOUNT + "api: {proxy_url: ''}", "api.proxy_url: is not the address"),
+        (ACCOUNT + "api: {proxy_url: 'socks5://u:s3cret@p:1'}", "api.proxy_url: is not the address"),
+        (ACCOUNT + "api: {proxy_url: 'http://p:x'}", "api.proxy_url: is not the address"),
+        (ACCOUNT + "api: {proxy_url: 'http://p:1/path'}", "api.proxy_url: is not the address"),
+        (ACCOUNT + "api: {proxy_url: 'http://p:1?q'}", "api.proxy_url: is not the address"),
+        (
+            ACCOUNT + "api: {proxy_url: 'http://p:1', proxy_from_environment: true}",
+            "api: proxy_url and proxy_from_environment exclude each other; keep one",
+        ),
         (ACCOUNT + "api: {max_attempts: true}", "api.max_attempts: expected `int`, got `str`"),
         (ACCOUNT + "1: 2", "1: unknown key"),
         (ACCOUNT + "null: 2", "null: unknown key"),

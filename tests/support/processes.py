@@ -16,6 +16,7 @@ DEBIAN_PROGRAMS = {
     "prometheus-alertmanager",
     "promtool",
     "systemd-analyze",
+    "tinyproxy",
     "wget",
 }
 """Of the Makefile's DEBIAN_PACKAGES."""

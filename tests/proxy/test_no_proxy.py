@@ -1,0 +1,102 @@
+"""Which addresses NO_PROXY keeps from the proxy, and what HTTPS_PROXY may look like: as Go's programs read them."""
+
+import pytest
+from yarl import URL
+
+from inkit_exporter.egress import EgressSettings, find_proxy, is_excluded
+
+FROM_ENVIRONMENT = EgressSettings(proxy_from_environment=True)
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "direct", "proxied"),
+    [
+        ("", (), ("api.example", "10.0.0.1")),
+        ("*", ("api.example", "10.0.0.1", "2001:db8::1"), ()),
+        (" , ,", (), ("api.example",)),
+        ("other.example, *", ("api.example",), ()),
+        ("api.example", ("api.example", "eu.api.example"), ("xapi.example", "example", "api.example.org")),
+        (" API.example ,b", ("api.example", "b", "a.b"), ("ab",)),
+        (".api.example", ("eu.api.example",), ("api.example", "xapi.example")),
+        ("*.api.example", ("eu.api.example", "a.b.api.example"), ("api.example",)),
+        ("*api.example", (), ("eu.api.example", "api.example")),
+        ("api.*", (), ("api.example",)),
+        ("api.example:443", ("api.example", "eu.api.example"), ()),
+        ("api.example:8443", (), ("api.example",)),
+        ("api.example:", ("api.example",), ()),
+        (".api.example:443", ("eu.api.example",), ("api.example",)),
+        (":443", (), ("api.example",)),
+        ("api.example:4:3", (), ("api.example",)),
+        ("https://api.example", (), ("api.example",)),
+        ("10.0.0.1", ("10.0.0.1",), ("10.0.0.10", "x.10.0.0.1")),
+        ("10.0.0.1:443", ("10.0.0.1",), ()),
+        ("10.0.0.1:80", (), ("10.0.0.1",)),
+        ("10.0.0.0/8", ("10.200.0.1",), ("11.0.0.1", "api.example", "2001:db8::1")),
+        ("10.1.2.3/8", ("10.200.0.1",), ("11.0.0.1",)),
+        ("10.0.0.0/255.0.0.0", (), ("10.200.0.1",)),
+        ("10.0.0.0/33", (), ("10.0.0.0",)),
+        ("10.0.0.0/8:443", (), ("10.0.0.1",)),
+        ("2001:db8::1", ("2001:db8::1", "2001:db8:0::1"), ("2001:db8::2",)),
+        ("[2001:db8::1]:443", ("2001:db8::1",), ()),
+        ("[2001:db8::1]:80", (), ("2001:db8::1",)),
+        ("[2001:db8::1]", (), ("2001:db8::1",)),
+        ("2001:db8::/32", ("2001:db8:1::1",), ("2001:db9::1", "10.0.0.1")),
+        ("::ffff:10.0.0.1", ("10.0.0.1",), ("10.0.0.2",)),
+        ("10.0.0.1", ("::ffff:10.0.0.1",), ()),
+        ("bücher.example", ("xn--bcher-kva.example", "eu.xn--bcher-kva.example"), ("bcher.example",)),
+        (".bücher.example", ("eu.xn--bcher-kva.example",), ("xn--bcher-kva.example",)),
+    ],
+)
+def test_what_no_proxy_lists_is_reached_directly(
+    no_proxy: str, direct: tuple[str, ...], proxied: tuple[str, ...]
+) -> None:
+    assert [host for host in (*direct, *proxied) if is_excluded(no_proxy, host, 443)] == list(direct)
+
+
+@pytest.mark.parametrize(
+    ("environ", "proxy"),
+    [
+        ({}, None),
+        ({"HTTP_PROXY": "http://p:1", "ALL_PROXY": "http://p:1"}, None),
+        ({"HTTPS_PROXY": "http://p:1"}, "http://p:1"),
+        ({"https_proxy": "http://p:1"}, "http://p:1"),
+        ({"HTTPS_PROXY": "http://p:1", "https_proxy": "http://q:1"}, "http://p:1"),
+        ({"HTTPS_PROXY": "", "https_proxy": "http://q:1"}, "http://q:1"),
+        ({"HTTPS_PROXY": "p:1"}, "http://p:1"),
+        ({"HTTPS_PROXY": "p"}, "http://p"),
+        ({"HTTPS_PROXY": "https://p/"}, "https://p"),
+        ({"HTTPS_PROXY": "p:1", "NO_PROXY": "example"}, None),
+        ({"HTTPS_PROXY": "p:1", "no_proxy": "example"}, None),
+        ({"HTTPS_PROXY": "p:1", "NO_PROXY": "other", "no_proxy": "example"}, "http://p:1"),
+    ],
+)
+def test_the_proxy_of_the_environment(environ: dict[str, str], proxy: str | None) -> None:
+    found = find_proxy(URL("https://api.example/v1"), FROM_ENVIRONMENT, environ)
+    assert (found and found.url) == (proxy and URL(proxy))
+    assert find_proxy(URL("https://api.example/v1"), EgressSettings(), environ) is None
+
+
+@pytest.mark.parametrize(
+    ("user_info", "authorization"),
+    [
+        ("", None),
+        ("user:password@", "Basic dXNlcjpwYXNzd29yZA=="),
+        ("user@", "Basic dXNlcjo="),
+        ("us%40er:p%C3%A4ss@", "Basic dXNAZXI6cMOkc3M="),
+        (":p@", "Basic OnA="),
+    ],
+)
+def test_the_credentials_of_the_environment_are_sent_as_utf_8_and_shown_nowhere(
+    user_info: str, authorization: str | None
+) -> None:
+    found = find_proxy(URL("https://api.example"), FROM_ENVIRONMENT, {"HTTPS_PROXY": f"http://{user_info}p:1"})
+    assert found and found.authorization == authorization
+    assert str(found.url) == "http://p:1" and repr(found) == "Proxy(url=URL('http://p:1'))"
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "[::1]", "[::ffff:127.0.0.1]"])
+def test_a_loopback_address_takes_no_proxy(host: str) -> None:
+    for scheme in ("http", "https"):
+        url = URL(f"{scheme}://{host}:8080/v1")
+        assert find_proxy(url, EgressSettings(proxy_url="http://p:1"), {}) is None
+        assert find_proxy(url, FROM_ENVIRONMENT, {"HTTPS_PROXY": "http://p:1"}) is None

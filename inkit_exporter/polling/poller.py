@@ -118,19 +118,20 @@ class Poller:
         window = self._plan.window
         if state.down_since is not None:
             self._log.info("account is up again", away_seconds=round(now - state.down_since, 1))
-        if not self._plan.ordered:
+        if not self._plan.mark.ordered:
             self._warn_once("the API does not list newest first as asked; every poll reads the whole list")
         if window.truncated:
             self._warn_once("more batches than max_batches, the oldest are cut", max_batches=self._settings.max_batches)
-        if self._plan.promised is not None:
+        if self._plan.mark.promised is not None:
             listed = len(window.batches)
-            self._warn_once("the list is shorter than the API says", promised=self._plan.promised, listed=listed)
+            self._warn_once("the list is shorter than the API says", promised=self._plan.mark.promised, listed=listed)
         unknown = Counter(batch.status for batch in window.unfinished if batch.final is None)
         for status, batches in unknown.items():
             remedy = "if batches with it do not change, add it to poll.final_statuses"
             self._warn_once(f"status `{status}` is unknown and counts as unfinished; {remedy}", batches=batches)
         self._compare_with_limit(state)
         window.totals.start_counting()
+        window.totals.changed.clear()
         return replace(
             state,
             up=True,
@@ -140,7 +141,7 @@ class Poller:
             down_since=None,
             snapshot=window.snapshot(state.snapshot),
             snapshot_at=now,
-            newest_first=self._plan.ordered,
+            newest_first=self._plan.mark.ordered,
             totals=window.totals.totals.copy(),
         )
 

@@ -18,7 +18,8 @@ DURATION_BUCKETS: Final = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0
 # Batches that vanished are remembered in case they come back. Beyond this number, the first to vanish is forgotten.
 _MOST_VANISHED = 10_000
 
-_Peaks = dict[str, tuple[int, int]]
+Peaks = dict[str, tuple[int, int]]
+"""The highest numbers of completed and failed documents by destination."""
 
 
 class Totals(Struct):
@@ -42,16 +43,20 @@ class TotalsTracker:
 
     Batches seen before `start_counting` are the baseline, and not counted. The same holds for what a batch had
     already done when it comes (back) from beyond the end of the window.
+
+    Batches created up to `edge` have left the window, or may have. `peaks` are the highest numbers of batches whose
+    numbers shrank, `finished_once` the unfinished batches that were finished before, and `missing` says when those
+    that vanished were created. `changed` grows by each batch of which anything changes; who reads it, empties it.
     """
 
     def __init__(self, totals: Totals) -> None:
         self.totals = totals.copy()
         self._counting = False
-        # Batches created up to then have left the window, or may have.
-        self._edge = -math.inf
-        self._peaks: dict[str, _Peaks] = {}
-        self._finished_once: set[str] = set()
-        self._vanished: dict[str, float] = {}
+        self.edge = -math.inf
+        self.peaks: dict[str, Peaks] = {}
+        self.finished_once: set[str] = set()
+        self.missing: dict[str, float] = {}
+        self.changed: set[str] = set()
 
     def start_counting(self) -> None:
         """From now on, count."""
@@ -63,16 +68,17 @@ class TotalsTracker:
 
     def observe(self, known: Batch | None, batch: Batch, now: float) -> None:
         """A batch is `batch`, and was `known`, at wall time `now`."""
-        unknown = known is None and batch.id not in self._vanished
-        if unknown and (not self._counting or batch.created_at <= self._edge):
+        self.changed.add(batch.id)
+        unknown = known is None and batch.id not in self.missing
+        if unknown and (not self._counting or batch.created_at <= self.edge):
             return
-        self._vanished.pop(batch.id, None)
+        self.missing.pop(batch.id, None)
         if unknown:
             self.totals.created = self.totals.created.add(1, batch.id, now)
         self._count_documents(known, batch, now)
-        finished_before = batch.id in self._finished_once or (known is not None and known.finished)
+        finished_before = batch.id in self.finished_once or (known is not None and known.finished)
         if finished_before and not batch.finished:
-            self._finished_once.add(batch.id)
+            self.finished_once.add(batch.id)
         elif batch.finished and not finished_before:
             _add(self.totals.finished, batch.status, 1, batch.id, now)
             seconds = max(0.0, now - batch.created_at)
@@ -80,29 +86,30 @@ class TotalsTracker:
 
     def vanished(self, batch: Batch) -> None:
         """The API no longer has a batch, which may come back."""
-        self._peaks[batch.id] = _highest(self._peaks.get(batch.id, {}), batch)
+        self.changed.add(batch.id)
+        self.peaks[batch.id] = _highest(self.peaks.get(batch.id, {}), batch)
         if batch.finished:
-            self._finished_once.add(batch.id)
-        self._vanished[batch.id] = batch.created_at
-        while len(self._vanished) > _MOST_VANISHED:
-            oldest = next(iter(self._vanished))
-            self._edge = max(self._edge, self._vanished[oldest])
+            self.finished_once.add(batch.id)
+        self.missing[batch.id] = batch.created_at
+        while len(self.missing) > _MOST_VANISHED:
+            oldest = next(iter(self.missing))
+            self.edge = max(self.edge, self.missing[oldest])
             self._forget(oldest)
 
     def expired(self, batch: Batch) -> None:
         """A batch has left the window. If the window reaches back to it again, it is not news."""
-        self._edge = max(self._edge, batch.created_at)
+        self.edge = max(self.edge, batch.created_at)
         self._forget(batch.id)
 
     def trim(self, cutoff: float) -> None:
         """Forget vanished batches from before the cutoff."""
-        for batch_id, created in list(self._vanished.items()):
+        for batch_id, created in list(self.missing.items()):
             if created < cutoff:
-                self._edge = max(self._edge, created)
+                self.edge = max(self.edge, created)
                 self._forget(batch_id)
 
     def _count_documents(self, known: Batch | None, batch: Batch, now: float) -> None:
-        peaks = self._peaks.get(batch.id)
+        peaks = self.peaks.get(batch.id)
         before = peaks if peaks is not None else _highest({}, known) if known else {}
         for name, counts in batch.destinations.items():
             completed, failed = before.get(name, (0, 0))
@@ -111,12 +118,13 @@ class TotalsTracker:
             _add(self.totals.with_failures, name, int(counts.failed > 0 == failed), batch.id, now)
         highest = _highest(before, batch)
         if peaks is not None or highest != _highest({}, batch):
-            self._peaks[batch.id] = highest
+            self.peaks[batch.id] = highest
 
     def _forget(self, batch_id: str) -> None:
-        self._peaks.pop(batch_id, None)
-        self._finished_once.discard(batch_id)
-        self._vanished.pop(batch_id, None)
+        self.changed.add(batch_id)
+        self.peaks.pop(batch_id, None)
+        self.finished_once.discard(batch_id)
+        self.missing.pop(batch_id, None)
 
 
 def _add(counters: dict[str, Counter], label: str, amount: int, batch_id: str, now: float) -> None:
@@ -124,7 +132,7 @@ def _add(counters: dict[str, Counter], label: str, amount: int, batch_id: str, n
         counters[label] = counters.get(label, Counter()).add(amount, batch_id, now)
 
 
-def _highest(peaks: _Peaks, batch: Batch) -> _Peaks:
+def _highest(peaks: Peaks, batch: Batch) -> Peaks:
     highest = dict(peaks)
     for name, counts in batch.destinations.items():
         completed, failed = highest.get(name, (0, 0))

@@ -50,20 +50,21 @@ class Snapshot(Struct, frozen=True):
 class Window:
     """At most `max_batches` batches, newest first, and their sums. The totals are told of every change.
 
-    `batches` and `unfinished`, the unfinished among them, are to be read only.
+    `batches`, `unfinished`, the unfinished among them, `by_id`, and `changed_at`, when each unfinished one was last
+    seen to be new or different, are to be read only. `cut` is the `created_at` of the newest batch that was dropped for
+    `max_batches`.
     """
 
     def __init__(self, max_batches: int, totals: TotalsTracker) -> None:
         self.truncated = False
+        self.cut = -math.inf
         self.totals = totals
         self.batches: list[Batch] = []
         self.unfinished: list[Batch] = []  # kept in order too, so that a snapshot need not look for them
         self._failing: list[Batch] = []
-        # `created_at` of the newest batch that was dropped for `max_batches`.
-        self._cut = -math.inf
         self._max_batches = max_batches
-        self._by_id: dict[str, Batch] = {}
-        self._changed_at: dict[str, float] = {}  # of each unfinished batch: when it was last seen new or different
+        self.by_id: dict[str, Batch] = {}
+        self.changed_at: dict[str, float] = {}
         self._documents: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(
             lambda: defaultdict(lambda: [0, 0, 0, 0])
         )
@@ -72,11 +73,11 @@ class Window:
     @property
     def unfinished_ids(self) -> Set[str]:
         """The ids of the unfinished batches."""
-        return self._changed_at.keys()
+        return self.changed_at.keys()
 
     def rank(self, batch_id: str) -> int:
         """How many batches of the window come before this one in the list."""
-        return _place(self.batches, self._by_id[batch_id])
+        return _place(self.batches, self.by_id[batch_id])
 
     def rank_at(self, created: float) -> int:
         """How many batches of the window were created after that time."""
@@ -87,49 +88,49 @@ class Window:
         for batch in batches:
             if batch.created_at >= cutoff:
                 self.upsert(batch, now)
-            elif batch.id in self._by_id:
+            elif batch.id in self.by_id:
                 self.remove(batch.id)
 
     def remove_missing(self, ids: Set[str], newest: float, oldest: float) -> None:
         """Remove the batches created between these times, both excluded, that have none of these ids."""
         first, last = bisect.bisect_right(self.batches, -newest, key=_age), self.rank_at(oldest)
-        if last - first == len(self.batches) and self._by_id.keys() <= ids:
+        if last - first == len(self.batches) and self.by_id.keys() <= ids:
             return  # the common case of a full listing, told in one call even of a hundred thousand batches
         for batch_id in [batch.id for batch in self.batches[first:last] if batch.id not in ids]:
             self.remove(batch_id)
 
     def upsert(self, batch: Batch, now: float) -> None:
         """Add a batch, or replace what is known of it; `now` is wall time."""
-        known = self._by_id.get(batch.id)
+        known = self.by_id.get(batch.id)
         if known == batch:
             return
         self.totals.observe(known, batch, now)
         if known is not None:
             self._discard(known)
-        self._by_id[batch.id] = batch
+        self.by_id[batch.id] = batch
         failed, in_progress = self._count(batch, +1)
         _insert(self.batches, batch)
         if failed or batch.status == "failed":
             _insert(self._failing, batch)
         if in_progress or not batch.final:
             _insert(self.unfinished, batch)
-            self._changed_at[batch.id] = now
+            self.changed_at[batch.id] = now
 
     def remove(self, batch_id: str) -> None:
         """Remove a batch that the API no longer has."""
-        self.totals.vanished(self._by_id[batch_id])
-        self._discard(self._by_id[batch_id])
+        self.totals.vanished(self.by_id[batch_id])
+        self._discard(self.by_id[batch_id])
 
     def reset_truncation(self) -> None:
         """Forget what was dropped for `max_batches`: the list is read to its end, and the next `trim` will tell."""
-        self._cut = -math.inf
+        self.cut = -math.inf
 
     def trim(self, cutoff: float) -> None:
         """Drop the batches created before the cutoff, and the oldest beyond `max_batches`."""
         recent = bisect.bisect_right(self.batches, -cutoff, key=_age)
         if recent > self._max_batches:
-            self._cut = max(self._cut, self.batches[self._max_batches].created_at)
-        self.truncated = self._cut >= cutoff
+            self.cut = max(self.cut, self.batches[self._max_batches].created_at)
+        self.truncated = self.cut >= cutoff
         kept = min(recent, self._max_batches)
         while len(self.batches) > kept:
             self.totals.expired(self.batches[-1])
@@ -150,15 +151,15 @@ class Window:
             newest=tuple(self.batches[:KEPT]),
             failing=self._top(self._failing[:KEPT], len(self._failing)),
             unfinished=self._top(self.unfinished[: -KEPT - 1 : -1], len(self.unfinished)),
-            oldest_change=min(self._changed_at.values(), default=None),
+            oldest_change=min(self.changed_at.values(), default=None),
         )
 
     def _top(self, first: list[Batch], total: int) -> TopBatches:
-        return TopBatches(tuple(first), total, tuple(self._changed_at.get(batch.id) for batch in first))
+        return TopBatches(tuple(first), total, tuple(self.changed_at.get(batch.id) for batch in first))
 
     def _discard(self, batch: Batch) -> None:
-        del self._by_id[batch.id]
-        self._changed_at.pop(batch.id, None)
+        del self.by_id[batch.id]
+        self.changed_at.pop(batch.id, None)
         self._count(batch, -1)
         for ranking in (self.batches, self.unfinished, self._failing):
             place = _place(ranking, batch)

@@ -115,7 +115,7 @@ def recent(listing: list[Batch], now: float = NOW) -> list[Batch]:
 def test_an_ordered_list_gives_the_sums_of_the_recent(listing: list[Batch], size: int) -> None:
     plan = new_plan()
     poll(plan, pages(listing, size))
-    assert plan.ordered
+    assert plan.mark.ordered
     assert essence(plan.window.snapshot(None)) == essence(oracle(recent(listing)))
 
 
@@ -126,7 +126,7 @@ def test_a_list_in_any_order_gives_the_same_sums(data: st.DataObject, listing: l
     for _ in range(2):
         poll(plan, pages(listing, size))
         # A first page in order, all of it old, can't be told from the end of the window; other disorder is noticed.
-        if plan.ordered:
+        if plan.mark.ordered:
             return
         assert essence(plan.window.snapshot(None)) == essence(oracle(recent(listing)))
 
@@ -138,7 +138,7 @@ def test_of_a_list_in_any_order_the_newest_are_kept(chance: Random, most: int, s
     listing[:2] = sorted(listing[:2], key=lambda batch: batch.created_at)  # or the first page might pass as in order
     plan = new_plan(most)
     poll(plan, pages(listing, size))
-    assert not plan.ordered
+    assert not plan.mark.ordered
     assert [batch.created_at for batch in plan.window.batches] == [NOW - i for i in range(most)]
     assert plan.window.truncated
 
@@ -648,7 +648,7 @@ def test_a_wrong_hint_costs_a_request_a_resync_and_not_one_a_poll() -> None:
         return Page(listing[(number - 1) : number], Pagination(total_count=9))
 
     requests = [poll(plan, serve, NOW + 10.0 * i) for i in range(30)]
-    assert plan.promised == 9
+    assert plan.mark.promised == 9
     assert max(requests) == 3
     assert sum(requests) <= 30 + 2 * 4
     listing.insert(0, make_batch("fb_2", "", NOW + 300, "completed", {}))
@@ -734,12 +734,12 @@ def test_disorder_is_noticed_within_a_page_and_from_one_to_the_next(order: list[
     plan = new_plan()
     listing = [make_batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in order]
     assert poll(plan, pages(listing, 2)) == 2
-    assert plan.ordered is False
+    assert plan.mark.ordered is False
     assert poll(plan, pages(listing, 2), NOW + 1) == 2
     assert essence(plan.window.snapshot(None)) == essence(oracle(listing))
     listing.sort(key=lambda batch: -batch.created_at)
     poll(plan, pages(listing, 2), NOW + 2)
-    assert plan.ordered
+    assert plan.mark.ordered
     assert poll(plan, pages(listing, 2), NOW + 3) == 1
 
 

@@ -37,8 +37,8 @@ format: .venv/dev  ## format the code, and fix what the linter can
 lock: .venv/dev  ## pin the dependencies of pyproject.toml again, with hashes
 	tools/lock.sh
 
-rules:  ## make the Prometheus Operator's resource from the rules
-	tools/prometheusrule.sh >deploy/kubernetes/overlays/operator/prometheusrule.yaml
+chart: .venv/dev  ## write the Helm chart's README and the Kubernetes manifests again
+	$(BIN)/python tools/chart.py
 
 dashboard: .venv/dev  ## write the Grafana dashboard again from its source
 	$(BIN)/python deploy/grafana/dashboard.py
@@ -88,5 +88,5 @@ clean:  ## remove what the other targets made
 	@PYTHON=$(PYTHON) tools/venv.sh requirements-bench.txt
 	@touch $@
 
-.PHONY: help demo check test lint format lock rules dashboard bench bench-scrape bench-footprint bench-freshness \
+.PHONY: help demo check test lint format lock chart dashboard bench bench-scrape bench-footprint bench-freshness \
     bench-report bench-soak mutate audit clean

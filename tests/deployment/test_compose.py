@@ -9,7 +9,6 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import aiohttp
@@ -17,7 +16,7 @@ import pytest
 import yaml
 from support import ROOT
 from support.api import TOKEN, Api, batch
-from support.exporter import StartExporter, run_to_end, write_config
+from support.exporter import StartExporter, run_to_end
 from support.monitoring import free_address
 from support.samples import up
 
@@ -76,22 +75,37 @@ def test_a_service_is_pinned_hardened_and_for_this_machine_only(name: str) -> No
 
 
 @pytest.mark.process
-def test_the_image_has_the_version_of_the_code() -> None:
-    assert services()["inkit-exporter"]["image"] == f"inkit-exporter:{inkit_exporter.__version__}"
-    assert Path(services()["inkit-exporter"]["build"]["context"]) == ROOT
-
-
-def start_command(*flags: str) -> list[str]:
-    service = services()["inkit-exporter"]
-    return here([*service["entrypoint"], *service["command"], *flags])
+def test_no_service_has_a_password_that_everybody_knows() -> None:
+    grafana = services()["grafana"]["environment"]
+    assert grafana["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert not any("PASSWORD" in name for service in services().values() for name in service.get("environment", {}))
+    guide = (ROOT / "docs" / "grafana.md").read_text()
+    (block,) = re.findall(r"```yaml\n(services:.*?)```", guide, flags=re.DOTALL)
+    override = yaml.safe_load(block)
+    assert override["services"]["grafana"]["environment"].keys() - grafana.keys() == {
+        "GF_SECURITY_ADMIN_PASSWORD__FILE"
+    }
 
 
 @pytest.mark.process
-async def test_without_a_key_the_simulated_api_is_exported() -> None:
+def test_the_image_is_the_released_one_or_built_from_this_tree() -> None:
     service = services()["inkit-exporter"]
+    assert service["image"] == f"ghcr.io/inkit-exporter/inkit-exporter:{inkit_exporter.__version__}"
+    assert Path(service["build"]["context"]) == ROOT
+    assert "entrypoint" not in service or not service["entrypoint"]
+
+
+def image_command(*flags: str) -> list[str]:
+    """What the image starts, with the flags of a service."""
+    (entrypoint,) = re.findall(r"^ENTRYPOINT (\[.*\])$", DOCKERFILE, flags=re.MULTILINE)
+    return here([*json.loads(entrypoint), *flags])
+
+
+@pytest.mark.process
+async def test_without_an_account_the_simulated_api_is_exported() -> None:
     process = await asyncio.create_subprocess_exec(
-        *here(start_command(), **{"exporter.py ": "exporter.py --web.listen-address=127.0.0.1:0 "}),
-        env=service["environment"] | {"PATH": os.environ["PATH"]},
+        *image_command("--web.listen-address=127.0.0.1:0", *services()["inkit-exporter"]["command"]),
+        env={},
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -105,36 +119,27 @@ async def test_without_a_key_the_simulated_api_is_exported() -> None:
 
 
 @pytest.mark.process
-async def test_with_a_key_the_accounts_api_is_polled(api: Api, tmp_path: Path) -> None:
+async def test_with_an_account_its_token_comes_as_a_secret_file(api: Api, tmp_path: Path) -> None:
     api.batches = [batch("fb_1")]
-    path = write_config(tmp_path, api.base_url, api_token_file=None, api_token_env="INKIT_API_TOKEN")
+    project = render(COMPOSE.with_name("compose.account.yaml"))
+    service = project["services"]["inkit-exporter"]
+    (mount,), (secret,) = service["volumes"], service["secrets"]
+    assert mount["read_only"] and service["read_only"]
+    config = yaml.safe_load(Path(mount["source"]).read_text())
+    assert config["accounts"][0]["api_token_file"] == f"/run/secrets/{secret['source']}"
+    token = Path(project["secrets"][secret["source"]]["file"])
+    assert f"/{token.relative_to(ROOT)}" in (ROOT / ".gitignore").read_text().splitlines()
+
+    (tmp_path / "token").write_text(TOKEN)
+    config["accounts"][0] |= {"api_token_file": str(tmp_path / "token"), "base_url": api.base_url}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    flags = here(service["command"], **{mount["target"]: f"{tmp_path}/config.yaml"})
     process = await asyncio.create_subprocess_exec(
-        *start_command("--once", f"--config.file={path}"),
-        env={"INKIT_API_TOKEN": TOKEN, "PATH": os.environ["PATH"]},
-        stdout=asyncio.subprocess.PIPE,
+        *image_command("--once", *flags), env={}, stdout=asyncio.subprocess.PIPE
     )
     out, _ = await process.communicate()
     assert process.returncode == 0
-    assert b'inkit_up{account="default"} 1.0' in out
-
-
-@pytest.mark.process
-def test_the_override_that_the_documentation_shows_works(tmp_path: Path) -> None:
-    guide = (ROOT / "docs" / "operating.md").read_text().split("## With Docker")[1]
-    block = re.search(r"(?:^    .*\n)+", guide, flags=re.MULTILINE)
-    assert block is not None
-    path = tmp_path / "compose.override.yaml"
-    path.write_text(dedent(block[0]))
-    service = render(path)["services"]["inkit-exporter"]
-    (flag,) = service["command"]
-    (mount,) = service["volumes"]
-    assert flag.startswith(f"--config.file={mount['target']}/")
-    assert mount["read_only"] and service["read_only"]
-    # Without a key, flags keep the simulated API away: it would refuse a configuration.
-    command = here([*service["entrypoint"], "--config.file=/nowhere"])
-    done = subprocess.run(command, env={"INKIT_API_TOKEN": ""}, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "/nowhere" in done.stderr and "--demo" not in done.stderr
+    assert b'inkit_up{account="production"} 1.0' in out
 
 
 async def test_the_images_health_check_tells_a_running_exporter_from_a_stopped_one(exporter: StartExporter) -> None:

@@ -30,6 +30,17 @@ lint: .venv/dev  ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+check-workflows: .venv/dev  ## check .github against the schemas and rules of its formats
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose/compose*.yaml
+	$(BIN)/zizmor --offline --quiet --config .github/zizmor.yml .github
+
+sbom: .venv/dev  ## print what the exporter consists of, as CycloneDX
+	@tools/sbom.sh
+
 format: .venv/dev  ## format the code, and fix what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -71,7 +82,7 @@ mutate: .venv/dev  ## does a test fail for every small mistake in the core? take
 	tools/mutate.sh $(MUTANTS)
 
 audit: .venv/dev  ## look for known vulnerabilities of the dependencies; asks PyPI
-	$(BIN)/uvx pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt
 
 clean:  ## remove what the other targets made
 	rm -rf .venv mutants .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info
@@ -88,5 +99,6 @@ clean:  ## remove what the other targets made
 	@PYTHON=$(PYTHON) tools/venv.sh requirements-bench.txt
 	@touch $@
 
-.PHONY: help demo check test lint format lock chart dashboard bench bench-scrape bench-footprint bench-freshness \
+.PHONY: help demo check test lint check-workflows sbom format lock chart dashboard bench bench-scrape bench-footprint \
+    bench-freshness \
     bench-report bench-soak mutate audit clean

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" }}
 {{- end }}
 
-{{- /* At most 52 characters: StatefulSets add a number and a hash of 11, and a label holds 63. */}}
+{{- /* At most 52 characters: a StatefulSet adds a hash of 11, and a label holds 63. No dots: a Service can't have them. */}}
 {{- define "inkit-exporter.fullname" -}}
 {{- $name := include "inkit-exporter.name" . }}
 {{- if .Values.fullnameOverride }}
@@ -12,7 +12,7 @@
 {{- else }}
 {{- $name = printf "%s-%s" .Release.Name $name }}
 {{- end }}
-{{- $name | trunc 52 | trimSuffix "-" }}
+{{- $name | replace "." "-" | trunc 52 | trimSuffix "-" }}
 {{- end }}
 
 {{- /* Selectors can't be changed later: nothing that varies between versions belongs here. */}}
@@ -25,7 +25,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "inkit-exporter.metadata" -}}
 {{- $root := index . 0 }}
 {{- $own := index . 1 }}
-{{- $version := default $root.Chart.AppVersion $root.Values.image.tag | trunc 63 }}
+{{- $version := default $root.Chart.AppVersion $root.Values.image.tag | trunc 63 | trimAll "-._" }}
 {{- $chart := printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 }}
 {{- $labels := merge
       (include "inkit-exporter.selectorLabels" $root | fromYaml)
@@ -57,16 +57,29 @@ metadata:
 {{- end }}
 {{- end }}
 
-{{- /* The Secrets that accounts name themselves, with the keys that are used: {secret: {key: true}}. */}}
-{{- define "inkit-exporter.accountSecrets" -}}
-{{- $secrets := dict }}
+{{- /* One entry for each account: {account}, and {secret, key, file} too if the chart mounts the account's token. */}}
+{{- define "inkit-exporter.tokens" -}}
+{{- $tokens := list }}
 {{- range .Values.config.accounts }}
+{{- $token := dict "account" .name }}
 {{- if not (or .api_token_file .api_token_env) }}
 {{- $own := default dict .tokenSecret }}
 {{- $secret := default $.Values.tokenSecret $own.name }}
-{{- if ne $secret $.Values.tokenSecret }}
-{{- $_ := set $secrets $secret (set (default dict (get $secrets $secret)) (default .name $own.key) true) }}
+{{- $key := default .name $own.key }}
+{{- $folder := ternary "/run/secrets/inkit" (printf "/run/secrets/inkit-accounts/%s" $secret) (eq $secret $.Values.tokenSecret) }}
+{{- $token = merge $token (dict "secret" $secret "key" $key "file" (printf "%s/%s" $folder $key)) }}
 {{- end }}
+{{- $tokens = append $tokens $token }}
+{{- end }}
+{{- toJson $tokens }}
+{{- end }}
+
+{{- /* The Secrets that accounts name, with the keys that are used: {secret: {key: true}}. */}}
+{{- define "inkit-exporter.accountSecrets" -}}
+{{- $secrets := dict }}
+{{- range include "inkit-exporter.tokens" . | fromJsonArray }}
+{{- if and .secret (ne .secret $.Values.tokenSecret) }}
+{{- $_ := set $secrets .secret (set (default dict (get $secrets .secret)) .key true) }}
 {{- end }}
 {{- end }}
 {{- toJson $secrets }}
@@ -74,15 +87,11 @@ metadata:
 
 {{- /* The exporter's configuration. */}}
 {{- define "inkit-exporter.config" -}}
+{{- $tokens := include "inkit-exporter.tokens" . | fromJsonArray }}
 {{- $accounts := list }}
-{{- range .Values.config.accounts }}
-{{- $account := omit . "tokenSecret" }}
-{{- if not (or .api_token_file .api_token_env) }}
-{{- $own := default dict .tokenSecret }}
-{{- $secret := default $.Values.tokenSecret $own.name }}
-{{- $folder := ternary "/run/secrets/inkit" (printf "/run/secrets/inkit-accounts/%s" $secret) (eq $secret $.Values.tokenSecret) }}
-{{- $account = set $account "api_token_file" (printf "%s/%s" $folder (default .name $own.key)) }}
-{{- end }}
+{{- range $i, $account := .Values.config.accounts }}
+{{- $account = omit $account "tokenSecret" }}
+{{- with (index $tokens $i).file }}{{ $account = set $account "api_token_file" . }}{{ end }}
 {{- $accounts = append $accounts $account }}
 {{- end }}
 {{- $config := dict "accounts" $accounts }}
@@ -164,6 +173,19 @@ httpGet: {path: {{ index . 1 }}, port: http, scheme: {{ ternary "HTTPS" "HTTP" (
 {{- fail (printf "config.accounts: two accounts are named `%s`; give every account its own name" .name) }}
 {{- end }}
 {{- $_ := set $names .name true }}
+{{- end }}
+{{- range include "inkit-exporter.tokens" . | fromJsonArray }}
+{{- if and .secret (not (regexMatch "^[-._a-zA-Z0-9]+$" .key)) }}
+{{- fail (printf "config.accounts: `%s` can't be a key of a Secret; give the account a `tokenSecret: {key: …}`" .account) }}
+{{- end }}
+{{- end }}
+{{- range .Values.extraArgs }}
+{{- $flag := first (splitList "=" .) }}
+{{- if has $flag (list "--config.file" "--log.format" "--log.level" "--shard" "--storage.path" "--web.config.file") }}
+{{- fail (printf "extraArgs: the chart sets %s; use the value for it" $flag) }}
+{{- else if has $flag (list "--web.listen-address" "--web.systemd-socket" "--web.telemetry-path") }}
+{{- fail (printf "extraArgs: %s would hide the exporter from the Service, the probes or Prometheus; leave it out" $flag) }}
+{{- end }}
 {{- end }}
 {{- if and .Values.web.config .Values.web.existingSecret.name }}
 {{- fail "web.config and web.existingSecret.name exclude each other; keep one" }}

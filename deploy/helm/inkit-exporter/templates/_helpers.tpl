@@ -160,11 +160,6 @@ httpGet: {path: {{ index . 1 }}, port: http, scheme: {{ ternary "HTTPS" "HTTP" (
 {{- toYaml (ternary (omit .Values.podSecurityContext "runAsUser" "runAsGroup" "fsGroup") .Values.podSecurityContext $openshift) }}
 {{- end }}
 
-{{- /* Not empty if the exporter reaches Inkit through a proxy only. */}}
-{{- define "inkit-exporter.proxy" -}}
-{{- with .Values.config.api }}{{ if or .proxy_url .proxy_from_environment }}true{{ end }}{{ end }}
-{{- end }}
-
 {{- /* Fails on values that the schema takes one by one, but that contradict one another. */}}
 {{- define "inkit-exporter.check" -}}
 {{- $names := dict }}
@@ -193,8 +188,9 @@ httpGet: {path: {{ index . 1 }}, port: http, scheme: {{ ternary "HTTPS" "HTTP" (
 {{- if and .Values.storage.existingClaim (gt (int .Values.shards) 1) }}
 {{- fail "storage.existingClaim is one volume, and every shard needs its own; leave it out, or set shards to 1" }}
 {{- end }}
+{{- $api := default dict .Values.config.api }}
 {{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.egress) }}
-{{- if include "inkit-exporter.proxy" . }}
+{{- if or $api.proxy_url $api.proxy_from_environment }}
 {{- fail "config.api: the NetworkPolicy does not let the pods out to the proxy; allow its address and port in networkPolicy.egress" }}
 {{- end }}
 {{- range .Values.config.accounts }}

@@ -54,6 +54,10 @@ chart: .venv/dev  ## write the Helm chart's README and the Kubernetes manifests 
 dashboard: .venv/dev  ## write the Grafana dashboard again from its source
 	$(BIN)/python deploy/grafana/dashboard.py
 
+screenshot: .venv/dev  ## take the README's picture of the status page again
+	tools/debian_packages.sh chromium=chromium chromium-driver=chromedriver
+	$(BIN)/python tools/screenshot.py
+
 bench: .venv/dev  ## measure; prints versions and ratios
 	$(BIN)/python bench/budget.py
 	$(BIN)/python bench/poll.py
@@ -99,6 +103,5 @@ clean:  ## remove what the other targets made
 	@PYTHON=$(PYTHON) tools/venv.sh requirements-bench.txt
 	@touch $@
 
-.PHONY: help demo check test lint check-workflows sbom format lock chart dashboard bench bench-scrape bench-footprint \
-    bench-freshness \
-    bench-report bench-soak mutate audit clean
+.PHONY: help demo check test lint check-workflows sbom format lock chart dashboard screenshot bench \
+    bench-scrape bench-footprint bench-freshness bench-report bench-soak mutate audit clean

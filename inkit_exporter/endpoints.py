@@ -67,7 +67,7 @@ async def _metrics(exposition: Exposition, request: web.BaseRequest) -> web.Resp
 
 
 async def _page(states: States, telemetry_path: str, request: web.BaseRequest) -> web.Response:
-    html = page.render(make_status(states, _query(request, order="newest")), telemetry_path)
+    html = page.render(make_status(states, _query(request, order="failed")), telemetry_path)
     return document(html.encode(), "text/html; charset=utf-8", COMPRESSORS, page.CONTENT_SECURITY_POLICY)
 
 

@@ -1,4 +1,4 @@
-"""The status page: page.html with its style, its script, and the report that the script draws."""
+"""The status page: page.html with its style, its scripts as one, and the report that they draw."""
 
 import re
 from base64 import b64encode
@@ -22,7 +22,7 @@ def _source(text: str) -> str:
 
 
 _STYLE: Final = _read("page.css")
-_SCRIPT: Final = _read("page.js")
+_SCRIPT: Final = "".join(map(_read, ("elements.js", "rows.js", "page.js")))
 _TEMPLATE: Final = _read("page.html").replace("{{style}}", _STYLE).replace("{{script}}", _SCRIPT)
 
 CONTENT_SECURITY_POLICY: Final = "; ".join(

@@ -4,7 +4,6 @@ import json
 import re
 import time
 import zlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,8 +15,9 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from support.api import Api, Handler, batch
-from support.browser import Browser, chromium
+from support.browser import Browser
 from support.exporter import Exporter, StartExporter
+from support.page import colours, open_page, said, table
 from support.samples import documents, up
 
 from inkit_exporter import __version__
@@ -42,33 +42,10 @@ HOSTILE = [
 ]
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as started:
-        yield started
-
-
 async def status(running: Exporter, query: str = "") -> Any:
     code, text = await running.get("/api/v1/status" + query)
     assert code == 200
     return json.loads(text)
-
-
-async def open_page(browser: Browser, running: Exporter, query: str = "") -> None:
-    await browser.open(f"{running.url}{query}")
-
-
-async def table(browser: Browser, section: str) -> list[list[str]]:
-    """The text of every cell that is seen."""
-    rows = "Array.from(document.querySelectorAll(`#${arguments[0]} tbody tr`))"
-    found: list[list[str]] = await browser.run(
-        f"return {rows}.map(r => [...r.cells].filter(c => c.checkVisibility()).map(c => c.innerText.trim()))", section
-    )
-    return found
-
-
-async def colours(browser: Browser, scheme: str) -> None:
-    await browser.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
 
 async def rgb(browser: Browser, selector: str, style: str = "color") -> list[float]:
@@ -123,9 +100,7 @@ async def test_the_page_shows_what_the_api_holds_and_follows_it(
     running = await exporter()
     await running.wait_for(lambda s: up(s) == 1)
     await open_page(browser, running)
-    assert await browser.run("return document.getElementById('verdict').innerText") == (
-        "1 batch is failing; most documents failed at salesforce"
-    )
+    assert await said(browser) == "1 batch has failed documents (0.3% of 1,215); no destination is over the threshold"
     assert await browser.run("return document.getElementById('failing-sum').innerText") == "1 latest 3 min ago"
     ((account, health, _, cost, following, recent),) = await table(browser, "accounts")
     assert (account, health) == ("default", "✔ up")
@@ -133,17 +108,19 @@ async def test_the_page_shows_what_the_api_holds_and_follows_it(
     assert "every 200 ms" in following
     assert recent == "3 in 24 h\n2 in progress, 1 completed"
     assert await table(browser, "destinations") == [
-        ["salesforce", "", "4", "0", "3", "7"],
-        ["docusign", "", "0", "34", "1,200", "1,234"],
-        ["box", "", "0", "2", "8", "10"],
+        ["salesforce", "too few to tell", "57%", "4\n100% of all failed", "0", "3", "7"],
+        ["docusign", "under the threshold", "0%", "0", "34", "1,200", "1,234"],
+        ["box", "too few to tell", "0%", "0", "2", "8", "10"],
     ]
-    ((name, age, state, counts),) = await table(browser, "failing")
-    assert (name, age, state) == (f"{SCRIPT}\nfb_bad", "3 min", "completed")
-    assert counts == "salesforce: 4 failed of 7\n1 other: nothing failed or in progress"
+    ((name, age, state, failed, counts),) = await table(browser, "failing")
+    assert (name, state, failed) == (f"{SCRIPT}\nfb_bad", "completed", "4\n100% of all failed")
+    assert re.fullmatch(r"3 min\n[\w, ]*\d\d:\d\d UTC", age), age
+    assert counts == "salesforce: 4 failed of 7 (57% failed)\n1 other: nothing failed or in progress"
     oldest, newest = await table(browser, "unfinished")
     state = oldest.pop(2)
     assert re.fullmatch(r"in progress\nunchanged for \d+ s", state), state
-    assert oldest == [f"{IMAGE}\nfb_img", "2 h 13 min", "docusign: 34 in progress of 1,234"]
+    assert oldest[0] == f"{IMAGE}\nfb_img" and oldest[1].startswith("2 h 13 min\n")
+    assert oldest[2] == "docusign: 34 in progress of 1,234"
     assert newest[0] == "batch fb_new\nfb_new"
     # Names are text: nothing of them has become an element, and no alert, which would fail any of these commands.
     assert await browser.run("return [document.scripts.length, document.images.length]") == [2, 0]
@@ -154,7 +131,8 @@ async def test_the_page_shows_what_the_api_holds_and_follows_it(
     await browser.wait_for("document.querySelectorAll('#failing tbody tr').length === 2")
     assert await browser.run("return getSelection().toString()") == "fb_bad"
     assert [row[0].split()[-1] for row in await table(browser, "failing")] == ["fb_4", "fb_bad"]
-    assert (await table(browser, "destinations"))[0] == ["box", "", "9", "2", "8", "19"]
+    box, *_ = await table(browser, "destinations")
+    assert (box[0], *box[2:]) == ("box", "52%", "9\n69% of all failed", "2", "8", "19")
     api.batches = api.batches[:2]
     await running.wait_for(lambda s: documents(s, "failed").get(("salesforce", "completed")) == 0)
     await browser.run("return load()")
@@ -195,7 +173,7 @@ async def test_a_failing_account_comes_first_and_is_red_by_day_and_by_night(
     await browser.run("document.querySelector('#accounts tr:nth-child(2) a').click()")
     await browser.wait_for("location.search === '?account=good' && document.readyState === 'complete'")
     assert [row[0] for row in await table(browser, "accounts")] == ["good"]
-    await browser.run("document.querySelector('#all a').click()")
+    await browser.run("document.querySelector('#filters a').click()")
     await browser.wait_for("location.search === '' && document.readyState === 'complete'")
     assert len(await table(browser, "accounts")) == 2
 
@@ -215,7 +193,7 @@ async def test_the_page_says_when_it_gets_no_answer_and_recovers(
     assert not await browser.run(f"return {hidden}")
     said = await browser.run("return document.getElementById('lost').innerText")
     assert re.match(
-        r"The exporter does not answer \(no connection\)\. What is shown here is as of [\d:]+, \d+ s ago", said
+        r"The exporter does not answer \(no connection\)\. What is shown here is as of [\d:]+ UTC, \d+ s ago", said
     )
     assert await browser.run("return getComputedStyle(document.getElementById('main')).filter") == "grayscale(1)"
     assert await browser.run("return document.title") == "Unreachable: Inkit exporter"
@@ -249,9 +227,7 @@ async def test_stale_numbers_are_marked(api: Api, exporter: StartExporter, brows
     api.fault = fail
     await running.wait_for(lambda s: not any(name.startswith("inkit_batches{") for name in s))
     await open_page(browser, running, "?account=one&account=two")
-    assert await browser.run("return document.getElementById('verdict').innerText") == (
-        "2 of 2 accounts are down; numbers are stale"
-    )
+    assert await said(browser) == "2 of 2 accounts are down; numbers are stale Runbook InkitApiFailing"
     assert "stale: as of" in (await table(browser, "accounts"))[0][5]
     assert (await table(browser, "destinations"))[0][1] == "one\nstale"
     assert (await table(browser, "failing"))[0][1] == "one\nstale"
@@ -270,12 +246,11 @@ async def test_nothing_is_cut_off_on_a_phone_and_long_lists_open_in_steps(
         "Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=2, mobile=True
     )
     await open_page(browser, running)
-    for lines in (5, 50, 5):
-        assert len(await table(browser, "failing")) == lines
+    for lines, label in ((5, "Show 50 more of 60"), (55, "Show 5 more of 60"), (60, "Show fewer"), (5, "Show 50")):
+        await browser.wait_for("document.querySelectorAll('#failing tbody tr').length === arguments[0]", lines)
+        assert (await browser.run("return document.querySelector('#failing button').innerText")).startswith(label)
         assert await browser.run("return document.documentElement.scrollWidth") == 360
         await browser.run("document.querySelector('#failing button').click()")
-    label = await browser.run("return document.querySelector('#unfinished button').innerText")
-    assert label == "Show 45 more of 50 (10 are not listed)"
 
 
 async def test_the_page_draws_the_report_that_it_came_with_before_it_asks_for_another(
@@ -287,11 +262,11 @@ async def test_the_page_draws_the_report_that_it_came_with_before_it_asks_for_an
     await browser.devtools("Network.enable")
     await browser.devtools("Network.setBlockedURLs", urls=["*/api/v1/status*"])
     await open_page(browser, running)
-    assert await browser.run("return document.getElementById('verdict').innerText") == (
-        "1 batch is failing; most documents failed at box"
-    )
+    assert await said(browser) == "1 batch has failed documents (100% of 1); no destination is over the threshold"
     assert (await table(browser, "accounts"))[0][:2] == ["default", "✔ up"]
-    assert await table(browser, "destinations") == [["box", "", "1", "0", "0", "1"]]
+    assert await table(browser, "destinations") == [
+        ["box", "too few to tell", "100%", "1\n100% of all failed", "0", "0", "1"]
+    ]
     assert [row[0] for row in await table(browser, "failing")] == ["batch fb_1\nfb_1"]
     assert await browser.run("return document.getElementById('lost').hidden")
     await browser.run("return load()")  # it was blocked all the time

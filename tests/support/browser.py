@@ -8,6 +8,7 @@ from base64 import b64decode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import aiohttp
@@ -57,6 +58,12 @@ class Browser:
     async def console(self) -> list[str]:
         """The console's lines since the last call: errors, and what the Content-Security-Policy refused."""
         return [entry["message"] for entry in await self._post("/se/log", type="browser")]
+
+    async def accessibility(self) -> list[str]:
+        """What axe finds wrong with the page as it is: rule, help, and the elements."""
+        axe = resources.files("axe_core_python").joinpath("axe.min.js").read_text()
+        found = await self.run(f"{axe}; return axe.run().then(results => results.violations)")
+        return [f"{one['id']}: {one['help']}: {[node['html'] for node in one['nodes']]}" for one in found]
 
     async def screenshot(self) -> bytes:
         """The visible page as PNG."""

@@ -1,0 +1,62 @@
+"""Write docs/status-page.png: the status page of a simulated account, three quarters of an hour into an incident."""
+
+import asyncio
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from support.api import Api, serving  # noqa: E402 - the path to it is known only now
+from support.browser import chromium  # noqa: E402
+from support.exporter import start_process, write_config  # noqa: E402
+from support.samples import sample_key  # noqa: E402
+
+from inkit_exporter import demo  # noqa: E402
+
+ACCOUNT = "production"
+DAY_SECONDS = 86_400.0
+# On the day of this seed, Salesforce begins to fail after 0.37 of it.
+SEED = 26
+MOMENT = 0.4
+WIDTH, HEIGHT = 1240, 1200
+
+
+async def main() -> None:
+    """Play the day in real time up to that moment, and take the picture in Chromium."""
+    now = time.time()
+    batches = demo.day(SEED, started_at=now - MOMENT * DAY_SECONDS, seconds=DAY_SECONDS)(now)
+    with tempfile.TemporaryDirectory() as folder:
+        async with serving(Api(batches=batches)) as api, chromium() as browser:
+            config = write_config(
+                Path(folder),
+                api.base_url,
+                name=ACCOUNT,
+                poll={"interval": "1m"},
+                limits={"requests_per_minute": 60},
+            )
+            running = await start_process(f"--config.file={config}")
+            reader = asyncio.create_task(running.collect_log())
+            try:
+                line = await running.wait_for_line("msg=started")
+                await running.connect(line.split("addresses=")[1].split()[0])
+                await running.wait_for(lambda samples: samples.get(sample_key("inkit_up", account=ACCOUNT)) == 1)
+                light = [{"name": "prefers-color-scheme", "value": "light"}]
+                await browser.devtools("Emulation.setEmulatedMedia", features=light)
+                await browser.devtools("Emulation.setTimezoneOverride", timezoneId="UTC")
+                await browser.devtools("Emulation.setScrollbarsHidden", hidden=True)
+                await browser.devtools(
+                    "Emulation.setDeviceMetricsOverride", width=WIDTH, height=HEIGHT, deviceScaleFactor=1, mobile=False
+                )
+                await browser.open(str(running.url))
+                (ROOT / "docs" / "status-page.png").write_bytes(await browser.screenshot())
+            finally:
+                await running.stop()
+                await reader
+                await running.http.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -2,7 +2,7 @@
 
 A day's batches arrive evenly; each poll is the exporter's own decision (`inkit_exporter.window.plan`) against a
 listing as the API would give it. Unfinished batches are the newest ones ("recent") or spread evenly over the window
-("scattered").
+("scattered"). Where all are "settled", no batch gets a final status, although all its documents are completed.
 
     python bench/budget.py [--polls 120] [--full]
 """
@@ -37,10 +37,11 @@ UNDER_WAY = {"inkit_storage": Counts(1, 0, 0, 1)}
 class Listing:
     """The API's list at a time: batches at even distances, newest first, made as they are asked for."""
 
-    def __init__(self, a_day: int, unfinished_share: float, *, scattered: bool) -> None:
+    def __init__(self, a_day: int, unfinished_share: float, place: str = "recent") -> None:
         self.distance = DAY / a_day
         self.unfinished = round(a_day * unfinished_share)
-        self.every = max(1, a_day // self.unfinished) if scattered and self.unfinished else 0
+        self.every = max(1, a_day // self.unfinished) if place == "scattered" and self.unfinished else 0
+        self.documents = NOTHING if place == "settled" else UNDER_WAY
         self.now = 0.0
 
     @property
@@ -51,7 +52,7 @@ class Listing:
     def batch(self, number: int) -> Batch:
         """A batch as it is now."""
         under_way = number % self.every == 0 if self.every else self.newest - number < self.unfinished
-        status, destinations = ("in_progress", UNDER_WAY) if under_way else ("completed", NOTHING)
+        status, destinations = ("in_progress", self.documents) if under_way else ("completed", NOTHING)
         return make_batch(f"fb_{number}", "", number * self.distance, status, destinations)
 
     def page(self, number: int, size: int) -> Page:
@@ -85,21 +86,22 @@ def poll(plan: Plan, listing: Listing, size: int) -> tuple[int, float]:
 
 
 def requests_of_polls(
-    a_day: int, size: int, share: float, polls: int, *, scattered: bool = False, settings: PollSettings = DEFAULTS
+    a_day: int, size: int, share: float, polls: int, place: str = "recent", *, settings: PollSettings = DEFAULTS
 ) -> Iterator[int]:
-    """The requests of one poll after another, the first, which lists all, left out."""
-    listing = Listing(a_day, share, scattered=scattered)
+    """The requests of one poll after another, without the first, and without those before batches settle."""
+    listing = Listing(a_day, share, place)
     plan = new_plan(settings)
-    for i in range(polls + 1):
+    skipped = math.ceil(settings.resync_interval / settings.interval) if place == "settled" else 0
+    for i in range(skipped + polls + 1):
         listing.now = 10 * DAY + i * settings.interval
         requests, _ = poll(plan, listing, size)
-        if i:
+        if i > skipped:
             yield requests
 
 
 def steady_cpu(a_day: int, polls: int) -> float:
     """CPU in ms of a steady poll that fetches one page of 100, in which two batches are new, without HTTP and JSON."""
-    listing = Listing(a_day, 0.0, scattered=False)
+    listing = Listing(a_day, 0.0)
     listing.now = 10 * DAY
     plan = new_plan(replace(DEFAULTS, resync_interval=Seconds(1000 * DAY)))
     poll(plan, listing, 100)
@@ -112,12 +114,11 @@ def steady_cpu(a_day: int, polls: int) -> float:
     return spent / polls * 1e3
 
 
-def row(a_day: int, size: int, share: float, polls: int, *, scattered: bool) -> str:
+def row(a_day: int, size: int, share: float, place: str, polls: int) -> str:
     """A line of the table."""
-    requests = list(requests_of_polls(a_day, size, share, polls, scattered=scattered))
+    requests = list(requests_of_polls(a_day, size, share, polls, place))
     full = math.ceil(a_day / size)
     mean = sum(requests) / len(requests)
-    place = "scattered" if scattered else "recent"
     return (
         f"| {a_day:,} | {size} | {share:.1%} {place} | {full} ({full / LIMIT:.0%}) | {mean:.1f} ({mean / LIMIT:.1%}) "
         f"| {max(requests)} | {full / mean:.1f} times |"
@@ -144,14 +145,16 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     if options.full:
         cases = list(
-            itertools.product((100, 1000, 10_000, 20_000, 100_000), (25, 100), (0.0, 0.01, 0.05), (False, True))
+            itertools.product(
+                (100, 1000, 10_000, 20_000, 100_000), (25, 100), (0.0, 0.01, 0.05), ("recent", "scattered")
+            )
         )
     else:
-        cases = [(n, 100, 0.01, False) for n in (100, 1000, 10_000, 20_000, 100_000)]
-        cases += [(20_000, 25, 0.01, False), (20_000, 100, 0.0, False), (20_000, 100, 0.05, False)]
-        cases += [(n, 100, 0.01, True) for n in (1000, 20_000, 100_000)]
-    for a_day, size, share, scattered in cases:
-        print(row(a_day, size, share, options.polls, scattered=scattered), flush=True)
+        cases = [(n, 100, 0.01, "recent") for n in (100, 1000, 10_000, 20_000, 100_000)]
+        cases += [(20_000, 25, 0.01, "recent"), (20_000, 100, 0.0, "recent"), (20_000, 100, 0.05, "recent")]
+        cases += [(n, 100, 0.01, "scattered") for n in (1000, 20_000, 100_000)]
+    for a_day, size, share, place in [*cases, (1000, 100, 1.0, "settled"), (10_000, 100, 1.0, "settled")]:
+        print(row(a_day, size, share, place, options.polls), flush=True)
     print("\n| changed | to | requests a minute | of the 300 | first poll |\n|---|---|---|---|---|")
     for name, value, size, settings in (
         ("nothing", "-", 100, DEFAULTS),

@@ -61,6 +61,12 @@ class Batch(Struct, frozen=True, gc=False):
         """Whether the status says so and no document is in progress at any destination."""
         return self.final is True and not any(c.in_progress for c in self.destinations.values())
 
+    @property
+    def done(self) -> bool:
+        """Whether it has documents at every destination, and all of them have completed or failed."""
+        counts = self.destinations.values()
+        return len(counts) > 0 and all(c.completed + c.failed >= c.count > 0 for c in counts)
+
 
 class Page(Struct):
     """A page of the list, or a part of one: the records that could be read, in the API's order.

@@ -88,6 +88,7 @@ class Plan:
         else:
             yield from self._list_all()
         self.window.trim(cutoff)
+        self.window.settle(now - self._settings.resync_interval)
 
     def _list_all(self) -> Conversation:
         self.mark.listed = False

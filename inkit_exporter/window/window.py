@@ -50,9 +50,9 @@ class Snapshot(Struct, frozen=True):
 class Window:
     """At most `max_batches` batches, newest first, and their sums. The totals are told of every change.
 
-    `batches`, `unfinished`, the unfinished among them, `by_id`, and `changed_at`, when each unfinished one was last
-    seen to be new or different, are to be read only. `cut` is the `created_at` of the newest batch that was dropped for
-    `max_batches`.
+    `batches`, `unfinished` and `unfinished_ids`, the unfinished among them without the settled ones, `by_id`, and
+    `changed_at`, when each unfinished or settled one was last seen to be new or different, are to be read only. `cut` is
+    the `created_at` of the newest batch that was dropped for `max_batches`.
     """
 
     def __init__(self, max_batches: int, totals: TotalsTracker) -> None:
@@ -61,6 +61,7 @@ class Window:
         self.totals = totals
         self.batches: list[Batch] = []
         self.unfinished: list[Batch] = []  # kept in order too, so that a snapshot need not look for them
+        self.unfinished_ids: set[str] = set()
         self._failing: list[Batch] = []
         self._max_batches = max_batches
         self.by_id: dict[str, Batch] = {}
@@ -69,11 +70,6 @@ class Window:
             lambda: defaultdict(lambda: [0, 0, 0, 0])
         )
         self._statuses: dict[str, int] = {}
-
-    @property
-    def unfinished_ids(self) -> Set[str]:
-        """The ids of the unfinished batches."""
-        return self.changed_at.keys()
 
     def rank(self, batch_id: str) -> int:
         """How many batches of the window come before this one in the list."""
@@ -114,6 +110,7 @@ class Window:
             _insert(self._failing, batch)
         if in_progress or not batch.final:
             _insert(self.unfinished, batch)
+            self.unfinished_ids.add(batch.id)
             self.changed_at[batch.id] = now
 
     def remove(self, batch_id: str) -> None:
@@ -137,6 +134,12 @@ class Window:
             self._discard(self.batches[-1])
         self.totals.trim(cutoff)
 
+    def settle(self, before: float) -> None:
+        """Count the unfinished batches as settled that have not changed since `before` and wait for no document."""
+        settled = {batch.id for batch in self.unfinished if self.changed_at[batch.id] <= before and batch.done}
+        self.unfinished_ids -= settled
+        self.unfinished = [batch for batch in self.unfinished if batch.id not in settled]
+
     def snapshot(self, previous: Snapshot | None) -> Snapshot:
         """The sums as they are now, with the combinations that were seen before."""
         documents = dict.fromkeys(previous.documents, _NOTHING) if previous else {}
@@ -151,7 +154,7 @@ class Window:
             newest=tuple(self.batches[:KEPT]),
             failing=self._top(self._failing[:KEPT], len(self._failing)),
             unfinished=self._top(self.unfinished[: -KEPT - 1 : -1], len(self.unfinished)),
-            oldest_change=min(self.changed_at.values(), default=None),
+            oldest_change=min((self.changed_at[batch.id] for batch in self.unfinished), default=None),
         )
 
     def _top(self, first: list[Batch], total: int) -> TopBatches:
@@ -160,6 +163,7 @@ class Window:
     def _discard(self, batch: Batch) -> None:
         del self.by_id[batch.id]
         self.changed_at.pop(batch.id, None)
+        self.unfinished_ids.discard(batch.id)
         self._count(batch, -1)
         for ranking in (self.batches, self.unfinished, self._failing):
             place = _place(ranking, batch)

@@ -1,4 +1,4 @@
-"""JSON as it may really come: bodies that are not quite JSON or none at all, numbers and times in other spellings.
+"""JSON as it may really come: bodies that are not quite JSON or none; numbers, times and names in other spellings.
 
 Nothing of a body is quoted, as it could hold a token.
 """
@@ -7,6 +7,7 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Final, TypeVar
 
 import msgspec
@@ -62,6 +63,17 @@ def whole_number(value: object) -> int | None:
         return number
     except msgspec.ValidationError:
         return None
+
+
+@lru_cache(maxsize=1024)
+def snake_case(text: str) -> str:
+    """Lower case, every run of anything but letters and digits an underscore: `In Progress` → `in_progress`."""
+    return re.sub(r"[\W_]+", "_", text.lower()).strip("_") or "unknown"
+
+
+def snake_case_of_camel(text: str) -> str:
+    """The same, where a capital letter within a word begins another: `InProgress` → `in_progress`."""
+    return snake_case(re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text))
 
 
 def read_time(value: str | float, place: str) -> datetime:

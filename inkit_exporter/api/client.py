@@ -25,12 +25,11 @@ from inkit_exporter.api.errors import (
 )
 from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.pages import read_page
-from inkit_exporter.api.statuses import name_status
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.clock import boot_time
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings
 from inkit_exporter.errors import ConfigError
-from inkit_exporter.jsonbody import Body
+from inkit_exporter.jsonbody import Body, snake_case_of_camel
 from inkit_exporter.transport import BodyError, Way, parse_date, parse_retry_after, read_body
 
 DEFAULT_PAGE_SIZE: Final = 25
@@ -68,7 +67,7 @@ class Client:
         self._labels = labels
         self._sent_at: float | None = None  # of the request under way
         self._url = URL(account.base_url.rstrip("/")) / _PATHS[account.batches]
-        self._final_statuses = frozenset(map(name_status, poll.final_statuses))
+        self._final_statuses = frozenset(map(snake_case_of_camel, poll.final_statuses))
         self._way = Way(self._url, api)
         self._filters = {k: v for k, v in msgspec.structs.asdict(account.filters).items() if v is not None}
         self._log = log.bind(account=account.name)

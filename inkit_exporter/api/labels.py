@@ -1,11 +1,10 @@
 """Label values: the names of destinations and statuses, bounded in number and length."""
 
-import re
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Final
 
 from inkit_exporter.api.batches import DESTINATIONS, Counts
+from inkit_exporter.jsonbody import snake_case
 
 LABEL_LIMIT: Final = 32
 """Distinct values of one label and account; later ones are summed under `OTHER`."""
@@ -53,9 +52,3 @@ class AccountLabels:
     def __init__(self) -> None:
         self.destinations = Labels(DESTINATIONS)
         self.statuses = Labels(("in_progress", "completed", "failed", "cancelled"))
-
-
-@lru_cache(maxsize=1024)
-def snake_case(text: str) -> str:
-    """Lower case, every run of anything but letters and digits an underscore: `In Progress` → `in_progress`."""
-    return re.sub(r"[\W_]+", "_", text.lower()).strip("_") or "unknown"

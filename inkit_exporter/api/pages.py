@@ -17,7 +17,7 @@ from inkit_exporter.api.errors import BadResponse
 from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.pagination import Pagination, read_pagination
 from inkit_exporter.api.records import Record, read_record
-from inkit_exporter.api.statuses import MAX_LENGTH, Statuses, read_status
+from inkit_exporter.api.statuses import MAX_LENGTH, read_status
 from inkit_exporter.jsonbody import DECODE_ERRORS, Body, decode, explain
 
 T = TypeVar("T")
@@ -57,12 +57,15 @@ _page_decoder = msgspec.json.Decoder(_Page[Record])
 _raw_page_decoder = msgspec.json.Decoder(_Page[Raw])
 
 
+_Names = frozenset[str]
+
+
 def read_page(
-    body: Body, number: int, labels: AccountLabels, now: float, *, final: Statuses = frozenset(), described: str = "200"
+    body: Body, number: int, labels: AccountLabels, now: float, *, final: _Names = frozenset(), described: str = "200"
 ) -> Iterator[Page]:
     """Page `number` in parts; each takes a few milliseconds to read. The last one has `more` False.
 
-    `now` is wall time, `final` are further final statuses, `described` is the rest of the answer in words.
+    `now` is wall time, `final` names further final statuses, `described` is the rest of the answer in words.
 
     Raises:
         BadResponse: the body is no page, or most of its records can't be read.
@@ -109,9 +112,7 @@ def _pagination(page: _Page[Any], number: int) -> Pagination:
     return read_pagination({key: json.loads(bytes(value)) for key, value in raw.items()}, number)
 
 
-def _read(
-    record: Record | Raw, place: int, part: Page, *, labels: AccountLabels, final: Statuses, latest: float
-) -> int:
+def _read(record: Record | Raw, place: int, part: Page, *, labels: AccountLabels, final: _Names, latest: float) -> int:
     """Add a record to the part, with what is not as documented; returns the number of its destinations."""
     reading = None
     if isinstance(record, Raw):
@@ -135,8 +136,8 @@ def _read(
             part.problems.setdefault(f"{problem}, of destination {label}", place)
         if not reading.unreadable:
             part.differences.setdefault(reading.differs, place)
-    status = read_status(record.status[: MAX_LENGTH + 1], final)
-    name, label = (record.name or "")[:_MAX_NAME_LENGTH], labels.statuses.of(status.name)
+    status, is_final = read_status(record.status[: MAX_LENGTH + 1], final)
+    name, status = (record.name or "")[:_MAX_NAME_LENGTH], labels.statuses.of(status)
     destinations = labels.destinations.of_keys(record.destinations)
-    part.batches.append(Batch(record.id, name, created, label, destinations, status.final))
+    part.batches.append(Batch(record.id, name, created, status, destinations, is_final))
     return len(record.destinations)

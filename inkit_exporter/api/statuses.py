@@ -6,9 +6,9 @@ passing one costs requests. The reverse costs truth, so a word of waiting or neg
 
 import re
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
-from inkit_exporter.api.labels import snake_case
+from inkit_exporter.jsonbody import snake_case_of_camel
 
 # Of one word.
 _FINAL = re.compile(
@@ -26,31 +26,19 @@ _WAITING = re.compile(
 MAX_LENGTH: Final = 256
 """Of a longer status, nothing is known."""
 
-Statuses = frozenset[str]
-"""Statuses as `name_status` returns them."""
-
-
-class Status(NamedTuple):
-    """A status in snake_case, and whether it is final: a batch with it does not change. None if nothing tells."""
-
-    name: str
-    final: bool | None
-
 
 @lru_cache(maxsize=64)
-def read_status(text: str, further: Statuses = frozenset()) -> Status:
-    """What a status from the API says, or the beginning of a long one; `further` ones are final too."""
-    name = name_status(text)
+def read_status(text: str, further: frozenset[str] = frozenset()) -> tuple[str, bool | None]:
+    """A status, or the beginning of a long one, in snake_case, and whether it is final; None if nothing tells.
+
+    A batch does not change once its status is final. So are those named in `further`, too.
+    """
+    name = snake_case_of_camel(text)
     words = name.split("_")
     if name in further:
-        return Status(name, final=True)
+        return name, True
     if len(text) > MAX_LENGTH:
-        return Status(name, final=None)
+        return name, None
     if any(map(_WAITING.fullmatch, words)):
-        return Status(name, final=False)
-    return Status(name, final=True if any(map(_FINAL.fullmatch, words)) else None)
-
-
-def name_status(text: str) -> str:
-    """A status in snake_case: `In Progress` and `InProgress` → `in_progress`."""
-    return snake_case(re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text))
+        return name, False
+    return name, True if any(map(_FINAL.fullmatch, words)) else None

@@ -50,9 +50,9 @@ class Snapshot(Struct, frozen=True):
 class Window:
     """At most `max_batches` batches, newest first, and their sums. The totals are told of every change.
 
-    `batches`, `unfinished` and `unfinished_ids`, the unfinished among them without the settled ones, `by_id`, and
-    `changed_at`, when each unfinished or settled one was last seen to be new or different, are to be read only. `cut` is
-    the `created_at` of the newest batch that was dropped for `max_batches`.
+    To be read only: `batches`; `unfinished` and `unfinished_ids`, those of them that are neither finished nor settled;
+    `by_id`; `changed_at`, when each unfinished or settled one was last seen to be new or different; and `cut`, the
+    `created_at` of the newest batch that was dropped for `max_batches`.
     """
 
     def __init__(self, max_batches: int, totals: TotalsTracker) -> None:
@@ -104,11 +104,11 @@ class Window:
         if known is not None:
             self._discard(known)
         self.by_id[batch.id] = batch
-        failed, in_progress = self._count(batch, +1)
+        self._count(batch, +1)
         _insert(self.batches, batch)
-        if failed or batch.status == "failed":
+        if batch.status == "failed" or any(counts.failed for counts in batch.destinations.values()):
             _insert(self._failing, batch)
-        if in_progress or not batch.final:
+        if not batch.finished:
             _insert(self.unfinished, batch)
             self.unfinished_ids.add(batch.id)
             self.changed_at[batch.id] = now
@@ -170,22 +170,16 @@ class Window:
             if place < len(ranking) and ranking[place].id == batch.id:
                 del ranking[place]
 
-    def _count(self, batch: Batch, sign: int) -> tuple[int, int]:
-        """Add a batch to the sums, or take it away; returns how many of its documents failed and are in progress."""
+    def _count(self, batch: Batch, sign: int) -> None:
+        """Add a batch to the sums, or take it away."""
         self._statuses[batch.status] = self._statuses.get(batch.status, 0) + sign
-        all_failed = all_in_progress = 0
         by_destination = self._documents[batch.status]
         for destination, counts in batch.destinations.items():
             sums = by_destination[destination]
             sums[0] += sign * counts.count
             sums[1] += sign * counts.completed
-            if failed := counts.failed:
-                sums[2] += sign * failed
-                all_failed += failed
-            if in_progress := counts.in_progress:
-                sums[3] += sign * in_progress
-                all_in_progress += in_progress
-        return all_failed, all_in_progress
+            sums[2] += sign * counts.failed
+            sums[3] += sign * counts.in_progress
 
 
 def _insert(ranking: list[Batch], batch: Batch) -> None:

@@ -17,7 +17,8 @@ from support.samples import sample_key, up
 from inkit_exporter.api.batches import Batch, Counts
 from inkit_exporter.api.labels import LABEL_LIMIT, AccountLabels
 from inkit_exporter.api.pages import read_page
-from inkit_exporter.api.statuses import name_status, read_status
+from inkit_exporter.api.statuses import read_status
+from inkit_exporter.jsonbody import snake_case_of_camel
 
 FINAL = (
     "Success", "Completed", "Complete", "Delivered", "Expired", "Error", "Failed", "Cancelled", "Canceled", "Done",
@@ -59,7 +60,7 @@ def test_a_final_word_decides_unless_one_of_waiting_is_beside_it(
     expected = False if waits else True if ends else None
     if spell(["a", "b"]) == "ab" and "2" in words:
         return  # nothing tells where the next word begins
-    assert read_status(spell(words)).final is expected
+    assert read_status(spell(words))[1] is expected
 
 
 @pytest.mark.parametrize(
@@ -84,23 +85,23 @@ def test_a_final_word_decides_unless_one_of_waiting_is_beside_it(
     ],
 )  # fmt: skip
 def test_what_a_status_says(status: str, final: bool | None) -> None:
-    assert read_status(status).final is final
+    assert read_status(status)[1] is final
 
 
 @given(st.text(max_size=300))
 def test_any_text_is_read_and_a_further_status_is_final_however_it_is_spelt(text: str) -> None:
     name, final = read_status(text)
-    assert name == name_status(text)
+    assert name == snake_case_of_camel(text)
     assert final in (True, False, None)
-    assert read_status(text, frozenset({name})).final is True
-    assert read_status(name, frozenset({name_status(name)})).final is True
+    assert read_status(text, frozenset({name}))[1] is True
+    assert read_status(name, frozenset({snake_case_of_camel(name)}))[1] is True
 
 
 def test_a_further_status_is_final_as_a_whole_and_not_by_its_words() -> None:
-    further = frozenset({name_status("Awaiting Archive")})
+    further = frozenset({snake_case_of_camel("Awaiting Archive")})
     assert read_status("AwaitingArchive", further) == ("awaiting_archive", True)
-    assert read_status("awaiting archive documents", further).final is False
-    assert read_status("Archive", further).final is None
+    assert read_status("awaiting archive documents", further)[1] is False
+    assert read_status("Archive", further)[1] is None
 
 
 def test_a_status_without_a_label_of_its_own_is_read_all_the_same() -> None:

@@ -1,9 +1,8 @@
 # `make demo` tries the exporter, `make check` is quick, `make test` checks everything. Each sets up what it needs.
 PYTHON ?= python3
 # Each with a program of it, by which it is known to be there.
-DEBIAN_PACKAGES = chromium=chromium chromium-driver=chromedriver faketime=faketime prometheus=promtool \
-    prometheus-alertmanager=amtool systemd=systemd-analyze tinyproxy-bin=tinyproxy \
-    wget=wget
+DEBIAN_PACKAGES = chromium=chromium chromium-driver=chromedriver curl=curl faketime=faketime jq=jq openssl=openssl \
+    prometheus=promtool prometheus-alertmanager=amtool systemd=systemd-analyze tinyproxy-bin=tinyproxy wget=wget
 BIN = .venv/bin
 PARALLEL = --numprocesses=auto --dist=worksteal
 

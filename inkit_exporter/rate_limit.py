@@ -2,12 +2,8 @@
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
 
 from inkit_exporter.clock import boot_time
-
-MAX_PAUSE_SECONDS: Final = 3600.0
-"""The longest `Retry-After` that is obeyed."""
 
 _MINUTE = 60.0
 
@@ -35,8 +31,8 @@ class RateLimiter:
         return len(self._sent)
 
     def pause(self, seconds: float) -> None:
-        """Let no request pass for that many seconds, at most `MAX_PAUSE_SECONDS`."""
-        self.resume_at = max(self.resume_at, self._clock() + min(seconds, MAX_PAUSE_SECONDS))
+        """Let no request pass for that many seconds."""
+        self.resume_at = max(self.resume_at, self._clock() + seconds)
 
     def delay(self) -> float:
         """Seconds until the next request may go."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import ssl
 import zlib
 from collections.abc import Mapping
@@ -18,6 +19,10 @@ from inkit_exporter.errors import ConfigError
 
 PART_BYTES: Final = 2**18
 """Unfolded in one go, which takes 2 ms at most on a slow machine."""
+
+
+MAX_RETRY_AFTER: Final = 300.0
+"""Seconds. The windows of rate limits are shorter."""
 
 
 class BodyError(Exception):
@@ -139,13 +144,18 @@ async def unfold(body: bytes | bytearray, encoding: str, limit: int) -> bytes | 
     return unfolded
 
 
-def parse_retry_after(value: str | None, now: float) -> float | None:
-    """Seconds to wait, from either form of `Retry-After` (RFC 9110, 10.2.3); None if there is no such time."""
-    text = (value or "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    date = parse_date(text)
-    return None if date is None else max(0.0, date - now)
+def parse_retry_after(value: str, now: float) -> float | None:
+    """Seconds to wait, from either form of `Retry-After` (RFC 9110, 10.2.3); None if there is no such time.
+
+    A time beyond `MAX_RETRY_AFTER` is none: it is more likely an epoch or in milliseconds.
+    """
+    if re.fullmatch(r"(?a)\s*\d+(\.\d*)?\s*", value):
+        seconds = float(value)
+    elif (date := parse_date(value)) is not None:
+        seconds = max(0.0, date - now)
+    else:
+        return None
+    return seconds if seconds <= MAX_RETRY_AFTER else None
 
 
 def parse_date(text: str) -> float | None:

@@ -66,6 +66,7 @@ class Client:
         self._usage = usage
         self._labels = labels
         self._sent_at: float | None = None  # of the request under way
+        self._warned = False  # of a `Retry-After` that is not obeyed
         self._url = URL(account.base_url.rstrip("/")) / _PATHS[account.batches]
         self._final_statuses = frozenset(map(snake_case_of_camel, poll.final_statuses))
         self._way = Way(self._url, api)
@@ -81,17 +82,17 @@ class Client:
             ApiError: one of its kinds, after all attempts. Taking the parts may raise BadResponse.
         """
         try:
-            body, described = await self._get(number, self.page_size)
+            body, head = await self._get(number, self.page_size)
         except QueryRefused:
             if number != 1 or self.page_size == DEFAULT_PAGE_SIZE:
                 raise
-            body, described = await self._get(number, DEFAULT_PAGE_SIZE)
+            body, head = await self._get(number, DEFAULT_PAGE_SIZE)
             self._log.warning(
                 "the API refuses the page size, using its default", page_size=self.page_size, default=DEFAULT_PAGE_SIZE
             )
             self.page_size = DEFAULT_PAGE_SIZE
         now = time.time()
-        return read_page(body, number, self._labels, now, final=self._final_statuses, described=described)
+        return read_page(body, number, self._labels, now, final=self._final_statuses, head=head)
 
     async def _get(self, number: int, page_size: int) -> tuple[Body, str]:
         query = {"page": str(number), "page_size": str(page_size), "sort": "-created_at"} | self._filters
@@ -147,7 +148,8 @@ class Client:
             ) as response:
                 code = str(response.status)
                 now = self._api_time(response.headers.get("Date", ""))
-                check_status(response.status, parse_retry_after(response.headers.get("Retry-After"), now))
+                retry_after = self._retry_after(response, now, token)
+                check_status(response.status, retry_after, worked_before="200" in self._usage.by_code)
                 if (ahead := time.time() - now - 1) > self._poll.lookback:  # `Date` is cut to whole seconds
                     raise BadResponse(f"the clock is {ahead:.0f}s ahead of the API's, more than poll.lookback; set it")
                 if response.status == HTTPStatus.NO_CONTENT:
@@ -171,6 +173,16 @@ class Client:
             raise BadResponse(f"the answer is not HTTP as it should be ({type(error).__name__})") from None
         finally:
             self._count(code, page=query["page"])
+
+    def _retry_after(self, response: aiohttp.ClientResponse, now: float, token: str) -> float | None:
+        text = response.headers.get("Retry-After", "")
+        seconds = parse_retry_after(text, now)
+        if text and seconds is None and not self._warned:
+            self._warned, quoted = True, text.replace(token, "***")[:40]
+            self._log.warning(
+                "Retry-After is no time within 5 minutes, so the exporter's own backoff holds", value=quoted
+            )
+        return seconds
 
     async def _send(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         """Count each sending, as aiohttp sends again by itself where a kept connection turns out to be closed."""

@@ -64,7 +64,7 @@ class QueryRefused(PageRefused):
 REASONS: Final = ("auth", "rate_limited", "timeout", "connection", "server_error", "bad_response")
 
 
-def check_status(status: int, retry_after: float | None = None) -> None:
+def check_status(status: int, retry_after: float | None = None, *, worked_before: bool = False) -> None:
     """Raise the kind of error that a status stands for; 200 and 204 pass. `retry_after` is in seconds."""
     if status in (200, 204):
         return
@@ -72,6 +72,11 @@ def check_status(status: int, retry_after: float | None = None) -> None:
     match status:
         case 401:
             raise AuthError(f"{answered}: the API key is not accepted; check the account's token")
+        case 403 if worked_before:
+            suspect = "a firewall or rate limiter may refuse the exporter"
+            raise AuthError(
+                f"{answered}, although earlier requests were allowed: {suspect}, or the key's role was changed"
+            )
         case 403:
             raise AuthError(f"{answered}: the key's role lacks the permission to list batches")
         case 404:

@@ -57,15 +57,12 @@ _page_decoder = msgspec.json.Decoder(_Page[Record])
 _raw_page_decoder = msgspec.json.Decoder(_Page[Raw])
 
 
-_Names = frozenset[str]
-
-
 def read_page(
-    body: Body, number: int, labels: AccountLabels, now: float, *, final: _Names = frozenset(), described: str = "200"
+    body: Body, number: int, labels: AccountLabels, now: float, *, final: frozenset[str] = frozenset(), head: str = ""
 ) -> Iterator[Page]:
     """Page `number` in parts; each takes a few milliseconds to read. The last one has `more` False.
 
-    `now` is wall time, `final` names further final statuses, `described` is the rest of the answer in words.
+    `now` is wall time, `final` names further final statuses, `head` is the rest of the answer in words.
 
     Raises:
         BadResponse: the body is no page, or most of its records can't be read.
@@ -73,7 +70,7 @@ def read_page(
     try:
         records, pagination, differences = _split(body, number)
     except DECODE_ERRORS as error:
-        raise BadResponse(f"page {number} is not a list of batches: {explain(body, error)} ({described})") from None
+        raise BadResponse(f"page {number} is not a list of batches: {explain(body, error)} ({head})") from None
     part = Page([], pagination, differences=dict.fromkeys(differences, 0))
     bad, first_bad = 0, ""
     size = len(body) // _SPLIT_BYTES_AS_A_RECORD
@@ -107,12 +104,13 @@ def _split(body: Body, number: int) -> tuple[Sequence[Record | Raw], Pagination,
 
 
 def _pagination(page: _Page[Any], number: int) -> Pagination:
-    fields = msgspec.structs.asdict(page)
-    raw = {key: value for key, value in fields.items() if isinstance(value, Raw)}
+    raw = {key: value for key, value in msgspec.structs.asdict(page).items() if isinstance(value, Raw)}
     return read_pagination({key: json.loads(bytes(value)) for key, value in raw.items()}, number)
 
 
-def _read(record: Record | Raw, place: int, part: Page, *, labels: AccountLabels, final: _Names, latest: float) -> int:
+def _read(
+    record: Record | Raw, place: int, part: Page, *, labels: AccountLabels, final: frozenset[str], latest: float
+) -> int:
     """Add a record to the part, with what is not as documented; returns the number of its destinations."""
     reading = None
     if isinstance(record, Raw):

@@ -31,7 +31,7 @@ def body_of(**changes: Any) -> bytes:
 
 
 def read(body: bytes, described: str = "200, application/json") -> Page:
-    (page,) = read_page(body, 1, AccountLabels(), NOW, described=described)
+    (page,) = read_page(body, 1, AccountLabels(), NOW, head=described)
     return page
 
 

@@ -79,6 +79,13 @@ def test_each_status_is_a_kind_of_failure_and_names_a_remedy(status: int, kind: 
         assert raised.value.retry_after == 7
 
 
+def test_a_403_after_what_was_allowed_hints_at_a_firewall_or_rate_limiter() -> None:
+    with pytest.raises(AuthError, match=r"^the API answered 403, although .* a firewall or rate limiter .* key's role"):
+        check_status(403, worked_before=True)
+    with pytest.raises(AuthError, match=r"^the API answered 401: the API key is not accepted"):
+        check_status(401, worked_before=True)
+
+
 def test_a_time_to_come_back_may_be_missing() -> None:
     for status in (429, 503):
         with pytest.raises(TransientError) as raised:
@@ -514,7 +521,7 @@ async def test_a_clock_that_is_ahead_by_more_than_the_lookback_fails_instead_of_
             await whole(client, 1)
         assert usage.codes == ["200", "200"]
         for status, kind in ((401, AuthError), (503, ServerError)):
-            api.fault = then(dated(-3605, status, Retry_After="3000"))
+            api.fault = then(dated(-3605, status, Retry_After="300"))
             with pytest.raises(kind):
                 await whole(client, 1)
     # Dates are whole seconds, and an answer takes its time.

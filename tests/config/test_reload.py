@@ -195,7 +195,7 @@ async def test_a_pause_belongs_to_the_token_whatever_a_reload_changes(
 ) -> None:
     async def pause_one(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.query["search"] == "asks":
-            return web.Response(status=429, headers={"Retry-After": "3000"})
+            return web.Response(status=429, headers={"Retry-After": "300"})
         return await handler(request)
 
     def accounts(place: str) -> list[dict[str, Any]]:

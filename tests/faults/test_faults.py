@@ -80,12 +80,41 @@ async def test_retry_after_is_obeyed_in_both_its_forms(api: Api, exporter: Start
 async def test_a_retry_after_longer_than_the_interval_fails_the_poll_and_pauses_the_account(
     api: Api, exporter: StartExporter
 ) -> None:
-    api.fault = answer(429, Retry_After="3000")
+    api.fault = answer(429, Retry_After="300")
     running = await exporter(limits={"max_attempts": 4})
     samples = await running.wait_for(lambda s: up(s) == 0)
     assert failures(samples, "rate_limited") == 1
     await asyncio.sleep(1)  # five intervals, in which nothing may be asked
     assert len(api.requests) == 1
+
+
+@pytest.mark.parametrize("value", ["1764106109", "30000", "2026-11-25T21:30:00Z", "301", "soon"])
+async def test_a_retry_after_that_can_only_be_a_mistake_is_not_obeyed_and_the_log_says_so_once(
+    api: Api, exporter: StartExporter, value: str
+) -> None:
+    api.fault = answer(429, Retry_After=value)
+    running = await exporter(limits={"max_attempts": 2})
+    await running.wait_for(lambda s: failures(s, "rate_limited") >= 3)
+    assert len(api.requests) >= 6
+    api.fault = None
+    await running.wait_for(lambda s: up(s) == 1)
+    (line,) = [line for line in running.log if "Retry-After" in line]
+    assert "level=warning" in line
+    assert f"value={value}" in line
+
+
+async def test_a_403_after_successful_polls_hints_at_a_firewall_or_rate_limiter(
+    api: Api, exporter: StartExporter
+) -> None:
+    api.fault = answer(403)
+    running = await exporter()
+    await running.wait_for(lambda s: up(s) == 0)
+    assert "firewall" not in await running.wait_for_line("account is down")
+    api.fault = None
+    await running.wait_for(lambda s: up(s) == 1)
+    api.fault, seen = answer(403), len(running.log)
+    assert "a firewall or rate limiter may refuse the exporter" in await running.wait_for_line("account is down", seen)
+    assert failures(await running.samples(), "auth") >= 2
 
 
 async def test_a_poll_that_takes_longer_than_its_result_would_be_shown_is_given_up(

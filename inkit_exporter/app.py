@@ -170,9 +170,9 @@ def _serving(
     exporter: Exporter, options: argparse.Namespace, web_config: "ReloadingWebConfig | None"
 ) -> AbstractAsyncContextManager[Sequence[str]]:
     """Serves the endpoints; gives the addresses in use."""
-    handler = web_config.protect(exporter.handler) if web_config else exporter.handler
+    handler = limit_requests(exporter.handler, options.web_max_requests)
     return web.serve(
-        limit_requests(handler, options.web_max_requests),
+        web_config.protect(handler) if web_config else handler,
         options.web_listen_address or [cli.parse_address(cli.DEFAULT_ADDRESS)],
         server_name=cli.PROGRAM,
         max_connections=options.web_max_connections,

@@ -14,7 +14,7 @@ from yarl import URL
 from inkit_exporter import egress
 from inkit_exporter.egress import EgressSettings, is_loopback
 from inkit_exporter.errors import ConfigError
-from inkit_exporter.yamlfile import Section, convert, naming, read_yaml_as
+from inkit_exporter.yamlfile import Section, convert, naming, read_file, read_yaml_as
 
 DEFAULT_BASE_URL: Final = "https://api.inkit.com/v1"
 DEFAULT_TOKEN_ENV: Final = "INKIT_API_TOKEN"  # noqa: S105 - a name
@@ -126,7 +126,7 @@ def default_settings() -> Settings:
 def load(path: Path) -> Settings:
     """Read and validate a configuration file. Raises ConfigError with file, place and remedy."""
     with naming(path):
-        settings = parse(path.read_bytes().decode())
+        settings = parse(read_file(path).decode())
         egress.check_surroundings(settings.api, os.environ)
         return settings
 

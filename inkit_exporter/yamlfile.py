@@ -1,6 +1,8 @@
 """YAML files as validated settings: what the configuration and the web configuration have in common."""
 
+import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,14 @@ def naming(path: Path) -> Iterator[None]:
         raise ConfigError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file. A pipe raises OSError: it would block all else until somebody writes to it."""
+    with open(path, "rb", opener=_open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(0, "not a regular file")
+        return file.read()
 
 
 def read_yaml_as(kind: type[Section], text: str) -> object:
@@ -68,6 +78,10 @@ def convert(document: object, kind: type[T], *, reference: str, remedies: Mappin
 
 def _parse(kind: Any, value: object) -> object:
     return kind.parse(value)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 _ANY: Final = inspect.AnyType()

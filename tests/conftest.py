@@ -13,7 +13,7 @@ settings.load_profile("tests")
 # For `make mutate`, which only counts failures: always the same examples, and no shrinking.
 settings.register_profile("mutate", deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate))
 
-pytest_plugins = ["support.api", "support.exporter", "support.page", "support.processes"]
+pytest_plugins = ["support.api", "support.exporter", "support.page", "support.processes", "support.web"]
 
 
 @pytest.fixture

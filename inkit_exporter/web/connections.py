@@ -9,31 +9,31 @@ import structlog
 from aiohttp import web
 
 from inkit_exporter.web import limits
+from inkit_exporter.web.tls import TlsTransport
 
 log = structlog.get_logger()
 
-
 GetContext = Callable[[], ssl.SSLContext | None]
+_Sockets = dict[asyncio.Transport, None]
+"""A set of sockets, the oldest first. A socket is the transport of a connection without TLS."""
 
 
 class Connections:
-    """Makes the connections of a server, and aborts the oldest when there are too many.
+    """Makes the connections of a server, and cuts off the oldest when there are too many.
 
-    So clients that hold on to their connections cannot keep out a scrape or a probe. TLS handshakes count, and end when
-    the connections are closed. `max_connections` and `ssl_context` are as for `server.serve`.
+    So clients that hold on to their connections can't keep out a scrape or a probe. TLS handshakes have a limit of
+    their own: else, where all other connections are established, the only handshake would be the first to go.
+    `max_connections` and `ssl_context` are as for `server.serve`.
     """
 
-    def __init__(
-        self, server: web.Server, tasks: asyncio.TaskGroup, max_connections: int, ssl_context: GetContext | None
-    ) -> None:
+    def __init__(self, server: web.Server, max_connections: int, ssl_context: GetContext | None) -> None:
         self._server = server
-        self._tasks = tasks
         self._max_connections = max_connections
         self._ssl_context = ssl_context
         self._closed = False
-        self._handshakes = _Sockets()
         # Until the socket is closed. For aiohttp, a connection is gone when its closing begins, which may take long.
-        self.open = _Sockets()
+        self._handshakes: _Sockets = {}
+        self._established: _Sockets = {}
 
     def make(self) -> asyncio.BaseProtocol:
         """The protocol of the next connection."""
@@ -42,47 +42,36 @@ class Connections:
     def close(self) -> None:
         """Abort the handshakes and refuse further connections. The server ends those that are open."""
         self._closed = True
-        for socket in self._handshakes:
+        for socket in list(self._handshakes):
             socket.abort()
 
-    def accept(self, connection: "_Connection", socket: asyncio.Transport) -> None:
-        """Let a new connection begin, once there is room and the TLS handshake is done."""
+    def accept(self, socket: asyncio.Transport) -> TlsTransport | None:
+        """Count a new connection. Returns its TLS, if the server has any."""
         if self._closed:
             socket.abort()
-            return
-        if self._max_connections:
-            # Handshakes first: with a well-behaved client, one takes milliseconds.
-            oldest_first = [*self._handshakes, *self.open]
-            for oldest in oldest_first[: max(0, len(oldest_first) + 1 - self._max_connections)]:
-                oldest.abort()
         if self._ssl_context is None:
-            connection.begin(socket)
-        else:
-            socket.pause_reading()  # until the handshake begins
-            self._handshakes[socket] = None
-            self._tasks.create_task(self._shake_hands(socket, connection, self._ssl_context))
+            self.establish(socket)
+            return None
+        _add(socket, self._handshakes, min(self._max_connections, limits.MAX_HANDSHAKES))
+        return TlsTransport(socket, self._ssl_context())
 
-    async def _shake_hands(self, socket: asyncio.Transport, connection: "_Connection", ssl_context: GetContext) -> None:
-        timeout = limits.HANDSHAKE_TIMEOUT_SECONDS
-        try:
-            if (context := ssl_context()) is None:
-                raise ConnectionRefusedError
-            tls = await asyncio.get_running_loop().start_tls(
-                socket, connection, context, server_side=True, ssl_handshake_timeout=timeout
-            )
-            if tls is not None and not tls.is_closing():
-                socket.set_protocol(_TlsBackpressure(socket.get_protocol(), connection))
-                connection.begin(tls)
-        except Exception as error:  # whatever it is, it must not reach the task group, which would end the server
-            socket.abort()
-            if not isinstance(error, OSError):  # which is the client's doing
-                log.exception("TLS handshake failed")
-        finally:
-            del self._handshakes[socket]
+    def establish(self, socket: asyncio.Transport) -> None:
+        """Count a connection that may send requests now."""
+        self._handshakes.pop(socket, None)
+        _add(socket, self._established, self._max_connections)
+
+    def forget(self, socket: asyncio.Transport) -> None:
+        """A socket has been closed."""
+        self._handshakes.pop(socket, None)
+        self._established.pop(socket, None)
 
 
-_Sockets = dict[asyncio.Transport, None]
-"""A set of sockets, the oldest first. A socket is the transport of a connection without TLS."""
+def _add(socket: asyncio.Transport, sockets: _Sockets, limit: int) -> None:
+    """Add a socket. Where there are too many, the oldest goes; 0 is no limit."""
+    if limit:
+        for oldest in list(sockets)[: max(0, len(sockets) + 1 - limit)]:
+            oldest.abort()
+    sockets[socket] = None
 
 
 # All connections read into the same buffer, as asyncio passes on what it has read at once. Without it, asyncio would
@@ -101,43 +90,59 @@ class _Connection(asyncio.BufferedProtocol):
     def __init__(self, server: web.RequestHandler, connections: Connections) -> None:
         self._server = server
         self._connections = connections
-        self._transport: asyncio.Transport | None = None
-        self._early_data = b""
+        self._tls: TlsTransport | None = None
+        self._transport: asyncio.Transport | None = None  # the socket, or TLS on top of it, once it is established
         self._last_bytes = b""
         self._request_bytes = 0
-        self._pauses = 0
+        self._handshake_timeout: asyncio.TimerHandle | None = None
         self._answer_timeout: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream
         self._socket = transport
-        self._connections.accept(self, transport)
-
-    def begin(self, transport: asyncio.Transport) -> None:
-        """Pass on requests from now on. The transport is the socket, or TLS on top of it."""
-        self._transport = transport
-        self._connections.open[self._socket] = None
-        self._server.connection_made(transport)
         self._socket.set_write_buffer_limits(0)  # whatever the client does not take at once is a pause, with a timeout
-        if self._early_data:
-            self._receive(self._early_data)
+        try:
+            self._tls = self._connections.accept(transport)
+        except Exception:  # one connection that can't be served must not end the others
+            log.exception("TLS handshake failed")
+            self._socket.abort()
+            return
+        if self._tls is None:
+            self._begin(transport)
+        else:
+            self._handshake_timeout = self._abort_after(limits.HANDSHAKE_TIMEOUT_SECONDS)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return _BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._receive(bytes(_BUFFER[:nbytes]))
+        data = bytes(_BUFFER[:nbytes])
+        if self._tls is None:
+            self._receive(data)
+        elif self._tls.feed(data):
+            if self._transport is None:
+                self._connections.establish(self._socket)
+                self._begin(self._tls)
+            for text in self._tls.texts():
+                self._receive(text)
+
+    def _begin(self, transport: asyncio.Transport) -> None:
+        """Pass on requests from now on."""
+        if self._handshake_timeout is not None:
+            self._handshake_timeout.cancel()
+        self._transport = transport
+        self._server.connection_made(transport)
 
     def _receive(self, data: bytes) -> None:
-        if self._transport is None:  # it came together with the end of the handshake
-            self._early_data += data
-            return
-        _, end, rest = (self._last_bytes + data).rpartition(b"\r\n\r\n")
-        self._request_bytes = len(rest) if end else self._request_bytes + len(data)
+        received = self._last_bytes + data
+        first, end, _ = received.partition(b"\r\n\r\n")
+        size = self._request_bytes + len(first if end else data)
+        rest = received.rpartition(b"\r\n\r\n")[2]
+        self._request_bytes = len(rest) if end else size
         self._last_bytes = rest[-3:]
-        if self._request_bytes <= limits.MAX_REQUEST_BYTES:
+        if size <= limits.MAX_REQUEST_BYTES:
             self._server.data_received(data)
-        else:
+        elif self._transport is not None:
             self._transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n")
             self._socket.abort()
 
@@ -145,40 +150,21 @@ class _Connection(asyncio.BufferedProtocol):
         self._server.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._connections.open.pop(self._socket, None)
-        if self._answer_timeout is not None:
-            self._answer_timeout.cancel()
+        self._connections.forget(self._socket)
+        for timeout in (self._handshake_timeout, self._answer_timeout):
+            if timeout is not None:
+                timeout.cancel()
         if self._transport is not None:
             self._server.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        self._pauses += 1
-        if self._pauses == 1:
-            loop = asyncio.get_running_loop()
-            self._answer_timeout = loop.call_later(limits.ANSWER_TIMEOUT_SECONDS, self._socket.abort)
-            self._server.pause_writing()
+        self._answer_timeout = self._abort_after(limits.ANSWER_TIMEOUT_SECONDS)
+        self._server.pause_writing()
 
     def resume_writing(self) -> None:
-        self._pauses -= 1
-        if self._pauses == 0 and self._answer_timeout is not None:
+        if self._answer_timeout is not None:
             self._answer_timeout.cancel()
-            self._server.resume_writing()
+        self._server.resume_writing()
 
-
-class _TlsBackpressure(asyncio.BufferedProtocol):
-    """Tells a connection when its socket pauses. asyncio's TLS does not, until it has buffered half a megabyte."""
-
-    def __init__(self, tls: asyncio.BaseProtocol, connection: _Connection) -> None:
-        assert isinstance(tls, asyncio.BufferedProtocol)  # noqa: S101 - as asyncio's is
-        self._tls = tls
-        self._connection = connection
-        self.get_buffer, self.buffer_updated = tls.get_buffer, tls.buffer_updated  # type: ignore[method-assign]
-        self.eof_received, self.connection_lost = tls.eof_received, tls.connection_lost  # type: ignore[method-assign]
-
-    def pause_writing(self) -> None:
-        self._tls.pause_writing()
-        self._connection.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._connection.resume_writing()
-        self._tls.resume_writing()
+    def _abort_after(self, seconds: float) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(seconds, self._socket.abort)

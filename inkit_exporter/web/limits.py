@@ -1,5 +1,6 @@
 """The limits on clients: requests and connections at a time, size of a request, and times."""
 
+import asyncio
 from contextlib import suppress
 from typing import Final
 
@@ -9,8 +10,10 @@ from inkit_exporter.web.routes import Handler
 
 DEFAULT_REQUESTS: Final = 40  # as in Prometheus' own exporters
 DEFAULT_CONNECTIONS: Final = 512  # half of the file descriptors that a process may have by default
+MAX_HANDSHAKES: Final = 128  # TLS handshakes at a time: each takes memory and a file descriptor
 MAX_REQUEST_BYTES: Final = 2**15  # until a request ends: more than browsers send with cookies and everything else
 HANDSHAKE_TIMEOUT_SECONDS: Final = 10.0  # as long as a whole scrape may take
+TURN_TIMEOUT_SECONDS: Final = 1.0  # for a request to wait while others are answered
 ANSWER_TIMEOUT_SECONDS: Final = 30.0  # for a client to read its answer: longer than Prometheus waits
 IDLE_TIMEOUT_SECONDS: Final = 130.0  # without a whole request: longer than Prometheus' longest usual interval
 
@@ -18,27 +21,49 @@ HEALTH_PATHS: Final = frozenset({"/-/healthy", "/-/ready"})
 
 
 def limit_requests(handler: Handler, max_requests: int) -> Handler:
-    """Answers at most `max_requests` at a time, and further ones with 503; 0 is no limit. Health is always answered.
+    """Answers at most `max_requests` at a time; 0 is no limit. Health is always answered.
 
-    A request counts until the client has read its answer, except for what the system buffers.
+    Further requests wait for their turn, and get 503 if it does not come. A request counts until the client has read
+    its answer, except for what the system buffers; where others wait, the oldest answer that is not read is cut off.
     """
-    answering = 0
+    if not max_requests:
+        return handler
+    places = asyncio.Semaphore(max_requests)
+    unread: dict[asyncio.Transport, None] = {}  # the oldest first
 
     async def limited(request: web.BaseRequest) -> web.StreamResponse:
-        nonlocal answering
         if request.path in HEALTH_PATHS:
             return await handler(request)
-        if answering >= max_requests > 0:
+        if places.locked() and unread:
+            oldest = next(iter(unread))
+            del unread[oldest]
+            oldest.abort()
+        try:
+            async with asyncio.timeout(TURN_TIMEOUT_SECONDS):
+                await places.acquire()
+        except TimeoutError:
             text = f"limit of concurrent requests reached ({max_requests}), try again later\n"
             return web.Response(status=503, text=text, headers={"Retry-After": "1"})
-        answering += 1
         try:
             response = await handler(request)
             with suppress(ConnectionError):  # the client has gone
                 await response.prepare(request)
-                await response.write_eof()
+                await _write(response, request.transport, unread)
         finally:
-            answering -= 1
+            places.release()
         return response
 
     return limited
+
+
+async def _write(
+    response: web.StreamResponse, transport: asyncio.Transport | None, unread: dict[asyncio.Transport, None]
+) -> None:
+    """Write the body; until the client has read it, it is among the unread."""
+    if transport is None:
+        raise ConnectionResetError
+    unread[transport] = None
+    try:
+        await response.write_eof()
+    finally:
+        unread.pop(transport, None)

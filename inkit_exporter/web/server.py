@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -43,14 +43,13 @@ async def serve(
         request_factory=partial(Request, loop=loop),
         access_log=None,
         keepalive_timeout=limits.IDLE_TIMEOUT_SECONDS,
+        max_line_size=limits.MAX_REQUEST_BYTES,
+        max_field_size=limits.MAX_REQUEST_BYTES,
         lingering_time=0,  # no request needs a body, so the server does not wait for the rest of one
     )
     runner = web.ServerRunner(server, shutdown_timeout=0.3)
     await runner.setup()
-    # The group is not a context around `yield`, or it would wrap an error from there in an exception group.
-    tasks = AsyncExitStack()
-    handshakes = await tasks.enter_async_context(asyncio.TaskGroup())
-    connections = Connections(server, handshakes, max_connections, ssl_context)
+    connections = Connections(server, max_connections, ssl_context)
     listeners: list[asyncio.Server] = []
     try:
         for host, port in addresses:
@@ -62,7 +61,6 @@ async def serve(
         for listener in listeners:
             listener.close()
         connections.close()
-        await tasks.aclose()
         await runner.cleanup()
 
 

@@ -6,7 +6,6 @@ import ssl
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,7 +13,6 @@ import aiohttp
 import bcrypt
 import pytest
 import trustme
-import yaml
 from aiohttp.web import BaseRequest
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -22,122 +20,21 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from structlog.testing import capture_logs
 from support import ROOT
 from support.api import Api
-from support.exporter import Exporter, StartExporter, run_to_end, write_config
+from support.exporter import StartExporter, run_to_end, write_config
+from support.web import CLIENTS, HASH, SERVER, VERIFIED, Server, World
 
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.web import limits
 from inkit_exporter.web.server import serve as serve_http
-from inkit_exporter.web.toolkit.config import load
+from inkit_exporter.web.toolkit import guard
+from inkit_exporter.web.toolkit.config import Files, WebConfig, load
 from inkit_exporter.web.toolkit.guard import ReloadingWebConfig
 from inkit_exporter.web.toolkit.tls import TlsSection
 
 REFERENCE = (ROOT / "docs" / "web-configuration.md").read_text()
-SERVER = {"cert_file": "server.pem", "key_file": "server.key"}
-CLIENTS = SERVER | {"client_ca_file": "clients.pem"}
-VERIFIED = CLIENTS | {"client_auth_type": "RequireAndVerifyClientCert"}
-HASH = bcrypt.hashpw(b"right", bcrypt.gensalt(4)).decode()
-
-
-@dataclass
-class World:
-    """A folder with a web configuration and the certificates it names."""
-
-    folder: Path
-    ca: trustme.CA
-    clients_ca: trustme.CA
-
-    @property
-    def path(self) -> Path:
-        return self.folder / "web.yml"
-
-    def write(self, tls: dict[str, Any] | None = None, **sections: Any) -> Path:
-        """Write the configuration, as an editor does: in place of the old file."""
-        return self.write_text(yaml.safe_dump(({"tls_server_config": tls} if tls else {}) | sections))
-
-    def write_text(self, text: str) -> Path:
-        new = self.path.with_suffix(".new")
-        new.write_text(text)
-        return new.rename(self.path)
-
-    def issue(self) -> trustme.LeafCert:
-        """A new certificate for the server, put where the old one was."""
-        cert = self.ca.issue_cert("127.0.0.1", "localhost")
-        (self.folder / "server.pem").write_bytes(b"".join(blob.bytes() for blob in cert.cert_chain_pems))
-        (self.folder / "server.key").write_bytes(cert.private_key_pem.bytes())
-        return cert
-
-    def client(self, cert: trustme.LeafCert | None = None) -> ssl.SSLContext:
-        """A client that trusts the server's CA, and maybe has a certificate of its own."""
-        context = ssl.create_default_context()
-        self.ca.configure_trust(context)
-        if cert:
-            cert.configure_cert(context)
-        return context
-
-
-@pytest.fixture(scope="session")
-def authorities() -> tuple[trustme.CA, trustme.CA]:
-    return trustme.CA(), trustme.CA()
-
-
-@pytest.fixture
-def world(tmp_path: Path, authorities: tuple[trustme.CA, trustme.CA]) -> World:
-    folder = tmp_path / "web"
-    folder.mkdir()
-    world = World(folder, *authorities)
-    world.issue()
-    world.clients_ca.cert_pem.write_to_path(str(folder / "clients.pem"))
-    return world
-
-
-@dataclass
-class Server:
-    """An exporter that may speak TLS."""
-
-    exporter: Exporter
-
-    @property
-    def address(self) -> tuple[str, int]:
-        return self.exporter.address
-
-    async def get(
-        self, path: str = "/metrics", tls: ssl.SSLContext | None = None, auth: tuple[str, str] | None = None, **kw: Any
-    ) -> tuple[int, Any]:
-        """Status and headers over a connection of its own."""
-        url = f"{'https' if tls else 'http'}://{':'.join(map(str, self.address))}{path}"
-        headers = ({"Authorization": aiohttp.encode_basic_auth(*auth)} if auth else {}) | kw.pop("headers", {})
-        async with (
-            aiohttp.ClientSession() as http,
-            http.request(kw.pop("method", "GET"), url, ssl=tls or True, headers=headers, **kw) as response,
-        ):
-            await response.read()
-            return response.status, response.headers
-
-    async def admits(self, tls: ssl.SSLContext | None) -> bool:
-        """Whether a client gets an answer, be it over a connection of its own or not at all."""
-        try:
-            return (await self.get(tls=tls))[0] == 200
-        except (aiohttp.ClientError, ConnectionError):
-            return False
-
-    async def connect(self, tls: ssl.SSLContext) -> ssl.SSLObject:
-        """The TLS connection, once its handshake is done and it has brought an answer."""
-        reader, writer = await asyncio.open_connection(*self.address, ssl=tls)
-        writer.write(b"GET /-/healthy HTTP/1.0\r\n\r\n")
-        assert b" 200 OK" in await reader.readline()
-        connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
-        writer.close()
-        return connection
-
-
-@pytest.fixture
-def serve(api: Api, exporter: StartExporter, world: World) -> Callable[..., Any]:
-    async def serve(*flags: str) -> Server:
-        return Server(await exporter(f"--web.config.file={world.path}", *flags))
-
-    return serve
 
 
 async def test_tls_is_served_and_plain_http_is_not(world: World, serve: Any) -> None:
@@ -624,3 +521,102 @@ def test_the_documented_example_is_a_good_one(world: World) -> None:
     assert block is not None
     settings = load(world.write_text(block[1]))
     assert settings.protections == {"tls_server_config", "basic_auth_users"}
+
+
+def hash_of_cost(cost: int) -> str:
+    return f"$2b${cost:02}" + HASH[6:]
+
+
+@pytest.mark.parametrize(
+    ("costs", "expected"), [([4], 4), ([4, 10, 18], 10), ([10, 10, 31], 10), ([18, 19], 14), ([12, 13], 12)]
+)
+def test_guesses_at_unknown_users_cost_what_most_users_do_and_a_second_at_most(
+    world: World, costs: list[int], expected: int
+) -> None:
+    users = {f"user{i}": hash_of_cost(cost) for i, cost in enumerate(costs)}
+    assert load(world.write(basic_auth_users=users)).decoy.startswith(b"$2b$%02d$" % expected)
+
+
+def test_a_hash_that_takes_over_a_second_is_told_at_start(world: World) -> None:
+    with capture_logs() as logs:
+        ReloadingWebConfig(world.write(basic_auth_users={"alice": HASH, "bob": hash_of_cost(20)}))
+    (told,) = [line for line in logs if line["log_level"] == "warning"]
+    assert told["user"] == "bob" and told["seconds"] > 1 and "cost" in told["event"]
+
+
+def test_a_file_that_lost_its_end_is_told_with_the_keys(world: World) -> None:
+    users = {"alice": HASH}
+    rest = {
+        "http_server_config": {"headers": {"X-Frame-Options": "deny"}},
+        "rate_limit": {"interval": "1s", "burst": 9},
+    }
+    config = ReloadingWebConfig(world.write(SERVER | {"min_version": "TLS13"}, basic_auth_users=users, **rest))
+    with capture_logs() as logs:
+        world.write(SERVER, basic_auth_users=users)
+        assert config.current() is not None
+        assert config.current() is not None
+    (told,) = [line for line in logs if line["log_level"] == "warning"]
+    assert told["keys"].split(", ") == [
+        "http_server_config.headers.X-Frame-Options",
+        "rate_limit.burst",
+        "rate_limit.interval",
+        "tls_server_config.min_version",
+    ]
+
+
+def test_a_broken_file_is_read_once_and_again_when_it_changes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ReloadingWebConfig(world.write(SERVER, basic_auth_users={"alice": HASH}))
+    loads = []
+
+    def counting(path: Path, files: Files) -> WebConfig:
+        loads.append(path)
+        return load(path, files)
+
+    monkeypatch.setattr(guard, "load", counting)
+    for number, broken in enumerate(({"key_file": "clients.pem"}, {"key_file": "nowhere"}, {"cert": "x"}), start=1):
+        world.write(SERVER | broken, basic_auth_users={"alice": HASH})
+        assert [config.current() for _ in range(5)] == [None] * 5
+        assert len(loads) == number
+    (world.folder / "server.key").rename(world.folder / "nowhere")
+    world.write(SERVER | {"key_file": "nowhere"}, basic_auth_users={"alice": HASH})
+    assert config.current() is not None
+    (world.folder / "nowhere").rename(world.folder / "server.key")
+    assert config.current() is None
+    (world.folder / "server.key").rename(world.folder / "nowhere")
+    assert config.current() is not None
+
+
+def test_the_line_break_at_the_end_of_a_block_of_yaml_is_no_second_line(world: World) -> None:
+    text = "http_server_config:\n  headers:\n    Content-Security-Policy: |\n      default-src 'self'\n"
+    assert load(world.write_text(text)).headers == {"Content-Security-Policy": "default-src 'self'"}
+    with pytest.raises(ConfigError, match="must be one line"):
+        load(world.write_text(text + "      sandbox\n"))
+
+
+FIPS = """
+import hashlib
+
+def refuse(*arguments, **options):
+    raise ValueError("[digital envelope routines] unsupported")
+
+for name in ("blake2b", "blake2s", "md5", "sha1"):
+    setattr(hashlib, name, refuse)
+new = hashlib.new
+
+def checked(name, *data, **options):
+    return (refuse if name in ("blake2b", "md5", "sha1") else new)(name, *data, **options)
+
+hashlib.new = checked
+"""
+
+
+async def test_hash_functions_that_a_fips_system_refuses_are_not_needed(
+    world: World, api: Api, exporter: StartExporter, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FIPS)
+    world.write(SERVER, basic_auth_users={"alice": HASH})
+    environment = {"PYTHONPATH": str(tmp_path)}
+    server = Server(await exporter(f"--web.config.file={world.path}", "--shard=0/1", env=environment))
+    assert (await server.get(tls=world.client(), auth=("alice", "right")))[0] == 200
+    assert (await server.get("/", tls=world.client(), auth=("alice", "right")))[0] == 200
+    assert (await server.get(tls=world.client(), auth=("alice", "wrong")))[0] == 401

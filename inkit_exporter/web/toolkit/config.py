@@ -1,9 +1,9 @@
 """The file of a web configuration, read and validated. docs/web-configuration.md documents every key."""
 
-import os
 import re
 import ssl
-from collections.abc import Mapping
+import statistics
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +12,7 @@ from msgspec import Struct, field
 
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.web.toolkit.tls import TlsContext, TlsSection, choose, make_context
-from inkit_exporter.yamlfile import Section, convert, naming, read_yaml_as
+from inkit_exporter.yamlfile import Section, convert, naming, read_file, read_yaml_as
 
 
 class RateLimit(Struct, frozen=True):
@@ -26,8 +26,8 @@ class RateLimit(Struct, frozen=True):
 class WebConfig:
     """A valid web configuration, with its certificates.
 
-    `users` has bcrypt hashes by name. `decoy` is the hash to check passwords of unknown users against; it takes as long
-    as the slowest real one. `protections` are the keys that keep anyone out. `files` has every file that was read.
+    `users` has bcrypt hashes by name. `decoy` is the hash to check passwords of unknown users against. `protections`
+    are the keys that keep anyone out, `keys` all that the file has.
     """
 
     context: TlsContext | None
@@ -36,25 +36,28 @@ class WebConfig:
     headers: Mapping[str, str]
     rate_limit: RateLimit | None
     protections: frozenset[str]
-    files: Mapping[Path, tuple[int, ...]]
-
-    @property
-    def up_to_date(self) -> bool:
-        """Whether no file has changed since. Links are followed: Kubernetes replaces a link, not the file."""
-        try:
-            return all(_signature(path.stat()) == signature for path, signature in self.files.items())
-        except OSError:
-            return False
+    keys: frozenset[str]
 
 
-def load(path: Path) -> WebConfig:
-    """Read and validate a web configuration and the files it names. Raises ConfigError with file, place and remedy."""
-    files: dict[Path, tuple[int, ...]] = {}
+Files = dict[Path, tuple[int, ...] | None]
+"""The files of a configuration, as they were before they were read; None for one that could not be found."""
+
+
+def changed(files: Files) -> bool:
+    """Whether a file has changed since. Links are followed: Kubernetes replaces a link, not the file."""
+    return any(_signature(path) != signature for path, signature in files.items())
+
+
+def load(path: Path, files: Files | None = None) -> WebConfig:
+    """Read and validate a web configuration and the files it names, and add these to `files`.
+
+    Raises ConfigError with file, place and remedy.
+    """
+    files = {} if files is None else files
 
     def read(path: Path) -> bytes:
-        with path.open("rb") as file:
-            files[path] = _signature(os.fstat(file.fileno()))  # first, so that a change while reading is noticed
-            return file.read()
+        files[path] = _signature(path)  # first, so that a change while reading is noticed
+        return read_file(path)
 
     with naming(path):
         document = read_yaml_as(_File, read(path).decode())
@@ -70,12 +73,31 @@ def load(path: Path) -> WebConfig:
         return WebConfig(
             context=context,
             users=users,
-            decoy=b"$2b$%02d$" % max((int(text[4:6]) for text in users.values()), default=10) + b"." * 53,
+            decoy=decoy(_usual_cost(users.values())),
             headers=_check_headers(config.http_server_config.headers),
             rate_limit=_check_rate_limit(config.rate_limit),
             protections=frozenset(key for key, on in protections.items() if on),
-            files=files,
+            keys=frozenset(_keys(document)),
         )
+
+
+def decoy(cost: int) -> bytes:
+    """A bcrypt hash that no password matches, and that takes as long to check as others of its cost."""
+    return b"$2b$%02d$" % cost + b"." * 53
+
+
+def _usual_cost(hashes: Collection[bytes]) -> int:
+    """The median of the hashes' costs, within bounds: one dear hash must not make every guess dear."""
+    return min(statistics.median_low(int(hashed[4:6]) for hashed in hashes), _DEAREST_DECOY) if hashes else 10
+
+
+def _keys(node: object, place: str = "") -> Iterator[str]:
+    """The places of all values, with dots between their keys."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _keys(value, f"{place}.{key}".lstrip("."))
+    else:
+        yield place
 
 
 class _HttpSection(Section, frozen=True):
@@ -103,6 +125,7 @@ _HEADERS: Mapping[str, tuple[str, ...]] = {
     "Content-Security-Policy": (),
 }
 _HASH = re.compile(r"(?a)\$2[aby]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
+_DEAREST_DECOY = 14  # about a second
 _DURATION_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ns|us|µs|ms|s|m|h)")
 
@@ -116,6 +139,7 @@ def _check_hash(user: str, text: str | None) -> bytes:
 
 
 def _check_headers(headers: Mapping[str, str | None]) -> Mapping[str, str]:
+    headers = {name: text and text.removesuffix("\n") for name, text in headers.items()}  # as YAML's block texts end
     for name, text in headers.items():
         place = f"http_server_config.headers.{name}"
         accepted = choose(name, _HEADERS, place)
@@ -137,5 +161,9 @@ def _check_rate_limit(rate: _RateSection) -> RateLimit | None:
     return RateLimit(interval, rate.burst) if interval else None
 
 
-def _signature(stat: os.stat_result) -> tuple[int, ...]:
+def _signature(path: Path) -> tuple[int, ...] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

@@ -1,13 +1,14 @@
 """Serving by a web configuration: TLS for connections, and what a request must pass before it is answered."""
 
 import asyncio
+import hmac
 import secrets
 import ssl
 import time
 from base64 import b64decode
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import blake2b
 from pathlib import Path
 
 import bcrypt
@@ -17,7 +18,7 @@ from aiohttp import hdrs, web
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.web.limits import HEALTH_PATHS
 from inkit_exporter.web.routes import READ, Handler
-from inkit_exporter.web.toolkit.config import RateLimit, WebConfig, load
+from inkit_exporter.web.toolkit.config import Files, RateLimit, WebConfig, changed, decoy, load
 
 log = structlog.get_logger()
 
@@ -30,25 +31,35 @@ class ReloadingWebConfig:
     """
 
     def __init__(self, path: Path) -> None:
-        self.latest = load(path)
-        self.ssl_context = self._current_context if self.latest.context else None
         self._path = path
+        self._files: Files = {}
         self._error: str | None = None
+        self.latest = load(path, self._files)
+        _warn_of_slow_hashes(self.latest)
+        self.ssl_context = self._current_context if self.latest.context else None
 
     def current(self) -> WebConfig | None:
         """The configuration that the files have now; None, and an error in the log, if they are invalid."""
-        if self._error is None and self.latest.up_to_date:
-            return self.latest
+        if not changed(self._files):
+            return None if self._error else self.latest
+        self._files = {}
         try:
-            config = load(self._path)
+            config = load(self._path, self._files)
             self._check_protections(config.protections)
         except ConfigError as error:
             if str(error) != self._error:
                 self._error = str(error)
                 log.error("web configuration is broken, nothing is served until it is fixed", error=self._error)
             return None
-        self.latest, self._error = config, None
         log.info("web configuration read again", path=str(self._path))
+        if lost := self.latest.keys - config.keys:
+            log.warning(
+                "the web configuration has lost keys; put them back if that was not intended",
+                path=str(self._path),
+                keys=", ".join(sorted(lost)),
+            )
+        _warn_of_slow_hashes(config)
+        self.latest, self._error = config, None
         return config
 
     def protect(self, handler: Handler) -> Handler:
@@ -63,7 +74,7 @@ class ReloadingWebConfig:
             if not limiter.allow(current.rate_limit, time.monotonic_ns()):
                 return web.Response(status=429, text="too many requests\n")
             if current.users:
-                correct = await passwords.check(current, request.headers.get(hdrs.AUTHORIZATION, ""))
+                correct = await passwords.check(current, request)
                 if correct is None:
                     headers = {hdrs.RETRY_AFTER: "1"}
                     return web.Response(status=503, text="too many passwords to check\n", headers=headers)
@@ -87,6 +98,32 @@ class ReloadingWebConfig:
             raise ConfigError(f"{self._path}: tls_server_config: can't be switched on while running; restart")
 
 
+def slow_hashes(users: Mapping[bytes, bytes]) -> Mapping[str, float]:
+    """The users whose hashes take more than a second to check on this machine, and how many seconds."""
+    costs = {user.decode(): int(hashed[4:6]) for user, hashed in users.items()}
+    if max(costs.values(), default=0) < _PERHAPS_SLOW_COST:
+        return {}
+    started = time.perf_counter()
+    bcrypt.checkpw(b"", decoy(_TRIED_COST))
+    seconds = time.perf_counter() - started
+    estimates = {user: seconds * 2 ** (cost - _TRIED_COST) for user, cost in costs.items()}
+    return {user: estimate for user, estimate in estimates.items() if estimate > 1}
+
+
+def _warn_of_slow_hashes(config: WebConfig) -> None:
+    for user, seconds in slow_hashes(config.users).items():
+        log.warning(
+            "a password takes long to check, and others wait meanwhile; make its hash with cost 10",
+            user=user,
+            seconds=round(seconds, 1),
+        )
+
+
+# Each step doubles the time. A cost of 10 takes about 70 ms.
+_TRIED_COST = 7
+_PERHAPS_SLOW_COST = 12
+
+
 class _RateLimiter:
     """A token bucket, kept as the time when it will be full: the generic cell rate algorithm, in exact integers."""
 
@@ -107,41 +144,68 @@ class _RateLimiter:
 
 
 _MAX_PASSWORD_BYTES = 72  # bcrypt ignores further bytes, so any longer password with the same beginning would match
-_MAX_WAITING = 16
+_MAX_WAITING = 32  # which takes two seconds at the usual cost of a hash
 _MAX_REMEMBERED = 100  # of each outcome, so that a flood of wrong passwords does not push out the right ones
+_REFUSAL_SECONDS = 2.0  # a client that guesses comes back no sooner, and so leaves room for others
 
 
 class _Passwords:
-    """Checks passwords in a thread, as bcrypt is slow on purpose, and remembers the outcomes under a keyed hash."""
+    """Checks passwords in a thread, as bcrypt is slow on purpose, and remembers the outcomes under a keyed hash.
+
+    One is checked at a time, first those of addresses with few waits. Where too many wait, the address with most waits
+    loses its oldest.
+    """
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
         self._outcomes: dict[bool, deque[bytes]] = {outcome: deque(maxlen=_MAX_REMEMBERED) for outcome in (True, False)}
         self._thread = ThreadPoolExecutor(1, "password")  # DNS lookups that hang may occupy all of asyncio's threads
-        self._turn = asyncio.Lock()
-        self._waiting = 0
+        self._checking = False
+        self._waiting: dict[asyncio.Future[bool], str] = {}  # the oldest first, with the client's address
 
-    async def check(self, config: WebConfig, header: str) -> bool | None:
-        """Whether an Authorization header is right; None if too many passwords wait for their check."""
-        credentials = _credentials(header)
+    async def check(self, config: WebConfig, request: web.BaseRequest) -> bool | None:
+        """Whether the Authorization header of a request is right; None if too many passwords wait for their check."""
+        credentials = _credentials(request.headers.get(hdrs.AUTHORIZATION, ""))
         if credentials is None or len(credentials[1]) > _MAX_PASSWORD_BYTES:
             return False
         user, password = credentials
         hashed = config.users.get(user, config.decoy)
         parts = (user, hashed, password)
-        key = blake2b(b"".join(b"%d:%b" % (len(part), part) for part in parts), key=self._key).digest()
-        if (outcome := self._remembered(key)) is not None or self._waiting >= _MAX_WAITING:
+        key = hmac.digest(self._key, b"".join(b"%d:%b" % (len(part), part) for part in parts), "sha256")
+        if (outcome := self._remembered(key)) is not None:
             return outcome
-        self._waiting += 1
+        if self._checking and not await self._wait(request.remote or ""):
+            await asyncio.sleep(_REFUSAL_SECONDS)
+            return None
+        self._checking = True
         try:
-            async with self._turn:
-                if (outcome := self._remembered(key)) is None:
-                    matches = asyncio.get_running_loop().run_in_executor(self._thread, bcrypt.checkpw, password, hashed)
-                    outcome = await matches and user in config.users
-                    self._outcomes[outcome].append(key)
+            outcome = self._remembered(key)
+            if outcome is None and request.transport is not None:  # else the client has gone
+                check = asyncio.get_running_loop().run_in_executor(self._thread, bcrypt.checkpw, password, hashed)
+                outcome = bool(await check) and user in config.users
+                self._outcomes[outcome].append(key)
         finally:
-            self._waiting -= 1
+            self._checking = self._end_wait(min, admitted=True)
         return outcome
+
+    async def _wait(self, address: str) -> bool:
+        """Wait for the check before to end. Returns False if the wait was ended because too many wait."""
+        wait: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting[wait] = address
+        if len(self._waiting) > _MAX_WAITING:
+            self._end_wait(max, admitted=False)
+        return await wait
+
+    def _end_wait(self, choose: Callable[..., str], *, admitted: bool) -> bool:
+        """End the oldest wait of the address that has the most or the fewest. Returns whether there was one."""
+        if not self._waiting:
+            return False
+        waits = Counter(self._waiting.values())
+        chosen = choose(waits, key=waits.__getitem__)
+        wait = next(wait for wait, address in self._waiting.items() if address == chosen)
+        del self._waiting[wait]
+        wait.set_result(admitted)
+        return True
 
     def _remembered(self, key: bytes) -> bool | None:
         return next((outcome for outcome, keys in self._outcomes.items() if key in keys), None)

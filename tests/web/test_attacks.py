@@ -1,0 +1,218 @@
+"""Bounded attacks over real sockets, on loopback: what an honest scraper sees meanwhile."""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import bcrypt
+import pytest
+import trustme
+import yaml
+from support.api import Api, batch
+from support.exporter import Exporter, StartExporter
+
+ANSWERED_WITHIN_SECONDS = 2.0  # Prometheus waits for 10
+MEMORY_LIMIT = 256 * 2**20  # of the manifests
+GET = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+pytestmark = pytest.mark.alone
+Certificates = tuple[dict[str, str], ssl.SSLContext]
+
+
+@asynccontextmanager
+async def attack(step: Callable[[], object], every: float) -> AsyncIterator[None]:
+    """Repeat a step of an attack, meanwhile."""
+
+    async def repeat() -> None:
+        while True:
+            step()
+            await asyncio.sleep(every)
+
+    task = asyncio.create_task(repeat())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def scrape(
+    exporter: Exporter, tls: ssl.SSLContext | None = None, auth: tuple[str, str] | None = None
+) -> tuple[int | None, float]:
+    """One scrape over a connection of its own: its status, None without an answer, and the seconds it took."""
+    url = f"{'https' if tls else 'http'}://{':'.join(map(str, exporter.address))}/metrics"
+    headers = {"Authorization": aiohttp.encode_basic_auth(*auth)} if auth else {}
+    started, status = time.monotonic(), None
+    with suppress(aiohttp.ClientError, TimeoutError):
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as http,
+            http.get(url, ssl=tls or True, headers=headers) as response,
+        ):
+            await response.read()
+            status = response.status
+    return status, time.monotonic() - started
+
+
+async def slow_scrape(exporter: Exporter, client: ssl.SSLContext) -> bytes:
+    """The status line that a client gets over a link where each answer takes 100 ms."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = client.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    reader, writer = await asyncio.open_connection(*exporter.address)
+
+    async def done(step: Callable[[], Any]) -> Any:
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                await asyncio.sleep(0.1)
+                if not (data := await reader.read(2**16)):
+                    return b""
+                incoming.write(data)
+
+    try:
+        await done(tls.do_handshake)
+        tls.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+        answer: bytes = await done(tls.read)
+        return answer.partition(b"\r\n")[0]
+    except (ConnectionError, ssl.SSLError):
+        return b""
+    finally:
+        writer.transport.abort()
+
+
+def ask_without_reading(exporter: Exporter, data: bytes) -> socket.socket:
+    """A connection whose client asks and never reads."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(exporter.address)
+    client.settimeout(0)
+    with suppress(BlockingIOError):
+        client.send(data)
+    return client
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """`tls_server_config`, and a client that trusts it."""
+    folder, ca, client = tmp_path_factory.mktemp("attacks"), trustme.CA(), ssl.create_default_context()
+    cert = ca.issue_cert("127.0.0.1")
+    cert.cert_chain_pems[0].write_to_path(str(folder / "cert"))
+    cert.private_key_pem.write_to_path(str(folder / "key"))
+    ca.configure_trust(client)
+    return {"cert_file": str(folder / "cert"), "key_file": str(folder / "key")}, client
+
+
+@pytest.fixture
+def start(api: Api, exporter: StartExporter, tmp_path: Path) -> Callable[..., object]:
+    api.batches = [batch("a")]
+
+    async def start(*flags: str, **web: object) -> Exporter:
+        (tmp_path / "web.yml").write_text(yaml.safe_dump(web))
+        return await exporter(f"--web.config.file={tmp_path / 'web.yml'}", *flags)
+
+    return start
+
+
+def users(cost: int = 8, **passwords: str) -> dict[str, str]:
+    return {
+        user: bcrypt.hashpw(password.encode(), bcrypt.gensalt(cost)).decode() for user, password in passwords.items()
+    }
+
+
+async def test_bare_connections_beside_idle_ones_keep_no_handshake_out(
+    start: StartExporter, certificates: Certificates
+) -> None:
+    tls, client = certificates
+    exporter = await start("--web.max-connections=128", tls_server_config=tls)
+    idle = [await asyncio.open_connection(*exporter.address, ssl=client) for _ in range(128)]
+    bare: list[asyncio.Task[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = []
+
+    def connect() -> None:
+        bare.append(asyncio.create_task(asyncio.open_connection(*exporter.address)))
+
+    async with attack(connect, every=1 / 100):
+        await asyncio.sleep(0.5)
+        answers = await asyncio.gather(*(slow_scrape(exporter, client) for _ in range(20)))
+    assert set(answers) == {b"HTTP/1.0 200 OK"}
+    for _, writer in idle:
+        writer.transport.abort()
+    for connection in await asyncio.gather(*bare):
+        connection[1].transport.abort()
+
+
+async def test_half_open_handshakes_fit_into_the_memory_of_the_manifests(
+    start: StartExporter, certificates: Certificates
+) -> None:
+    tls, client = certificates
+    exporter = await start(tls_server_config=tls)
+    hello = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        client.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="127.0.0.1").do_handshake()
+    first_bytes = hello.read()
+    clients = []
+    for _ in range(600):
+        clients.append((await asyncio.open_connection(*exporter.address))[1])
+        clients[-1].write(first_bytes)
+    assert (await scrape(exporter, client))[0] == 200
+    assert resident_bytes(exporter) < MEMORY_LIMIT / 2
+    for writer in clients:
+        writer.transport.abort()
+
+
+def resident_bytes(exporter: Exporter) -> int:
+    return int(Path(f"/proc/{exporter.process.pid}/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.parametrize("passwords", [True, False])
+async def test_clients_that_do_not_read_leave_places_for_those_who_do(start: StartExporter, *, passwords: bool) -> None:
+    headers = {"Content-Security-Policy": "a" * 4000}  # so that answers fill what the system buffers
+    exporter = await start(
+        http_server_config={"headers": headers}, basic_auth_users=users(alice="right") if passwords else None
+    )
+    auth = ("alice", "right") if passwords else None
+    assert (await scrape(exporter, auth=auth))[0] == 200
+    slow = [ask_without_reading(exporter, GET * 5000) for _ in range(45)]
+    scrapes = []
+    for _ in range(20):
+        scrapes.append(await scrape(exporter, auth=auth))
+        await asyncio.sleep(0.05)
+    assert {status for status, _ in scrapes} == {200}
+    assert max(seconds for _, seconds in scrapes) < ANSWERED_WITHIN_SECONDS
+    for client in slow:
+        client.close()
+
+
+@pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])
+async def test_clients_that_guess_keep_out_no_right_password(start: StartExporter, source: str) -> None:
+    """From another address, or from the same, as behind an ingress."""
+    exporter = await start(basic_auth_users=users(alice="right", bob="right"))
+
+    async def guess(number: int) -> None:
+        while True:
+            reader, writer = await asyncio.open_connection(*exporter.address, local_addr=(source, 0))
+            try:
+                while True:
+                    auth = aiohttp.encode_basic_auth("alice", f"{number} {time.monotonic()}")
+                    writer.write(GET.replace(b"\r\n\r\n", f"\r\nAuthorization: {auth}\r\n\r\n".encode()))
+                    assert (await reader.readuntil(b"\r\n\r\n")).split()[1] in {b"401", b"503"}
+                    await reader.readline()
+            finally:
+                writer.transport.abort()
+
+    guessers = [asyncio.create_task(guess(i)) for i in range(30)]
+    await asyncio.sleep(0.5)
+    for user in ("alice", "bob"):
+        status, seconds = await scrape(exporter, auth=(user, "right"))
+        assert status == 200
+        assert seconds < (10 if source == "127.0.0.1" else ANSWERED_WITHIN_SECONDS)
+    assert not any(guesser.done() for guesser in guessers)
+    for guesser in guessers:
+        guesser.cancel()
+    await asyncio.wait(guessers)

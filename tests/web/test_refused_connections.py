@@ -1,0 +1,111 @@
+"""What a client sees that the server refuses: an alert, or words, but never just a reset."""
+
+import asyncio
+import os
+import ssl
+from typing import Any
+
+import pytest
+import trustme
+from support.api import Api
+from support.exporter import StartExporter
+from support.web import SERVER, VERIFIED, World
+
+from inkit_exporter.web import limits
+
+CONFIGURED: dict[str, dict[str, Any]] = {
+    "no certificate": VERIFIED,
+    "a stranger's certificate": VERIFIED,
+    "an old version": SERVER | {"min_version": "TLS13"},
+    "no common suite": SERVER | {"max_version": "TLS12", "cipher_suites": ["TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"]},
+}
+ALERTS = {
+    ("no certificate", "TLSv1_2"): "HANDSHAKE_FAILURE",
+    ("no certificate", "TLSv1_3"): "CERTIFICATE_REQUIRED",
+    ("a stranger's certificate", "TLSv1_2"): "UNKNOWN_CA",
+    ("a stranger's certificate", "TLSv1_3"): "UNKNOWN_CA",
+    ("an old version", "TLSv1_2"): "PROTOCOL_VERSION",
+    ("no common suite", "TLSv1_2"): "HANDSHAKE_FAILURE",
+}
+
+
+async def ask(server: Any, client: ssl.SSLContext) -> bytes:
+    reader, writer = await asyncio.open_connection(*server.address, ssl=client)
+    try:
+        writer.write(b"GET /-/healthy HTTP/1.0\r\n\r\n")
+        return await reader.read()
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(("case", "version"), ALERTS)
+async def test_a_client_whose_handshake_fails_gets_the_alert_that_says_why(
+    world: World, serve: Any, case: str, version: str
+) -> None:
+    world.write(CONFIGURED[case])
+    server = await serve()
+    client = world.client(trustme.CA().issue_cert("a") if "stranger" in case else None)
+    client.minimum_version = client.maximum_version = ssl.TLSVersion[version]
+    if case == "no common suite":
+        client.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
+    with pytest.raises(
+        ssl.SSLError, match=f"(?i)alert.{ALERTS[case, version]}|{ALERTS[case, version].replace('_', '.')}"
+    ):
+        await ask(server, client)
+
+
+async def test_while_the_configuration_is_broken_clients_get_an_alert(world: World, serve: Any) -> None:
+    world.write(SERVER)
+    server = await serve()
+    world.write(SERVER | {"key_file": "nowhere"})
+    with pytest.raises(ssl.SSLError, match="internal error"):
+        await ask(server, world.client())
+
+
+async def test_a_client_with_none_of_the_allowed_names_is_told_goodbye(world: World, serve: Any) -> None:
+    world.write(VERIFIED | {"client_allowed_sans": ["good.example"]})
+    server = await serve()
+    assert await ask(server, world.client(world.clients_ca.issue_cert("bad.example"))) == b""
+    assert b" 200 OK" in await ask(server, world.client(world.clients_ca.issue_cert("good.example")))
+
+
+@pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1", b"HEAD /metrics HTTP/1.0", b"POST /-/reload HTTP/1.1"])
+async def test_plain_http_at_the_tls_port_is_told_in_words(world: World, serve: Any, request_line: bytes) -> None:
+    world.write(SERVER)
+    server = await serve()
+    for parts in ([request_line + b"\r\n\r\n"], [request_line[:2], request_line[2:], b"\r\n\r\n"]):
+        reader, writer = await asyncio.open_connection(*server.address)
+        for part in parts:
+            writer.write(part)
+            await asyncio.sleep(0.02)
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.0 400 Bad Request\r\n") and b"https" in answer
+        writer.close()
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/-/healthy"])
+async def test_headers_are_taken_up_to_the_documented_size(api: Api, exporter: StartExporter, path: str) -> None:
+    running = await exporter()
+    fits = limits.MAX_REQUEST_BYTES - 500
+    assert (await running.get(path, Cookie="a" * fits))[0] == 200
+    assert (await running.get(f"{path}?{'a' * 20_000}", Cookie="a" * (fits - 20_000)))[0] == 200
+    reader, writer = await asyncio.open_connection(*running.address)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\nCookie: {'a' * limits.MAX_REQUEST_BYTES}\r\n\r\n".encode())
+    assert (await reader.readline()).split()[1] in {b"400", b"431"}
+    writer.close()
+
+
+async def test_named_pipes_in_place_of_files_block_nothing(world: World, serve: Any) -> None:
+    world.write(SERVER)
+    server = await serve()
+    for name in ("server.key", "server.pem", "web.yml"):
+        path = world.folder / name
+        good = path.read_bytes()
+        path.unlink()
+        os.mkfifo(path)
+        assert not await server.admits(world.client())
+        await server.exporter.wait_for_line(f"{name}{':' if name == 'web.yml' else ''} can")
+        assert "not a regular file" in server.exporter.log[-1]
+        path.unlink()
+        path.write_bytes(good)
+        assert await server.admits(world.client())

@@ -24,12 +24,16 @@ from inkit_exporter.metrics.families import AccountMetrics
 from inkit_exporter.metrics.process import REVISION, ProcessMetrics
 from inkit_exporter.polling.accounts import Accounts
 from inkit_exporter.state import States
+from inkit_exporter.storage.storage import Storage, open_storage
 from inkit_exporter.transport import open_session
 from inkit_exporter.web import server as web
 from inkit_exporter.web.limits import limit_requests
 
 if TYPE_CHECKING:
     from inkit_exporter.web.toolkit.guard import ReloadingWebConfig
+
+# A scrape before this would lack accounts whose disk is slow. Nobody waits for it longer.
+_RESTORE_SECONDS = 5.0
 
 log = structlog.get_logger()
 
@@ -74,17 +78,20 @@ class Exporter:
         settings: Settings,
         environ: Mapping[str, str],
         session: aiohttp.ClientSession,
+        storage: Storage | None = None,
     ) -> None:
         self._options = options
         self._demo_settings = settings if options.demo else None
         self._states = States()
-        self._process = ProcessMetrics(options.shard.index, options.shard.count)
-        self.accounts = Accounts(session, environ, self._states)
+        self._storage = storage
+        self._process = ProcessMetrics(options.shard.index, options.shard.count, storage.health if storage else None)
+        self.accounts = Accounts(session, environ, self._states, storage)
         self.exposition = Exposition(self._metrics, lambda: self._states.changes, self._process)
         self.handler = endpoints.make_handler(
             telemetry_path=options.web_telemetry_path,
             exposition=self.exposition,
             states=self._states,
+            storage=storage.health if storage else lambda: None,
             healthy=lambda: self.accounts.healthy,
             reload=self.reload if options.web_enable_lifecycle else None,
         )
@@ -112,7 +119,10 @@ class Exporter:
         self.accounts.apply(settings, owned)
 
     def _metrics(self) -> list[AccountMetrics]:
-        return [AccountMetrics(self._states, state.account) for state in self._states]
+        names = [state.account for state in self._states]
+        if self._storage:  # while it loads, totals are at 0, and Prometheus would take what comes back for news
+            names = [name for name in names if not self._storage.loading(name)]
+        return [AccountMetrics(self._states, name) for name in names]
 
 
 async def _once(settings: Settings, options: argparse.Namespace) -> int:
@@ -132,7 +142,12 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
         environ: Mapping[str, str] = os.environ
         if options.demo:
             settings, environ = await stack.enter_async_context(_demo(options.demo_seed))
-        exporter = Exporter(options, settings, environ, await stack.enter_async_context(open_session()))
+        storage = await open_storage(options.storage_path, stop) if options.storage_path else None
+        if stop.is_set():
+            return 0
+        exporter = Exporter(options, settings, environ, await stack.enter_async_context(open_session()), storage)
+        if storage:
+            await storage.loaded(_RESTORE_SECONDS)
         loop.add_signal_handler(signal.SIGHUP, exporter.reload)
         try:
             addresses = await stack.enter_async_context(_serving(exporter, options, web_config))

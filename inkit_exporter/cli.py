@@ -55,6 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--once", "poll every account once, print the metrics, and exit", action="store_true")
     flag("--demo", "export a simulated Inkit API: no key, no configuration", action="store_true")
     flag("--demo.seed", "which simulated days", type=int, default=1, metavar="N")
+    flag("--storage.path", "keep window and totals there, so that a restart loses nothing", type=Path, metavar="DIR")
     flag("--web.listen-address", f"where to serve; repeatable (default {DEFAULT_ADDRESS})", action="append", **address)
     flag("--web.telemetry-path", "where the metrics are", default="/metrics", metavar="PATH")
     flag("--web.config.file", "TLS and basic auth; see docs/web-configuration.md", **path)

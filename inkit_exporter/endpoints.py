@@ -15,6 +15,7 @@ from inkit_exporter.state import States
 from inkit_exporter.status import page
 from inkit_exporter.status.batches import Query
 from inkit_exporter.status.report import make_status
+from inkit_exporter.storage.health import StorageHealth
 from inkit_exporter.web.routes import POST, READ, Handler, document, probe, route
 
 
@@ -23,6 +24,7 @@ def make_handler(
     telemetry_path: str,
     exposition: Exposition,
     states: States,
+    storage: Callable[[], StorageHealth | None],
     healthy: Callable[[], bool],
     reload: Callable[[], str | None] | None,
 ) -> Handler:
@@ -36,8 +38,8 @@ def make_handler(
         return all(state.up is not None for state in states)
 
     routes: dict[str, tuple[Sequence[str], Handler]] = {
-        "/": (READ, partial(_page, states, telemetry_path)),
-        "/api/v1/status": (READ, partial(_status, states)),
+        "/": (READ, partial(_page, states, storage, telemetry_path)),
+        "/api/v1/status": (READ, partial(_status, states, storage)),
         "/-/healthy": (READ, probe(healthy, "healthy", "a poll loop has ended")),
         "/-/ready": (READ, probe(ready, "ready", "not every account has been polled yet")),
         "/-/reload": (POST, partial(_reload, reload)),
@@ -66,13 +68,17 @@ async def _metrics(exposition: Exposition, request: web.BaseRequest) -> web.Resp
     return web.Response(body=await (exposition.gzipped if gzip else exposition.text)(form), headers=headers)
 
 
-async def _page(states: States, telemetry_path: str, request: web.BaseRequest) -> web.Response:
-    html = page.render(make_status(states, _query(request, order="failed")), telemetry_path)
+async def _page(
+    states: States, storage: Callable[[], StorageHealth | None], telemetry_path: str, request: web.BaseRequest
+) -> web.Response:
+    html = page.render(make_status(states, _query(request, order="failed"), storage()), telemetry_path)
     return document(html.encode(), "text/html; charset=utf-8", COMPRESSORS, page.CONTENT_SECURITY_POLICY)
 
 
-async def _status(states: States, request: web.BaseRequest) -> web.Response:
-    status = make_status(states, _query(request, order="newest"))
+async def _status(
+    states: States, storage: Callable[[], StorageHealth | None], request: web.BaseRequest
+) -> web.Response:
+    status = make_status(states, _query(request, order="newest"), storage())
     return document(json.encode(status), "application/json", COMPRESSORS)
 
 

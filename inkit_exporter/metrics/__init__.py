@@ -1,4 +1,4 @@
 """Every metric family, and the exposition: the text that Prometheus scrapes.
 
-May import: clock, counters, api, window, state.
+May import: clock, counters, api, window, state, storage.
 """

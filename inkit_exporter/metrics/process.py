@@ -2,15 +2,18 @@
 
 import os
 import platform
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from typing import Final
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Gauge, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from inkit_exporter import __version__
 from inkit_exporter.clock import boot_time
+from inkit_exporter.storage.health import StorageHealth
 
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -21,7 +24,13 @@ REVISION: Final = os.environ.get("INKIT_EXPORTER_REVISION") or "unknown"
 class ProcessMetrics:
     """The metrics of the process, in a registry of their own. The clock is `boot_time`."""
 
-    def __init__(self, shard: int, shards: int, clock: Callable[[], float] = boot_time) -> None:
+    def __init__(
+        self,
+        shard: int,
+        shards: int,
+        storage: Callable[[], StorageHealth] | None = None,
+        clock: Callable[[], float] = boot_time,
+    ) -> None:
         self.registry = CollectorRegistry()
         self._clock = clock
         self._reloads = 0
@@ -47,6 +56,8 @@ class ProcessMetrics:
             "inkit_exporter_config_last_reload_success_timestamp_seconds",
             "When the configuration in use was loaded, in seconds since the epoch.",
         )
+        if storage:
+            self.registry.register(_StorageMetrics(storage))
         self.reloaded(successful=True)
 
     def version(self) -> Hashable:
@@ -59,3 +70,26 @@ class ProcessMetrics:
         self._successful.set(int(successful))
         if successful:
             self._success_time.set_to_current_time()
+
+
+class _StorageMetrics(Collector):
+    def __init__(self, health: Callable[[], StorageHealth]) -> None:
+        self._health = health
+
+    def collect(self) -> Iterator[Metric]:
+        health = self._health()
+        yield GaugeMetricFamily(
+            "inkit_exporter_storage_healthy",
+            "Whether all that the last polls found is stored (1), or some of it is in memory alone (0).",
+            health.healthy,
+        )
+        yield CounterMetricFamily(
+            "inkit_exporter_storage_failures",
+            "Loads and saves of an account that failed or took too long.",
+            health.failures,
+        )
+        yield GaugeMetricFamily(
+            "inkit_exporter_storage_size_bytes",
+            "Size of all files in the directory of --storage.path.",
+            health.size_bytes,
+        )

@@ -18,6 +18,7 @@ from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Se
 from inkit_exporter.polling.poller import Poller
 from inkit_exporter.rate_limit import RateLimiter
 from inkit_exporter.state import AccountState, States
+from inkit_exporter.storage.storage import Storage
 from inkit_exporter.watchdog import WatchedLoop
 
 # The first polls of several accounts follow one another at this distance, or closer so that all fit in one interval.
@@ -37,15 +38,22 @@ class _Account(Struct):
 class Accounts:
     """Every account that this exporter polls.
 
-    A poll hangs if it takes `grace` seconds more than its limit: for what can't time out, and for a busy machine.
+    `storage` keeps what polls find. A poll hangs if it takes `grace` seconds more than its limit: for what can't time
+    out, and for a busy machine.
     """
 
     def __init__(
-        self, session: aiohttp.ClientSession, environ: Mapping[str, str], states: States, grace: float = 60.0
+        self,
+        session: aiohttp.ClientSession,
+        environ: Mapping[str, str],
+        states: States,
+        storage: Storage | None = None,
+        grace: float = 60.0,
     ) -> None:
         self._session = session
         self._environ = environ
         self._states = states
+        self._storage = storage
         self._grace = grace
         self._accounts: dict[str, _Account] = {}
         self._limiters: dict[tuple[str | None, str | None], RateLimiter] = {}  # by token source, also of the past
@@ -60,7 +68,8 @@ class Accounts:
         """Poll these accounts of the settings, and no others.
 
         What has not changed goes on as it was. An account with new limits or intervals keeps its snapshot and totals
-        and lists its window again. One with a new address, token source, kind of batch or filters starts from nothing.
+        and lists its window again. One with a new address, token source, kind of batch or filters starts from what is
+        stored of it, or from nothing.
         A rate limiter belongs to a token source, and outlives every change.
 
         Raises:
@@ -78,6 +87,8 @@ class Accounts:
         for gone in before.values():
             gone.watched.stop()
         self._states.keep(self._accounts)
+        if self._storage:
+            self._storage.keep(self._accounts, settings.poll.lookback)
         self._start_loops()
 
     async def poll_once(self) -> bool:
@@ -109,6 +120,8 @@ class Accounts:
             usage = Usage(self._limiters.setdefault(source, deepcopy(limiter)))
             labels, state = AccountLabels(), AccountState(account=settings.name, settings=poll, usage=usage)
         self._states.publish(state)
+        if self._storage:
+            self._storage.follow(settings, labels, self._states)
         make = partial(self._new_poller, settings.name)
         return _Account(settings, poll, api, labels, WatchedLoop(settings.name, make, pause=poll.interval))
 
@@ -123,7 +136,7 @@ class Accounts:
             usage=self._states[name].usage,
             labels=account.labels,
         )
-        return Poller(name, account.poll, client, self._states)
+        return Poller(name, account.poll, client, self._states, self._storage[name] if self._storage else None)
 
     def _start_loops(self) -> None:
         """Start the loops that are not running, if `run` is."""

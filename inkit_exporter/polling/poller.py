@@ -14,6 +14,7 @@ from inkit_exporter.api.errors import ApiError, BadResponse, PageRefused, Reques
 from inkit_exporter.clock import boot_time
 from inkit_exporter.config import PollSettings
 from inkit_exporter.state import AccountState, States
+from inkit_exporter.storage.storage import AccountStorage
 from inkit_exporter.window.plan import Conversation, Plan
 
 _NOTED_SKEW_SECONDS = 60.0
@@ -27,13 +28,21 @@ class Poller:
     `due` is the time, by `time.monotonic`, until which the loop shows that it is alive. `rounds` counts its polls.
     """
 
-    def __init__(self, account: str, settings: PollSettings, client: Client, states: States) -> None:
+    def __init__(
+        self,
+        account: str,
+        settings: PollSettings,
+        client: Client,
+        states: States,
+        storage: AccountStorage | None = None,
+    ) -> None:
         self.due = math.inf
         self.rounds = 0
         self._account = account
         self._settings = settings
         self._client = client
         self._states = states
+        self._storage = storage
         self._warned: set[str] = set()
         self._log = log.bind(account=account)
         self._plan = Plan(settings, self._state.totals)
@@ -44,6 +53,8 @@ class Poller:
 
     async def run(self, first_after: float) -> None:
         """Poll for ever, first after that many seconds. A slow poll skips the ticks that it missed."""
+        if self._storage and (stored := await self._storage.plan()):
+            self._plan = stored
         tick = boot_time() + first_after
         while True:
             seconds = math.inf
@@ -82,7 +93,12 @@ class Poller:
             poll_requests=self._state.usage.requests - requests,
             polls=self._state.polls + 1,
         )
-        self._states.publish(self._failed(state, failure, ended) if failure else self._succeeded(state, ended))
+        state = self._failed(state, failure, ended) if failure else self._succeeded(state, ended)
+        if self._storage is None:
+            self._plan.window.totals.changed.clear()
+        elif not failure:  # before others see it, or totals could go down at a restart
+            await self._storage.save(self._plan, state)
+        self._states.publish(state)
         self.rounds += 1
         return failure is None
 
@@ -131,7 +147,6 @@ class Poller:
             self._warn_once(f"status `{status}` is unknown and counts as unfinished; {remedy}", batches=batches)
         self._compare_with_limit(state)
         window.totals.start_counting()
-        window.totals.changed.clear()
         return replace(
             state,
             up=True,

@@ -1,4 +1,4 @@
 """The status report (JSON), and the page that shows it.
 
-May import: clock, counters, api, window, state.
+May import: clock, counters, api, window, state, storage.
 """

@@ -20,6 +20,7 @@ from inkit_exporter.status.batches import (
     unfinished_batches,
 )
 from inkit_exporter.status.failing import FailingStatus, find_failures
+from inkit_exporter.storage.health import StorageHealth
 from inkit_exporter.window.window import Snapshot
 
 
@@ -85,9 +86,14 @@ class Status(Struct, frozen=True):
     accounts: Sequence[AccountStatus]
     failing_batches: BatchesStatus
     unfinished_batches: BatchesStatus
+    storage: StorageHealth | None = None
 
 
-def make_status(states: Iterable[AccountState], query: Query = Query()) -> Status:  # noqa: B008 - it never changes
+def make_status(
+    states: Iterable[AccountState],
+    query: Query = Query(),  # noqa: B008 - it never changes
+    storage: StorageHealth | None = None,
+) -> Status:
     """The accounts as they are now, those that are down first."""
     wall, now = time.time(), boot_time()
     chosen = [state for state in states if not query.account or state.account in query.account]
@@ -101,6 +107,7 @@ def make_status(states: Iterable[AccountState], query: Query = Query()) -> Statu
         accounts=[_account(state, query, wall, now) for state in chosen],
         failing_batches=failing_batches(failing, query),
         unfinished_batches=unfinished_batches(unfinished, query),
+        storage=storage,
     )
 
 

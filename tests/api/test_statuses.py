@@ -15,10 +15,11 @@ from support.exporter import StartExporter, write_config
 from support.samples import sample_key, up
 
 from inkit_exporter.api.batches import Batch, Counts
-from inkit_exporter.api.labels import LABEL_LIMIT, AccountLabels
+from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.pages import read_page
 from inkit_exporter.api.statuses import read_status
 from inkit_exporter.jsonbody import snake_case_of_camel
+from inkit_exporter.labels import LABEL_LIMIT
 
 FINAL = (
     "Success", "Completed", "Complete", "Delivered", "Expired", "Error", "Failed", "Cancelled", "Canceled", "Done",

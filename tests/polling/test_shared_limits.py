@@ -127,7 +127,7 @@ async def test_a_poll_may_take_as_long_as_all_that_share_the_limit_need(api: Api
             usage=states["0"].usage,
             labels=AccountLabels(),
         )
-        poller = Poller("0", poll, client, states)
+        poller = Poller("0", poll, client, states, storage=None)
         running = asyncio.create_task(poller.run(first_after=1000))
         await asyncio.sleep(0)
         assert poller.due - time.monotonic() == pytest.approx(1000 + seconds, abs=5)

@@ -18,6 +18,7 @@ from support.deviations import Deviation, load_all
 from inkit_exporter.config import Settings
 from inkit_exporter.state import Progress
 from inkit_exporter.status import batches, failing, report
+from inkit_exporter.storage.health import StorageHealth
 from inkit_exporter.window.window import KEPT
 
 OPERATING = (ROOT / "docs" / "operating.md").read_text()
@@ -71,6 +72,7 @@ def test_every_flag_is_in_the_readme_and_every_flag_there_exists() -> None:
     ("heading", "struct"),
     [
         ("The answer", report.Status),
+        ("`storage`", StorageHealth),
         ("Each of `accounts`", report.AccountStatus),
         ("`progress`", Progress),
         ("`window`", report.WindowStatus),

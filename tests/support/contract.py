@@ -14,6 +14,7 @@ from inkit_exporter.metrics.families import AccountMetrics
 from inkit_exporter.metrics.process import ProcessMetrics
 from inkit_exporter.rate_limit import RateLimiter
 from inkit_exporter.state import AccountState, States
+from inkit_exporter.storage.health import StorageHealth
 from inkit_exporter.window.window import Snapshot
 from support import ROOT
 
@@ -22,6 +23,8 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 SNAPSHOT = Snapshot(
     {("box", "completed"): Counts(1, 1, 0, 0)}, {"completed": 1}, 1.0, 1.0, truncated=False, oldest_change=1.0
 )
+
+HEALTH = StorageHealth(healthy=True, error=None, failures=0, size_bytes=0)
 
 
 def exposed() -> dict[str, Metric]:
@@ -32,7 +35,7 @@ def exposed() -> dict[str, Metric]:
         account="a", settings=PollSettings(), usage=usage, up=True, polls=1, last_success=1.0, snapshot=SNAPSHOT
     )
     states.publish(polled)
-    registries = AccountMetrics(states, "a", lambda: 0.0).registry, ProcessMetrics(0, 1).registry
+    registries = AccountMetrics(states, "a", lambda: 0.0).registry, ProcessMetrics(0, 1, lambda: HEALTH).registry
     families = [family for registry in registries for family in registry.collect()]
     return {_name(family): family for family in families if family.name.startswith("inkit_")}
 

@@ -1,0 +1,237 @@
+"""One SQLite file for each account, in a directory that one process locks. Every call may block on the disk."""
+
+import re
+import sqlite3
+import time
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Final
+from zlib import crc32
+
+import msgspec
+
+from inkit_exporter.storage.records import Kept, Record
+
+LOCK: Final = "lock"
+
+_APPLICATION = int.from_bytes(b"INKT")
+_SCHEMA = 1
+_CREATE = f"""
+    BEGIN;
+    CREATE TABLE account (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE batches (id TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    PRAGMA application_id = {_APPLICATION};
+    PRAGMA user_version = {_SCHEMA};
+    COMMIT;
+"""
+# An exclusive lock needs no shared memory, so that network volumes will do. A commit is synced before it returns.
+_PRAGMAS = ("locking_mode = EXCLUSIVE", "journal_mode = TRUNCATE", "synchronous = FULL")
+# These tell of the disk, or of somebody who reads the file. Any other error tells of what is in the file.
+_OF_THE_DISK = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_READONLY,
+}
+_OURS = re.compile(r"(.+-[0-9a-f]{8}\.db)(-journal|\.set-aside)?")
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_record = msgspec.msgpack.Decoder(Record).decode
+
+
+class UnusableFile(Exception):
+    """A file does not hold what this version of the exporter writes."""
+
+
+def prepare(directory: Path) -> None:
+    """Make the directory, for its owner only. One that holds other things keeps its mode.
+
+    Raises:
+        OSError: it can't be made or written to.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with TemporaryFile(dir=directory):  # or only the first save would tell that nothing can be written
+        pass
+    if (directory / LOCK).exists() or not any(directory.iterdir()):
+        with suppress(PermissionError):  # the owner may be another user, as with volumes of Kubernetes
+            directory.chmod(0o700)
+
+
+def lock(directory: Path) -> sqlite3.Connection | None:
+    """Lock the directory until the process ends. Returns None while another process has it.
+
+    Raises:
+        OSError, sqlite3.Error: the directory can't be written to.
+    """
+    _make_private(directory / LOCK)
+    connection = sqlite3.connect(directory / LOCK, timeout=0, isolation_level=None)
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            return None
+        raise
+    return connection
+
+
+def file_name(account: str) -> str:
+    """A file name for any account name, readable and unique."""
+    readable = re.sub(r"[^A-Za-z0-9_-]", "_", account)[:64]
+    return f"{readable}-{sha256(account.encode()).hexdigest()[:8]}.db"
+
+
+def tidy(directory: Path, accounts: Collection[str], keep_seconds: float) -> int:
+    """Delete the files of other accounts that nobody wrote for so long. Returns the size of all files in bytes."""
+    owned, size = {file_name(account) for account in accounts}, 0
+    for path in directory.iterdir():
+        with suppress(FileNotFoundError):  # a journal comes and goes
+            status, ours = path.stat(), _OURS.fullmatch(path.name)
+            if ours and ours[1] not in owned and time.time() - status.st_mtime > keep_seconds:
+                path.unlink()
+            else:
+                size += status.st_size
+    return size
+
+
+class AccountFile:
+    """The file of one account. It holds the state after one complete poll, all of it or none.
+
+    Each row carries a checksum, as SQLite has none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection: sqlite3.Connection | None = None
+        self._saved: dict[str, bytes] = {}
+
+    def load(self) -> tuple[Kept, dict[str, Record]] | None:
+        """What the file holds; None if there is nothing in it yet.
+
+        Raises:
+            UnusableFile: it is broken, or not ours, or of another version.
+            OSError, sqlite3.Error: the disk fails.
+        """
+        try:
+            connection = self._open()
+            rows = dict(connection.execute("SELECT name, value FROM account"))
+            if not rows:
+                return None
+            fields = {name: msgspec.msgpack.decode(_checked(name, value)) for name, value in rows.items()}
+            kept = msgspec.convert(fields, Kept)
+            batches = connection.execute("SELECT id, value FROM batches")
+            records = {key: _decode_record(_checked(key, value)) for key, value in batches}
+        except (msgspec.MsgspecError, TypeError, UnicodeError) as error:
+            raise UnusableFile(str(error)) from None
+        except sqlite3.DatabaseError as error:
+            raise _sorted_out(error) from None
+        if len(records) != kept.records:
+            raise UnusableFile(f"holds {len(records)} batches instead of {kept.records}")
+        self._saved = rows
+        return kept, records
+
+    def goes_on(self) -> bool:
+        """Whether the file holds what was last loaded or saved, so that changes are enough.
+
+        Raises as `load` does.
+        """
+        try:
+            if not self.path.exists():
+                self.close()
+            connection = self._open()
+            return bool(self._saved) and self._saved == dict(connection.execute("SELECT name, value FROM account"))
+        except sqlite3.DatabaseError as error:
+            raise _sorted_out(error) from None
+
+    def save(self, kept: Kept, records: Iterable[tuple[str, Record | None]], *, whole: bool) -> None:
+        """Write the state, and these records: all there are, or those that changed. None deletes one.
+
+        Raises as `load` does; then the file is as it was.
+        """
+        try:
+            connection = self._open()
+            rows = {name: _sealed(name, _encode(getattr(kept, name))) for name in Kept.__struct_fields__}
+            changed = [(name, value) for name, value in rows.items() if whole or self._saved.get(name) != value]
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                if whole:
+                    connection.execute("DELETE FROM account")
+                    connection.execute("DELETE FROM batches")
+                connection.executemany("REPLACE INTO account VALUES (?, ?)", changed)
+                for key, record in records:
+                    if record is None:
+                        connection.execute("DELETE FROM batches WHERE id = ?", (key,))
+                    else:
+                        connection.execute("REPLACE INTO batches VALUES (?, ?)", (key, _sealed(key, _encode(record))))
+            self._saved = rows
+        except sqlite3.DatabaseError as error:
+            raise _sorted_out(error) from None
+
+    def set_aside(self) -> Path:
+        """Rename the file, so that a new one can take its place. Returns its new path; what was there is replaced."""
+        self.close()
+        aside = self.path.with_name(f"{self.path.name}.set-aside")
+        self.path.with_name(f"{self.path.name}-journal").unlink(missing_ok=True)
+        return self.path.replace(aside)
+
+    def close(self) -> None:
+        """Release the file, which the next call opens again."""
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            return self._connection
+        _make_private(self.path)
+        self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        try:
+            for pragma in _PRAGMAS:
+                self._connection.execute(f"PRAGMA {pragma}")
+            (application,), (schema,) = (
+                self._connection.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
+            )
+            if not self._connection.execute("SELECT 1 FROM sqlite_schema").fetchone() and not application:
+                self._connection.executescript(_CREATE)
+            elif application != _APPLICATION:
+                raise UnusableFile("is not a file of the exporter's")
+            elif schema != _SCHEMA:
+                raise UnusableFile(f"has version {schema} of the format, not {_SCHEMA}")
+        except BaseException:
+            self.close()
+            raise
+        return self._connection
+
+
+def _make_private(path: Path) -> None:
+    """Make an empty file, if there is none, that only its owner may read. SQLite gives its journal the same mode."""
+    path.touch(mode=0o600)
+    with suppress(PermissionError):
+        path.chmod(0o600)
+
+
+def _sealed(key: str, payload: bytes) -> bytes:
+    return crc32(payload, crc32(key.encode())).to_bytes(4) + payload
+
+
+def _checked(key: str, value: bytes) -> bytes:
+    payload = value[4:]
+    if _sealed(key, payload) != value:
+        raise UnusableFile(f"the checksum of `{key}` is wrong")
+    return payload
+
+
+def _sorted_out(error: sqlite3.DatabaseError) -> Exception:
+    """The error itself if it tells of the disk, else one that tells of the file."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return error if code & 0xFF in _OF_THE_DISK else UnusableFile(str(error))

@@ -1,0 +1,243 @@
+"""The storage of all accounts. Each has a thread of its own, so that its disk holds up no other account."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.clock import boot_time
+from inkit_exporter.config import AccountSettings, PollSettings
+from inkit_exporter.errors import ConfigError
+from inkit_exporter.state import AccountState, States
+from inkit_exporter.storage import files, records
+from inkit_exporter.storage.files import AccountFile, UnusableFile
+from inkit_exporter.storage.health import StorageHealth
+from inkit_exporter.window.plan import Plan
+
+_LOCK_EVERY = 0.2
+_LOAD_SECONDS = 30.0
+_SAVE_SECONDS = 10.0
+
+log = structlog.get_logger()
+
+
+class Storage:
+    """A directory with a file for each account, which this process has locked.
+
+    `failures` counts loads and saves that failed.
+    """
+
+    def __init__(self, directory: Path, lock: sqlite3.Connection) -> None:
+        self.failures = 0
+        self._directory = directory
+        self._lock = lock
+        self._accounts: dict[str, AccountStorage] = {}
+        self._lookback = 0.0
+        self._size = files.tidy(directory, (), float("inf"))
+
+    def __getitem__(self, account: str) -> "AccountStorage":
+        return self._accounts[account]
+
+    def follow(self, settings: AccountSettings, labels: AccountLabels, states: States) -> None:
+        """Store what is published of an account, and publish what is stored, if nothing else is known of it yet."""
+        stored = self._accounts.get(settings.name)
+        if stored is None:
+            stored = AccountStorage(settings.name, AccountFile(self._directory / files.file_name(settings.name)), self)
+            self._accounts[settings.name] = stored
+        stored.origin, stored.labels = records.origin_of(settings), labels
+        if states[settings.name].snapshot is None:
+            stored.load(states)
+
+    async def loaded(self, patience: float) -> None:
+        """Returns when what is stored of all accounts has been published, or after `patience` seconds."""
+        if reading := {stored.reading for stored in self._accounts.values() if stored.reading}:
+            await asyncio.wait(reading, timeout=patience)
+
+    def keep(self, accounts: Collection[str], lookback: float) -> None:
+        """Release the files of all other accounts; they are deleted when nobody wrote to them for one lookback."""
+        self._lookback = lookback
+        for name in self._accounts.keys() - set(accounts):
+            self._accounts.pop(name).close()
+
+    def loading(self, account: str) -> bool:
+        """Whether it is not known yet what is stored of an account, so that its totals would begin at 0."""
+        return self._accounts[account].reading is not None
+
+    def health(self) -> StorageHealth:
+        """How the storage is now."""
+        errors = [f"{name}: {stored.error}" for name, stored in self._accounts.items() if stored.error]
+        return StorageHealth(not errors, "; ".join(errors) or None, self.failures, self._size)
+
+    def tidy(self) -> None:
+        """Delete what is no longer needed, and measure the rest. May block."""
+        with suppress(OSError):
+            self._size = files.tidy(self._directory, list(self._accounts), self._lookback)
+
+    def close(self) -> None:
+        """Release all files, then the directory."""
+        self.keep((), self._lookback)
+        self._lock.close()
+
+
+_Found = tuple[records.Kept, Plan]
+
+
+class AccountStorage:
+    """The storage of one account.
+
+    `error` says what is wrong while the account goes on in memory alone; `reading` is there while it loads.
+    """
+
+    origin: records.Origin
+    labels: AccountLabels
+
+    def __init__(self, account: str, file: AccountFile, storage: Storage) -> None:
+        self.error: str | None = None
+        self.reading: asyncio.Future[_Found | None] | None = None
+        self._account = account
+        self._file = file
+        self._storage = storage
+        self._thread = ThreadPoolExecutor(1, f"storage of {account}")
+        self._writing: asyncio.Future[None] | None = None
+        self._restored: Plan | None = None
+        # The file follows this plan, but for these batches.
+        self._plan: Plan | None = None
+        self._owed: set[str] = set()
+        self._log = log.bind(account=account)
+
+    def load(self, states: States) -> None:
+        """Begin to load, and publish what is found."""
+        settings = states[self._account].settings
+        self.reading = asyncio.get_running_loop().run_in_executor(self._thread, self._read, settings)
+        self.reading.add_done_callback(partial(self._loaded, states))
+
+    async def plan(self) -> Plan | None:
+        """The plan that was stored, once it is loaded; None if there is none, or if it was asked for before."""
+        if reading := self.reading:
+            await asyncio.wait({reading}, timeout=_LOAD_SECONDS)
+            if not reading.done():
+                self.reading = None
+                self._failed(f"the disk has not answered for {_LOAD_SECONDS:g}s")
+        plan, self._restored = self._restored, None
+        return plan
+
+    async def save(self, plan: Plan, state: AccountState) -> None:
+        """Store the state after a complete poll, which is not published yet. What fails is made up for by the next.
+
+        It never raises, and takes at most `_SAVE_SECONDS`.
+        """
+        self._owed |= plan.window.totals.changed
+        plan.window.totals.changed = set()
+        if self._writing is not None:
+            self._failed(f"the disk has not answered for more than {_SAVE_SECONDS:g}s")
+            return
+        changed, self._owed = self._owed, set()
+        write = partial(self._write, plan, state, changed, whole=plan is not self._plan)
+        self._writing = asyncio.get_running_loop().run_in_executor(self._thread, write)
+        self._writing.add_done_callback(partial(self._written, plan, changed))
+        done, _ = await asyncio.wait({self._writing}, timeout=_SAVE_SECONDS)
+        if not done:
+            self._failed(f"the disk has not answered for {_SAVE_SECONDS:g}s")
+
+    def close(self) -> None:
+        """Release the file, once what is under way has ended."""
+        self.reading = None
+        self._thread.submit(self._file.close)
+        self._thread.shutdown(wait=False)
+
+    def _read(self, settings: PollSettings) -> _Found | None:
+        try:
+            found = self._file.load()
+        except UnusableFile as error:
+            self._set_aside(error)
+            return None
+        if found is None or found[0].origin != self.origin:
+            return None
+        kept, stored = found
+        return kept, records.restore_plan(kept, stored, settings, time.time())
+
+    def _loaded(self, states: States, reading: "asyncio.Future[_Found | None]") -> None:
+        error = reading.exception()
+        if reading is not self.reading:
+            return  # it took too long, or the account has changed meanwhile
+        self.reading = None
+        if error:
+            self._failed(error)
+        elif found := reading.result():
+            kept, plan = found
+            self._plan = self._restored = plan
+            self.labels.destinations.admitted.update(kept.destinations)
+            self.labels.statuses.admitted.update(kept.statuses)
+            at = boot_time() - max(0.0, time.time() - kept.last_success)
+            states.publish(records.restore_state(kept, plan, states[self._account], snapshot_at=at))
+
+    def _write(self, plan: Plan, state: AccountState, changed: set[str], *, whole: bool) -> None:
+        kept = records.take(plan, state, self.labels, self.origin)
+        try:
+            whole = whole or not self._file.goes_on()
+            ids = records.known_ids(plan) if whole else changed
+            taken = [(batch_id, records.take_record(plan, batch_id)) for batch_id in ids]
+            self._file.save(kept, taken, whole=whole)
+        except UnusableFile as error:
+            self._set_aside(error)
+            raise
+        except (OSError, sqlite3.Error):
+            self._file.close()
+            raise
+        self._storage.tidy()
+
+    def _written(self, plan: Plan, changed: set[str], writing: "asyncio.Future[None]") -> None:
+        self._writing = None
+        if error := writing.exception():
+            self._owed |= changed
+            self._failed(error)
+            return
+        self._plan = plan
+        if self.error is not None:
+            self._log.info("the account is stored again")
+            self.error = None
+
+    def _set_aside(self, error: UnusableFile) -> None:
+        aside = self._file.set_aside()
+        self._log.warning("the stored file is of no use, beginning a new one", why=str(error), kept_as=str(aside))
+
+    def _failed(self, error: BaseException | str) -> None:
+        what = getattr(error, "strerror", None) or str(error)
+        if self.error is None:
+            self._log.warning("the account is not stored, going on in memory", file=str(self._file.path), error=what)
+        self.error = what
+        self._storage.failures += 1
+
+
+async def open_storage(directory: Path, stop: asyncio.Event, patience: float = 30.0) -> Storage | None:
+    """Lock the directory. While another process has it, wait `patience` seconds for its end: enough for an update.
+
+    Returns None if it is to `stop` meanwhile.
+
+    Raises:
+        ConfigError: it can't be written to, or the other process does not end.
+    """
+    flag, deadline, waiting = f"--storage.path={directory}", time.monotonic() + patience, False
+    try:
+        files.prepare(directory)
+        while (lock := files.lock(directory)) is None:
+            if time.monotonic() >= deadline:
+                raise ConfigError(f"{flag}: another process uses it; stop that one, or name another directory")
+            if not waiting:
+                log.info("another process uses the storage, waiting for its end", path=str(directory))
+                waiting = True
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOCK_EVERY):
+                    await stop.wait()
+                return None
+        return Storage(directory, lock)
+    except (OSError, sqlite3.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{flag}: can't be written to ({reason}); let the exporter's user write there") from None

@@ -1,0 +1,243 @@
+"""The exporter with `--storage.path`: what it serves after a restart, and what it does when the disk fails."""
+
+import asyncio
+import resource
+import shutil
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from support.api import TOKEN, Api, Handler, batch, hang
+from support.exporter import Exporter, StartExporter, run_to_end, start_process, write_config
+from support.samples import Samples, sample_key, up
+
+CREATED = sample_key("inkit_batches_created_total", account="default")
+FAILED = sample_key("inkit_documents_failed_total", account="default", destination="box")
+LAST_SUCCESS = sample_key("inkit_last_successful_poll_timestamp_seconds", account="default")
+DURATIONS = sample_key("inkit_batch_duration_seconds_count", account="default")
+HEALTHY, FAILURES = "inkit_exporter_storage_healthy", "inkit_exporter_storage_failures_total"
+
+
+def batches(samples: Samples) -> float:
+    return sum(value for name, value in samples.items() if name.startswith("inkit_batches{"))
+
+
+def all_up(accounts: set[str], samples: Samples) -> bool:
+    return all(up(samples, account) == 1 for account in accounts)
+
+
+def has_created_one(name: str, samples: Samples) -> bool:
+    return samples[name] == 1
+
+
+async def fail(_request: web.Request, _handler: Handler) -> web.StreamResponse:
+    return web.Response(status=503)
+
+
+async def kill(running: Exporter) -> None:
+    running.process.kill()
+    await running.process.wait()
+
+
+@pytest.fixture
+async def start(tmp_path: Path, api: Api) -> AsyncIterator[StartExporter]:
+    """Start exporters that store below `tmp_path`, and may be killed."""
+    started: list[tuple[Exporter, asyncio.Task[None]]] = []
+
+    async def begin(*flags: str, **settings: object) -> Exporter:
+        path = write_config(tmp_path, api.base_url, **settings)  # type: ignore[arg-type]
+        running = await start_process(f"--config.file={path}", f"--storage.path={tmp_path / 'storage'}", *flags)
+        started.append((running, asyncio.create_task(running.collect_log())))
+        line = await running.wait_for_line("msg=started")
+        await running.connect(line.split("addresses=")[1].split()[0].split(",")[0])
+        return running
+
+    yield begin
+    for running, reader in started:
+        if running.process.returncode is None:
+            running.process.kill()
+            await running.process.wait()
+        await reader
+        await running.http.close()
+        assert TOKEN not in "".join(running.log)
+        assert "Traceback" not in "".join(running.log)
+
+
+@pytest.mark.process
+async def test_a_restart_serves_what_is_stored_at_once_and_counts_what_happened_meanwhile(
+    api: Api, start: StartExporter, tmp_path: Path
+) -> None:
+    api.batches = [batch(f"fb_{i}", age=100 + i) for i in range(250)]
+    running = await start()
+    await running.wait_for(lambda s: up(s) == 1)
+    api.batches = [batch("fb_new", age=50, status="In Progress", destinations={"box": (1, 2, 3)}), *api.batches]
+    before = await running.wait_for(lambda s: s[FAILED] == 2)
+    await kill(running)
+    api.fault = hang
+    running = await start()
+    restored = await running.samples()
+    assert up(restored) is None
+    assert [restored[name] for name in (CREATED, FAILED, DURATIONS)] == [1, 2, 0]
+    assert restored[LAST_SUCCESS] >= before[LAST_SUCCESS]
+    assert batches(restored) == 251
+    assert restored[HEALTHY] == 1 and restored["inkit_exporter_storage_size_bytes"] > 10_000
+    api.fault = fail
+    still = await running.wait_for(lambda s: up(s) == 0)
+    assert still[FAILED] == 2 and batches(still) == 251
+    api.batches[0] = batch("fb_new", age=50, destinations={"box": (1, 5, 0)})
+    api.requests.clear()
+    api.fault = None
+    after = await running.wait_for(lambda s: up(s) == 1)
+    assert (after[CREATED], after[FAILED], after[DURATIONS]) == (1, 5, 1)
+    assert {request.query["page"] for request in api.requests} == {"1"}
+    for path in (tmp_path / "storage").iterdir():
+        assert TOKEN.encode() not in path.read_bytes()
+
+
+@pytest.mark.process
+async def test_gauges_older_than_stale_after_are_not_served_after_a_restart(api: Api, start: StartExporter) -> None:
+    api.batches = [batch("fb_1")]
+    running = await start(poll={"stale_after": "1s"})
+    await running.wait_for(lambda s: up(s) == 1)
+    await kill(running)
+    api.fault = fail
+    await asyncio.sleep(1.5)
+    running = await start(poll={"stale_after": "1s"})
+    restored = await running.samples()
+    assert batches(restored) == 0
+    assert restored[CREATED] == 0 and restored[LAST_SUCCESS] > 0
+
+
+@pytest.mark.process
+async def test_a_disk_that_is_full_costs_nothing_but_the_storage_until_there_is_room_again(
+    api: Api, start: StartExporter
+) -> None:
+    api.batches = [batch("fb_0")]
+    running = await start()
+    await running.wait_for(lambda s: up(s) == 1)
+    resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    api.batches = [batch("fb_1"), *api.batches]
+    ill = await running.wait_for(lambda s: s[CREATED] == 1 and s[FAILURES] > 1)
+    assert (ill[HEALTHY], up(ill), batches(ill)) == (0, 1, 2)
+    _, status = await running.get("/api/v1/status")
+    assert '"storage":{"healthy":false,"error":"default: ' in status
+    assert len([line for line in running.log if "going on in memory" in line]) == 1
+    resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    await running.wait_for(lambda s: s[HEALTHY] == 1)
+    await running.wait_for_line("the account is stored again")
+    await kill(running)
+    api.fault = fail
+    running = await start()
+    assert (await running.samples())[CREATED] == 1
+
+
+@pytest.mark.process
+async def test_a_directory_that_vanishes_and_comes_back_has_everything_again(
+    api: Api, start: StartExporter, tmp_path: Path
+) -> None:
+    api.batches = [batch(f"fb_{i}") for i in range(10)]
+    running = await start()
+    await running.wait_for(lambda s: up(s) == 1)
+    shutil.rmtree(tmp_path / "storage")
+    await running.wait_for(lambda s: s[HEALTHY] == 0)
+    (tmp_path / "storage").mkdir()
+    await running.wait_for(lambda s: s[HEALTHY] == 1)
+    await kill(running)
+    api.fault = fail
+    running = await start()
+    assert batches(await running.samples()) == 10
+
+
+@pytest.mark.process
+async def test_a_file_that_is_broken_or_foreign_is_set_aside_with_one_line(
+    api: Api, start: StartExporter, tmp_path: Path
+) -> None:
+    api.batches = [batch("fb_1")]
+    running = await start()
+    await running.wait_for(lambda s: up(s) == 1)
+    await kill(running)
+    (path,) = (tmp_path / "storage").glob("*.db")
+    path.write_bytes(b"not what it was\n" * 1000)
+    running = await start()
+    await running.wait_for(lambda s: up(s) == 1)
+    (line,) = [line for line in running.log if "level=info" not in line]
+    assert f"{path}.set-aside" in line and "account=default" in line
+    assert path.with_name(f"{path.name}.set-aside").read_bytes().startswith(b"not what it was")
+    assert (await running.samples())[HEALTHY] == 1
+
+
+@pytest.mark.process
+async def test_a_second_process_waits_for_the_first_to_end(api: Api, start: StartExporter, tmp_path: Path) -> None:
+    api.batches = [batch("fb_1")]
+    first = await start()
+    await first.wait_for(lambda s: up(s) == 1)
+    second = await start_process(f"--config.file={tmp_path / 'config.yaml'}", f"--storage.path={tmp_path / 'storage'}")
+    reader = asyncio.create_task(second.collect_log())
+    await second.wait_for_line("another process uses the storage, waiting")
+    assert not [line for line in second.log if "msg=started" in line]
+    assert await first.stop() == 0
+    await second.wait_for_line("msg=started")
+    assert await second.stop() == 0
+    await reader
+    await second.http.close()
+
+
+@pytest.mark.process
+async def test_one_that_waits_ends_when_it_is_told_to(api: Api, start: StartExporter, tmp_path: Path) -> None:
+    await start()
+    second = await start_process(f"--config.file={tmp_path / 'config.yaml'}", f"--storage.path={tmp_path / 'storage'}")
+    reader = asyncio.create_task(second.collect_log())
+    await second.wait_for_line("another process uses the storage, waiting")
+    assert await second.stop() == 0
+    await reader
+    await second.http.close()
+
+
+@pytest.mark.process
+async def test_a_path_that_can_not_be_written_to_is_bad_usage(tmp_path: Path) -> None:
+    config = write_config(tmp_path, "http://127.0.0.1:1")
+    status, out, err = await run_to_end(f"--config.file={config}", f"--storage.path={config}/below")
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert f"--storage.path={config}/below: can't be written to (Not a directory)" in err
+
+
+@pytest.mark.process
+async def test_checks_and_single_polls_leave_the_storage_alone(api: Api, start: StartExporter, tmp_path: Path) -> None:
+    api.batches = [batch("fb_1")]
+    flags = f"--config.file={write_config(tmp_path, api.base_url)}", f"--storage.path={tmp_path / 'storage'}"
+    assert (await run_to_end("--once", *flags))[0] == 0
+    assert (await run_to_end("--config.check", *flags))[0] == 0
+    assert not (tmp_path / "storage").exists()
+    running = await start()
+    await running.wait_for(lambda s: up(s) == 1)
+    status, out, _ = await run_to_end("--once", *flags)
+    assert status == 0 and HEALTHY not in out
+
+
+async def test_without_the_flag_nothing_tells_of_storage(exporter: StartExporter) -> None:
+    running = await exporter()
+    assert HEALTHY not in await running.samples()
+    _, status = await running.get("/api/v1/status")
+    assert '"storage":null' in status
+
+
+@pytest.mark.process
+async def test_a_reload_adds_an_account_and_lets_another_go(api: Api, start: StartExporter, tmp_path: Path) -> None:
+    api.batches = [batch("fb_1")]
+    one, other = {"name": "one"}, {"name": "other"}
+    running = await start("--web.enable-lifecycle", accounts=[one])
+    await running.wait_for(lambda s: up(s, "one") == 1)
+    for accounts in ([one, other], [other], [one, other]):
+        write_config(tmp_path, api.base_url, accounts=accounts)
+        async with running.http.post("/-/reload") as answer:
+            assert answer.status == 200
+        names = {account["name"] for account in accounts}
+        samples = await running.wait_for(partial(all_up, names))
+        assert samples[HEALTHY] == 1
+    assert len(list((tmp_path / "storage").glob("*.db"))) == 2
+    api.batches = [batch("fb_2"), *api.batches]
+    for account in ("one", "other"):
+        await running.wait_for(partial(has_created_one, sample_key("inkit_batches_created_total", account=account)))

@@ -1,0 +1,216 @@
+"""The file of an account: whole or not at all, for its owner only, and set aside when it is of no use."""
+
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from support.conversation import make_batch, pages, poll
+from support.world import NOW
+
+from inkit_exporter.api.batches import Batch, Counts
+from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.usage import Usage
+from inkit_exporter.config import AccountSettings, PollSettings
+from inkit_exporter.rate_limit import RateLimiter
+from inkit_exporter.state import AccountState
+from inkit_exporter.storage import files, records
+from inkit_exporter.storage.files import AccountFile, UnusableFile
+from inkit_exporter.storage.records import Kept, Record
+from inkit_exporter.window.plan import Plan
+from inkit_exporter.window.totals import Totals
+
+ORIGIN = records.origin_of(AccountSettings(name="a", api_token_env="T"))
+BATCHES = [
+    make_batch(f"fb_{i:022}", f"batch {i}", NOW - i, "in_progress", {"box": Counts(i, 0, 0, i)}) for i in range(200)
+]
+
+
+def plan_of(batches: list[Batch]) -> Plan:
+    plan = Plan(PollSettings(), Totals())
+    poll(plan, pages(batches, 100), NOW)
+    return plan
+
+
+def taken(plan: Plan) -> tuple[Kept, list[tuple[str, Record | None]]]:
+    state = AccountState(account="a", settings=PollSettings(), usage=Usage(RateLimiter(60)), last_success=NOW)
+    ids = sorted(records.known_ids(plan))
+    return records.take(plan, state, AccountLabels(), ORIGIN), [(one, records.take_record(plan, one)) for one in ids]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file that holds BATCHES."""
+    found = tmp_path / files.file_name("a")
+    file = AccountFile(found)
+    file.save(*taken(plan_of(BATCHES)), whole=True)
+    file.close()
+    return found
+
+
+def held(path: Path) -> int | None:
+    """How many batches a file holds, which are as they were; None for nothing."""
+    file = AccountFile(path)
+    try:
+        found = file.load()
+    finally:
+        file.close()
+    if found is None:
+        return None
+    assert found == (taken(plan_of(BATCHES))[0], dict(taken(plan_of(BATCHES))[1]))
+    return len(found[1])
+
+
+def test_a_file_gives_back_what_was_saved(path: Path) -> None:
+    assert held(path) == len(BATCHES)
+    assert held(path.with_name("other.db")) is None
+
+
+def test_a_save_that_fails_half_way_leaves_the_file_as_it_was(path: Path) -> None:
+    file = AccountFile(path)
+    assert file.load()
+    kept, found = taken(plan_of(BATCHES[:100]))
+
+    def broken() -> Iterator[tuple[str, Record | None]]:
+        yield from found
+        raise OSError("gone")
+
+    for whole in (True, False):
+        with pytest.raises(OSError, match="gone"):
+            file.save(kept, broken(), whole=whole)
+    file.close()
+    assert held(path) == len(BATCHES)
+
+
+def test_only_what_changed_is_written(path: Path) -> None:
+    file = AccountFile(path)
+    assert file.load()
+    assert file.goes_on()
+    kept, _ = taken(plan_of(BATCHES[1:]))
+    file.save(kept, [(BATCHES[0].id, None)], whole=False)
+    assert file.goes_on()
+    file.close()
+    file = AccountFile(path)
+    found = file.load()
+    assert found is not None and len(found[1]) == len(BATCHES) - 1
+    file.close()
+
+
+def test_a_file_that_is_not_as_it_was_left_does_not_go_on(path: Path, tmp_path: Path) -> None:
+    file = AccountFile(path)
+    assert not file.goes_on(), "not loaded yet"
+    assert file.load()
+    assert file.goes_on()
+    path.unlink()
+    assert not file.goes_on(), "removed under its feet"
+    file.close()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"accounts: []\n" * 1000, bytes(8192), os.urandom(8192), b"SQLite format 3\0" + bytes(5000)],
+    ids=["empty", "text", "zeros", "random", "only the first words"],
+)
+def test_a_file_of_anything_else_is_told_apart(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    path.write_bytes(content)
+    if not content:
+        assert held(path) is None
+        return
+    with pytest.raises(UnusableFile):
+        held(path)
+
+
+def test_a_file_of_another_program_or_of_another_version_is_told_apart(path: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.db"
+    with sqlite3.connect(foreign) as connection:
+        connection.execute("CREATE TABLE account (name, value)")
+    connection.close()
+    with pytest.raises(UnusableFile, match="not a file of the exporter's"):
+        held(foreign)
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 7")
+    connection.close()
+    with pytest.raises(UnusableFile, match="version 7 of the format"):
+        held(path)
+
+
+def test_a_row_that_is_missing_or_too_much_is_noticed(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM batches WHERE id = ?", (BATCHES[3].id,))
+    connection.close()
+    with pytest.raises(UnusableFile, match="holds 199 batches instead of 200"):
+        held(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM account WHERE name = 'totals'")
+    connection.close()
+    with pytest.raises(UnusableFile):
+        held(path)
+
+
+def test_whatever_byte_is_wrong_the_file_gives_what_was_saved_or_nothing(path: Path) -> None:
+    chance, content = Random(1), path.read_bytes()
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(content)
+        place = chance.randrange(len(content))
+        if chance.random() < 0.2:
+            del damaged[place:]
+        else:
+            damaged[place] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            assert held(path) in (len(BATCHES), None)
+        except UnusableFile:
+            refused += 1
+    assert refused > 100
+
+
+def test_the_directory_and_every_file_are_for_their_owner_only(tmp_path: Path) -> None:
+    directory = tmp_path / "deep" / "storage"
+    files.prepare(directory)
+    lock = files.lock(directory)
+    assert lock is not None
+    path = directory / files.file_name("a")
+    path.touch(0o666)
+    path.chmod(0o666)
+    file = AccountFile(path)
+    file.save(*taken(plan_of(BATCHES)), whole=True)
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    names = {one.name: stat.S_IMODE(one.stat().st_mode) for one in directory.iterdir()}
+    assert set(names.values()) == {0o600}, names
+    file.close()
+    directory.chmod(0o755)
+    files.prepare(directory)
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    lock.close()
+
+
+def test_a_directory_with_other_things_in_it_keeps_its_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "something").touch()
+    files.prepare(tmp_path)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("name", ["production", "a/../b", "no", "Ünïcödé ✓", "x" * 64, "ß" * 64, "lock", "."])
+def test_every_account_has_a_file_of_its_own_that_the_system_can_name(name: str, tmp_path: Path) -> None:
+    found = files.file_name(name)
+    assert (tmp_path / found).parent == tmp_path and len(found.encode()) < 100 and found != files.LOCK
+    (tmp_path / found).touch()
+    assert files.file_name(name + " ") != found and files.file_name(name.upper() + "!").lower() != found.lower()
+
+
+def test_files_of_accounts_that_left_are_deleted_after_a_lookback_and_nothing_else_is(tmp_path: Path) -> None:
+    old = NOW
+    ours, left, recent = (tmp_path / files.file_name(name) for name in ("a", "left", "recent"))
+    aside, foreign = tmp_path / f"{left.name}.set-aside", tmp_path / "precious.db"
+    for path in (ours, left, recent, aside, foreign, tmp_path / files.LOCK):
+        path.write_bytes(b"12345")
+        os.utime(path, (old, old))
+    recent.write_bytes(b"123")
+    assert files.tidy(tmp_path, ["a"], keep_seconds=3600) == 3 * 5 + 3
+    assert {path.name for path in tmp_path.iterdir()} == {ours.name, recent.name, "precious.db", files.LOCK}

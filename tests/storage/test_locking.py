@@ -1,0 +1,32 @@
+"""One directory, one process."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from inkit_exporter.errors import ConfigError
+from inkit_exporter.storage.files import LOCK
+from inkit_exporter.storage.storage import open_storage
+
+
+async def test_who_waits_for_a_directory_in_vain_is_told_so(tmp_path: Path) -> None:
+    first = await open_storage(tmp_path, asyncio.Event())
+    assert first is not None
+    with pytest.raises(ConfigError, match=r"^--storage.path=\S+: another process uses it; stop that one"):
+        await open_storage(tmp_path, asyncio.Event(), patience=0.5)
+    first.close()
+    second = await open_storage(tmp_path, asyncio.Event(), patience=0)
+    assert second is not None
+    second.close()
+
+
+async def test_the_lock_needs_no_shared_memory_and_writes_nothing(tmp_path: Path) -> None:
+    storage = await open_storage(tmp_path, asyncio.Event())
+    assert storage is not None
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        sqlite3.connect(tmp_path / LOCK, timeout=0).execute("SELECT * FROM sqlite_schema")
+    assert (tmp_path / LOCK).stat().st_size == 0
+    assert not list(tmp_path.glob("*-shm"))
+    storage.close()

@@ -1,0 +1,219 @@
+"""Histories with restarts: a poller that goes on from what is stored finds what one finds that never ended."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from support.conversation import make_batch, pages, poll
+from support.world import LOOKBACK, NOW, SEEN_AT_ONCE, SEEN_BY_THE_SWEEP, World, essence, oracle
+
+from inkit_exporter.api.batches import Batch, Counts
+from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.statuses import read_status
+from inkit_exporter.api.usage import Usage
+from inkit_exporter.config import AccountSettings, Filters, PollSettings, Seconds
+from inkit_exporter.jsonbody import snake_case_of_camel
+from inkit_exporter.rate_limit import RateLimiter
+from inkit_exporter.state import AccountState
+from inkit_exporter.storage import records
+from inkit_exporter.storage.files import AccountFile
+from inkit_exporter.window.plan import Plan
+from inkit_exporter.window.totals import Totals
+from inkit_exporter.window.window import Snapshot
+
+POLL = PollSettings(interval=Seconds(10), lookback=Seconds(LOOKBACK), resync_interval=Seconds(600), max_batches=10**6)
+ORIGIN = records.origin_of(AccountSettings(name="a", api_token_env="T"))
+seeds = st.integers(0, 2**32)
+
+
+def as_read(batches: list[Batch], *final_statuses: str) -> list[Batch]:
+    """The batches with what their statuses say, as the client reads them."""
+    final = frozenset(map(snake_case_of_camel, final_statuses))
+    return [replace(batch, final=read_status(batch.status, final)[1]) for batch in batches]
+
+
+class Account:
+    """An account that stores what each poll finds, as the poller does, without its clocks and threads."""
+
+    def __init__(self, path: Path, poll_settings: PollSettings = POLL) -> None:
+        self.file = AccountFile(path)
+        self.labels = AccountLabels()
+        self.state = AccountState(account="a", settings=poll_settings, usage=Usage(RateLimiter(60)))
+        self.plan = Plan(poll_settings, Totals())
+        self.whole = True
+
+    def poll(self, batches: list[Batch], size: int, now: float) -> int:
+        """Poll, and store the result; returns the number of requests."""
+        requests = poll(self.plan, pages(as_read(batches, *self.state.settings.final_statuses), size), now)
+        window = self.plan.window
+        window.totals.start_counting()
+        self.state = replace(
+            self.state,
+            last_success=now,
+            snapshot=window.snapshot(self.state.snapshot),
+            totals=window.totals.totals.copy(),
+        )
+        ids = records.known_ids(self.plan) if self.whole else window.totals.changed
+        self.file.save(
+            records.take(self.plan, self.state, self.labels, ORIGIN),
+            [(one, records.take_record(self.plan, one)) for one in ids],
+            whole=self.whole,
+        )
+        self.whole, window.totals.changed = False, set()
+        return requests
+
+    def restart(self, now: float, poll_settings: PollSettings = POLL) -> "Account":
+        """What goes on from the file alone."""
+        self.file.close()
+        after = Account(self.file.path, poll_settings)
+        stored = after.file.load()
+        assert stored is not None
+        kept, batches = stored
+        after.plan = records.restore_plan(kept, batches, poll_settings, now)
+        after.state = records.restore_state(kept, after.plan, after.state, snapshot_at=0.0)
+        after.whole = False
+        return after
+
+    @property
+    def seen(self) -> tuple[object, ...]:
+        """What is served of it."""
+        return self.state.snapshot, self.state.totals, self.state.last_success, self.state.newest_first
+
+    @property
+    def snapshot(self) -> Snapshot:
+        assert self.state.snapshot is not None
+        return self.state.snapshot
+
+
+@contextmanager
+def disk() -> Iterator[Path]:
+    """The path of a file that is not there yet, in memory where the system has that."""
+    shared = Path("/dev/shm")  # noqa: S108
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
+        yield Path(folder) / "a.db"
+
+
+@given(seeds, st.integers(2, 12), st.booleans(), st.integers(5, 60) | st.just(10**6))
+@settings(max_examples=60)
+def test_a_restart_between_any_two_polls_changes_nothing(seed: int, size: int, ties: bool, most: int) -> None:
+    """Neither gauges nor totals nor since when nothing has changed, nor what the next poll asks for."""
+    world = World(Random(seed), ties=ties)
+    configured = replace(POLL, max_batches=most)
+    with disk() as path:
+        one, other = Account(path.with_name("b.db"), configured), Account(path, configured)
+        for _ in range(12):
+            for _ in range(world.chance.randint(0, 6)):
+                world.happen(world.chance.choice(SEEN_AT_ONCE + SEEN_BY_THE_SWEEP))
+            world.now += 10
+            expected = one.poll(world.batches, size, world.now)
+            assert other.poll(world.batches, size, world.now) == expected
+            assert other.seen == one.seen
+            while world.chance.random() < 0.5:
+                other = other.restart(world.now, configured)
+                assert other.seen == one.seen
+        one.file.close()
+        other.file.close()
+
+
+@given(seeds, st.integers(2, 12), st.lists(st.sampled_from((200, 1000, 1500)), max_size=4))
+@settings(max_examples=60)
+def test_whatever_lookback_follows_the_sums_are_those_of_a_full_listing_and_nothing_counts_twice(
+    seed: int, size: int, lookbacks: list[int]
+) -> None:
+    """However long the exporter was away: of what was created meanwhile, what is in the window is counted."""
+    world = World(Random(seed), ties=False)
+    for _ in range(20):
+        world.happen("create")
+        world.now += world.chance.uniform(0, 100)
+    with disk() as path:
+        account = Account(path, replace(POLL, lookback=Seconds(500)))
+        account.poll(world.batches, size, world.now)
+        baseline = {batch.id for batch in world.batches}
+        totals = [account.state.totals]
+        for lookback in lookbacks:
+            for _ in range(world.chance.randint(0, 6)):
+                world.happen(world.chance.choice(("create", "burst", "progress", "finish", "time")))
+            world.now += world.chance.choice((10, 100, 3000))
+            account = account.restart(world.now, replace(POLL, lookback=Seconds(lookback)))
+            assert account.state.totals == totals[-1], "stored totals are served before the first poll"
+            account.poll(world.batches, size, world.now)
+            listed = [batch for batch in world.batches if batch.created_at >= world.now - lookback]
+            assert essence(account.snapshot) == essence(oracle(as_read(listed)))
+            new = {batch.id for batch in listed} - baseline
+            assert account.state.totals.created.value - totals[-1].created.value == len(new)
+            baseline |= {batch.id for batch in world.batches}
+            totals.append(account.state.totals)
+        account.file.close()
+    for field in ("completed", "failed", "with_failures", "finished"):
+        for before, after in pairwise(Counter({k: v.value for k, v in getattr(t, field).items()}) for t in totals):
+            assert all(after[label] >= number for label, number in before.items())
+
+
+def test_what_happened_while_the_exporter_was_away_is_counted_when_it_is_seen() -> None:
+    waits = make_batch("fb_1", "", NOW - 5, "in_progress", {"box": Counts(3, 0, 0, 3)})
+    old = [make_batch(f"fb_old_{i}", "", NOW - 10 - i, "completed", {"box": Counts(1, 1, 0, 0)}) for i in range(30)]
+    with disk() as path:
+        account = Account(path)
+        account.poll([waits, *old], 10, NOW)
+        account = account.restart(NOW + 300)
+        moved = replace(waits, status="completed", final=True, destinations={"box": Counts(3, 2, 1, 0)})
+        new = make_batch("fb_2", "", NOW + 100, "completed", {"box": Counts(4, 4, 0, 0)})
+        assert account.poll([new, moved, *old], 10, NOW + 300) <= 3
+        account.file.close()
+        totals = account.state.totals
+        assert totals.created.value == 1
+        assert totals.completed["box"].value == 2 + 4
+        assert totals.failed["box"].value == 1
+        assert totals.finished["completed"].value == 2
+
+
+def test_more_batches_than_before_may_be_kept_after_a_restart() -> None:
+    listing = [make_batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in range(50)]
+    with disk() as path:
+        account = Account(path, replace(POLL, max_batches=20))
+        account.poll(listing, 10, NOW)
+        assert account.snapshot.truncated
+        account = account.restart(NOW + 10, replace(POLL, max_batches=40))
+        account.poll(listing, 10, NOW + 10)
+        account.file.close()
+        assert len(account.plan.window.batches) == 40
+        assert account.state.totals.created.value == 0, "what the window reaches back to is no news"
+
+
+def test_a_status_that_is_final_since_the_restart_is_no_batch_that_has_just_finished() -> None:
+    odd = make_batch("fb_1", "", NOW, "brand_new", {})
+    with disk() as path:
+        account = Account(path)
+        account.poll([odd], 10, NOW)
+        assert account.snapshot.unfinished.total == 1
+        account = account.restart(NOW + 10, replace(POLL, final_statuses=("Brand New",)))
+        account.poll([odd], 10, NOW + 10)
+        account = account.restart(NOW + 20, replace(POLL, final_statuses=("Brand New",)))
+        account.file.close()
+        assert account.snapshot.unfinished.total == 0
+        assert account.state.totals.finished == {}
+
+
+@pytest.mark.parametrize(
+    "account",
+    [
+        AccountSettings(name="b", api_token_env="T"),
+        AccountSettings(name="a", api_token_env="T", base_url="https://inkit.example/v1"),
+        AccountSettings(name="a", api_token_env="T", batches="document"),
+        AccountSettings(name="a", api_token_env="T", filters=Filters(search="x")),
+    ],
+)
+def test_batches_of_another_origin_are_told_apart(account: AccountSettings) -> None:
+    assert records.origin_of(account) != ORIGIN
+
+
+def test_another_token_is_the_same_origin() -> None:
+    assert records.origin_of(AccountSettings(name="a", api_token_file="/run/token")) == ORIGIN

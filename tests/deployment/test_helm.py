@@ -226,14 +226,14 @@ def test_a_reviewer_finds_no_fault(values: Values) -> None:
         assert "storage" not in [volume["name"] for volume in pod(objects)["volumes"]]
 
 
-@COMBINATIONS
+@pytest.mark.parametrize("values", [{}, {"shards": 3, "storage": {"enabled": True}}], ids=["one", "shards"])
 def test_what_cannot_be_changed_later_does_not_depend_on_labels_or_version(values: Values) -> None:
-    later = merged(values, EVERYTHING_ELSE, {"image": {"tag": "9.9.9"}, "storage": values.get("storage", {})})
+    later = merged(EVERYTHING_ELSE, {"image": {"tag": "9.9.9"}, "storage": {"storageClassName": ""}}, values)
     old, new = render(values)["workload"]["spec"], render(later)["workload"]["spec"]
     for key in ("selector", "serviceName", "podManagementPolicy"):
         assert old.get(key) == new.get(key)
     for before, after in zip(old.get("volumeClaimTemplates", []), new.get("volumeClaimTemplates", []), strict=True):
-        assert before["metadata"]["labels"] == after["metadata"]["labels"]
+        assert (before["metadata"]["labels"], before["spec"]) == (after["metadata"]["labels"], after["spec"])
 
 
 @COMBINATIONS
@@ -359,6 +359,7 @@ async def test_the_configuration_is_good_and_finds_its_tokens(values: Values, tm
             tokens[volume["secret"]["secretName"]] = mount
             assert volume["secret"]["optional"] and volume["secret"]["defaultMode"] == 0o440
         for source in volume.get("projected", {}).get("sources", []):
+            assert source["secret"]["optional"] and volume["projected"]["defaultMode"] == 0o440
             for item in source["secret"]["items"]:
                 tokens[f"{source['secret']['name']}/{item['key']}"] = mount / item["path"]
     accounts = {account["name"]: account for account in yaml.safe_load(text)["accounts"]}
@@ -466,6 +467,8 @@ def test_the_ordinal_of_a_pod_is_its_shard() -> None:
     (variable,) = container(objects)["env"]
     assert variable["name"] == "SHARD"
     assert variable["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.labels['apps.kubernetes.io/pod-index']"
+    # At once: a shard has nothing to do with the one before it, and that one may wait for a token.
+    assert objects["workload"]["spec"]["podManagementPolicy"] == "Parallel"
     replicas = objects["workload"]["spec"]["replicas"]
     args = " ".join(container(objects)["args"])
     parsed = [make_parser().parse_args(args.replace("$(SHARD)", str(i)).split()).shard for i in range(replicas)]
@@ -499,6 +502,21 @@ def test_openshift_chooses_the_ids() -> None:
     assert ids <= pod(render())["securityContext"].keys()
     assert ids <= pod(render({"openshift": False}))["securityContext"].keys()
     assert not ids & pod(render({"openshift": True}))["securityContext"].keys()
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["nodeSelector", "tolerations", "affinity", "topologySpreadConstraints", "priorityClassName", "imagePullSecrets"],
+)
+def test_what_is_said_of_placement_is_in_the_pod(key: str) -> None:
+    assert pod(render(EVERYTHING_ELSE))[key] == EVERYTHING_ELSE[key]
+    assert key not in pod(render())
+
+
+def test_the_service_publishes_each_pod_from_its_start() -> None:
+    spec = render()["service"]["spec"]
+    assert (spec["clusterIP"], spec["publishNotReadyAddresses"]) == ("None", True)
+    assert spec["ports"] == [{"name": "http", "port": 10465, "targetPort": "http", "protocol": "TCP"}]
 
 
 def test_the_network_policy_lets_in_scrapes_and_out_names_and_inkit() -> None:

@@ -81,6 +81,10 @@ bench-report: .venv/bench  ## measure all of these, and write the tables of docs
 bench-soak: .venv/dev  ## an hour of simulated days with faults: is memory flat?
 	$(BIN)/python bench/soak.py
 
+compat: .venv/dev  ## does it work with today's Prometheus, Alertmanager and VictoriaMetrics? downloads 100 MB
+	compat/packages.sh
+	$(BIN)/python compat/check.py
+
 mutate: .venv/dev  ## does a test fail for every small mistake in the core? takes some hours
 	tools/mutate.sh $(MUTANTS)
 
@@ -88,7 +92,7 @@ audit: .venv/dev  ## look for known vulnerabilities of the dependencies; asks Py
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt
 
 clean:  ## remove what the other targets made
-	rm -rf .venv mutants .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info
+	rm -rf .venv .compat mutants .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info
 
 .venv/runtime: requirements.txt
 	@PYTHON=$(PYTHON) tools/venv.sh requirements.txt
@@ -103,4 +107,4 @@ clean:  ## remove what the other targets made
 	@touch $@
 
 .PHONY: help demo check test lint check-workflows sbom format lock chart dashboard screenshot bench \
-    bench-scrape bench-footprint bench-freshness bench-report bench-soak mutate audit clean
+    bench-scrape bench-footprint bench-freshness bench-report bench-soak compat mutate audit clean

@@ -37,6 +37,7 @@ ROWS = {
     "make test": _TESTS,
     "make mutate*": _LONG,
     "make bench-report": _LONG,
+    "make compat": "downloads today's servers; a scheduled workflow runs it",
     ".venv/bin/uvx mutmut==* show NAME": "needs the result of `make mutate`",
     "gh attestation verify *": _GITHUB,
     "INKIT_API_TOKEN=… .venv/bin/python exporter.py --once*": _COMMAND_LINE

@@ -116,3 +116,12 @@ def test_pre_commit_runs_targets_of_the_makefile() -> None:
 def test_the_tool_that_audits_comes_from_the_lock() -> None:
     assert "\n\t$(BIN)/pip-audit --strict" in (ROOT / "Makefile").read_text()
     assert "\npip-audit==" in (ROOT / "requirements-dev.txt").read_text()
+
+
+def test_the_compatibility_page_shows_what_make_compat_prints() -> None:
+    page = (ROOT / "docs" / "compatibility.md").read_text()
+    rows = dict(re.findall(r"^\| (\w[\w-]*) \| (\d\S+) \|$", page, flags=re.MULTILINE))
+    assert list(rows) == ["inkit-exporter", "Python", "Prometheus", "Alertmanager", "VictoriaMetrics"]
+    assert rows["inkit-exporter"] == __version__
+    assert int(rows["Prometheus"].split(".")[0]) >= 3
+    assert re.search(r"^Last run on \d{4}-\d\d-\d\d:$", page, flags=re.MULTILINE)

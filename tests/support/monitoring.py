@@ -56,11 +56,13 @@ def free_address() -> str:
 
 
 @asynccontextmanager
-async def serving(program: str, *flags: str, address: str, log: Path) -> AsyncIterator[aiohttp.ClientSession]:
+async def serving(
+    program: str, *flags: str, address: str, log: Path, listen: str = "--web.listen-address"
+) -> AsyncIterator[aiohttp.ClientSession]:
     """Run a program that serves at an address; yields a client."""
     with log.open("wb") as sink:
         process = await asyncio.create_subprocess_exec(
-            program, f"--web.listen-address={address}", *flags, stdout=sink, stderr=sink, env=dict(os.environ)
+            program, f"{listen}={address}", *flags, stdout=sink, stderr=sink, env=dict(os.environ)
         )
     try:
         async with aiohttp.ClientSession(f"http://{address}") as http:

@@ -23,8 +23,8 @@ from support import conversation
 from support.conversation import make_batch
 
 from inkit_exporter.api.batches import Batch, Counts, Page
-from inkit_exporter.api.pagination import Pagination
 from inkit_exporter.config import PollSettings, Seconds
+from inkit_exporter.paging.pagination import Pagination
 from inkit_exporter.window.plan import Plan
 from inkit_exporter.window.totals import Totals
 

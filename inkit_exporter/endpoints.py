@@ -35,13 +35,13 @@ def make_handler(
     """
 
     def ready() -> bool:
-        return all(state.up is not None for state in states)
+        return all(state.answered for state in states)
 
     routes: dict[str, tuple[Sequence[str], Handler]] = {
         "/": (READ, partial(_page, states, storage, telemetry_path)),
         "/api/v1/status": (READ, partial(_status, states, storage)),
         "/-/healthy": (READ, probe(healthy, "healthy", "a poll loop has ended")),
-        "/-/ready": (READ, probe(ready, "ready", "not every account has been polled yet")),
+        "/-/ready": (READ, probe(ready, "ready", "the API has not answered for every account yet")),
         "/-/reload": (POST, partial(_reload, reload)),
     }
     valid = re.fullmatch("/[^{}?#]*", telemetry_path)

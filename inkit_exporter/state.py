@@ -47,6 +47,8 @@ class AccountState(Struct, frozen=True, kw_only=True):
     failures: Mapping[str, int] = {}
     snapshot: Snapshot | None = None
     snapshot_at: float = 0.0
+    stale_after: float = 0.0
+    answered: bool = False
     progress: Progress | None = None
     newest_first: bool = True
     totals: Totals = field(default_factory=Totals)
@@ -54,7 +56,7 @@ class AccountState(Struct, frozen=True, kw_only=True):
 
     def fresh_snapshot(self, now: float) -> Snapshot | None:
         """The last snapshot, unless at `now`, by `boot_time`, it is older than `stale_after`."""
-        return self.snapshot if now - self.snapshot_at <= self.settings.stale_after else None
+        return self.snapshot if now - self.snapshot_at <= max(self.stale_after, self.settings.stale_after) else None
 
     def polling(self, now: float) -> bool:
         """Whether a poll is under way at `now`, by `boot_time`."""

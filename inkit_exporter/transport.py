@@ -1,11 +1,13 @@
 """HTTP as the client of any API needs it: a session, bodies unfolded within a bound, the times in headers."""
 
 import asyncio
+import json
 import os
 import re
 import ssl
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final, TypedDict
@@ -142,6 +144,15 @@ async def unfold(body: bytes | bytearray, encoding: str, limit: int) -> bytes | 
     if not inflate.eof:
         raise BodyError("the answer's compressed data are cut short")
     return unfolded
+
+
+def quote(body: bytes | bytearray, secret: str) -> str:
+    """What the body of an error says, in at most 200 printable characters, the secret replaced by asterisks."""
+    text = body.decode("utf-8", "replace")
+    with suppress(ValueError, RecursionError):
+        text = json.dumps(json.loads(text), ensure_ascii=False)  # without escapes that could hide the secret
+    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return text.replace(json.dumps(secret, ensure_ascii=False)[1:-1], "***").replace(secret, "***")[:200]
 
 
 def parse_retry_after(value: str, now: float) -> float | None:

@@ -1,12 +1,12 @@
 """Batches and pages of them, as values, in the shapes of Inkit's public documentation ("List workflow batches")."""
 
 from collections import Counter
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec import Struct, field
 
-from inkit_exporter.api.pagination import Pagination
 from inkit_exporter.jsonbody import Natural
+from inkit_exporter.paging.pagination import Pagination
 
 DESTINATIONS: Final = (
     "inkit_storage",
@@ -23,6 +23,20 @@ DESTINATIONS: Final = (
 
 EARLIEST: Final = 1_420_070_400.0
 """2015-01-01, in seconds since the epoch: what is older than Inkit is no time of a batch or an answer."""
+
+
+OPTIONAL_PARAMETERS: Final = frozenset({"page_size", "sort"})
+"""What a request asks for beyond the page and the filters, and can do without."""
+
+DEFAULT_PAGE_SIZE: Final = 25
+"""The API's documented page size, for a request without `page_size`."""
+
+
+class PageRequest(NamedTuple):
+    """Which page to ask for, from 1, and which of the `OPTIONAL_PARAMETERS` to leave out."""
+
+    number: int
+    left_out: frozenset[str] = frozenset()
 
 
 class Counts(Struct, frozen=True, gc=False):

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 
@@ -12,7 +13,7 @@ import stamina
 import structlog
 from yarl import URL
 
-from inkit_exporter.api.batches import EARLIEST, Page
+from inkit_exporter.api.batches import EARLIEST, Page, PageRequest
 from inkit_exporter.api.errors import (
     AuthError,
     BadResponse,
@@ -30,10 +31,10 @@ from inkit_exporter.clock import boot_time
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.jsonbody import Body, snake_case_of_camel
-from inkit_exporter.transport import BodyError, Way, parse_date, parse_retry_after, read_body
+from inkit_exporter.transport import BodyError, Way, parse_date, parse_retry_after, quote, read_body
 
-DEFAULT_PAGE_SIZE: Final = 25
-"""The API's documented page size, for when it refuses the configured one."""
+# Between the attempts at one request, in seconds.
+_FIRST_WAIT, _LONGEST_WAIT, _WAIT_JITTER = 0.25, 10.0, 0.5
 
 _PATHS: Final = {"workflow": "invoke/batch", "document": "batch"}
 
@@ -58,7 +59,9 @@ class Client:
         usage: Usage,
         labels: AccountLabels,
     ) -> None:
-        self.page_size = poll.page_size
+        # Within `patience` seconds of `alive_at`, by `time.monotonic`, a request goes on or has ended.
+        self.alive_at = time.monotonic()
+        self.patience = max(api.timeout, _LONGEST_WAIT + _WAIT_JITTER if api.max_attempts > 1 else 0.0)
         self._poll = poll
         self._api = api
         self._token = token
@@ -73,36 +76,27 @@ class Client:
         self._filters = {k: v for k, v in msgspec.structs.asdict(account.filters).items() if v is not None}
         self._log = log.bind(account=account.name)
 
-    async def page(self, number: int) -> Iterator[Page]:
-        """Page `number`, from 1, of the list in the order newest first; in parts, between which other tasks may run.
-
-        A page size that the API refuses is replaced by the documented default from then on.
+    async def page(self, request: PageRequest) -> Iterator[Page]:
+        """A page of the list in the order newest first; in parts, between which other tasks may run.
 
         Raises:
             ApiError: one of its kinds, after all attempts. Taking the parts may raise BadResponse.
         """
-        try:
-            body, head = await self._get(number, self.page_size)
-        except QueryRefused:
-            if number != 1 or self.page_size == DEFAULT_PAGE_SIZE:
-                raise
-            body, head = await self._get(number, DEFAULT_PAGE_SIZE)
-            self._log.warning(
-                "the API refuses the page size, using its default", page_size=self.page_size, default=DEFAULT_PAGE_SIZE
-            )
-            self.page_size = DEFAULT_PAGE_SIZE
+        body, head = await self._get(request)
         now = time.time()
-        return read_page(body, number, self._labels, now, final=self._final_statuses, head=head)
+        return read_page(body, request.number, self._labels, now, final=self._final_statuses, head=head)
 
-    async def _get(self, number: int, page_size: int) -> tuple[Body, str]:
-        query = {"page": str(number), "page_size": str(page_size), "sort": "-created_at"} | self._filters
+    async def _get(self, request: PageRequest) -> tuple[Body, str]:
+        optional = {"page_size": str(self._poll.page_size), "sort": "-created_at"}
+        sent = {name: value for name, value in optional.items() if name not in request.left_out}
+        query = {"page": str(request.number)} | sent | self._filters
         retries = stamina.retry_context(
             on=self._backoff,
             attempts=self._api.max_attempts,
             timeout=None,
-            wait_initial=0.25,
-            wait_max=10.0,
-            wait_jitter=0.5,
+            wait_initial=_FIRST_WAIT,
+            wait_max=_LONGEST_WAIT,
+            wait_jitter=_WAIT_JITTER,
         )
         async for attempt in retries:
             with attempt:
@@ -111,6 +105,7 @@ class Client:
 
     def _backoff(self, error: Exception) -> bool | float:
         """Whether to retry, and after how long: stamina's backoff where the API names no time."""
+        self.alive_at = time.monotonic()
         if not isinstance(error, TransientError) or not error.retry_after:
             return isinstance(error, TransientError)
         # The rate limiter keeps the pause, for this attempt and for all requests of the account.
@@ -149,7 +144,10 @@ class Client:
                 code = str(response.status)
                 now = self._api_time(response.headers.get("Date", ""))
                 retry_after = self._retry_after(response, now, token)
-                check_status(response.status, retry_after, worked_before="200" in self._usage.by_code)
+                try:
+                    check_status(response.status, retry_after, worked_before="200" in self._usage.by_code)
+                except QueryRefused as error:
+                    raise await self._explained(error, response, token) from None
                 if (ahead := time.time() - now - 1) > self._poll.lookback:  # `Date` is cut to whole seconds
                     raise BadResponse(f"the clock is {ahead:.0f}s ahead of the API's, more than poll.lookback; set it")
                 if response.status == HTTPStatus.NO_CONTENT:
@@ -184,6 +182,14 @@ class Client:
             )
         return seconds
 
+    async def _explained(self, refusal: QueryRefused, response: aiohttp.ClientResponse, token: str) -> QueryRefused:
+        """The refusal with the filters, which may be the reason, and with the server's own words."""
+        with suppress(BodyError, aiohttp.ClientError, OSError):
+            refusal.words = quote(await read_body(response, self._api.max_response_size), token)
+        places = " and ".join(["base_url", *(f"filters.{name}" for name in self._filters)])
+        said = f"; it says: {refusal.words}" if refusal.words else ""
+        return QueryRefused(f"{refusal}; check the account's {places}{said}", refusal.words)
+
     async def _send(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         """Count each sending, as aiohttp sends again by itself where a kept connection turns out to be closed."""
         if self._sent_at is not None:
@@ -209,6 +215,7 @@ class Client:
                 raise RateLimited(f"the API asked another account with this token to wait {pause:.0f}s", pause)
             await asyncio.sleep(delay)
             self._usage.throttled_seconds += boot_time() - started
+        self.alive_at = time.monotonic()
         limiter.count_request()  # at once, as another account with the same token may wait too
 
     def _api_time(self, date: str) -> float:

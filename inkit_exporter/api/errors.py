@@ -58,7 +58,11 @@ class PageRefused(BadResponse):
 
 
 class QueryRefused(PageRefused):
-    """400 or 422."""
+    """400 or 422; `words` are the server's own."""
+
+    def __init__(self, message: str, words: str = "") -> None:
+        super().__init__(message)
+        self.words = words
 
 
 REASONS: Final = ("auth", "rate_limited", "timeout", "connection", "server_error", "bad_response")
@@ -82,7 +86,7 @@ def check_status(status: int, retry_after: float | None = None, *, worked_before
         case 404:
             raise PageRefused(f"{answered}: nothing is there; check base_url")
         case 400 | 422:
-            raise QueryRefused(f"{answered}: it refuses the query; check the account's filters")
+            raise QueryRefused(f"{answered}: it refuses the query")
         case 429:
             raise RateLimited(f"{answered}: the account is over its rate limit", retry_after)
         case _ if 300 <= status < 400:  # noqa: PLR2004

@@ -15,10 +15,10 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from inkit_exporter.api.batches import EARLIEST, Batch, Page
 from inkit_exporter.api.errors import BadResponse
 from inkit_exporter.api.labels import AccountLabels
-from inkit_exporter.api.pagination import Pagination, read_pagination
 from inkit_exporter.api.records import Record, read_record
 from inkit_exporter.api.statuses import MAX_LENGTH, read_status
 from inkit_exporter.jsonbody import DECODE_ERRORS, Body, decode, explain
+from inkit_exporter.paging.pagination import Pagination, read_pagination
 
 T = TypeVar("T")
 _NULL = Raw(b"null")

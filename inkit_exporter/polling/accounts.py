@@ -67,9 +67,9 @@ class Accounts:
     def apply(self, settings: Settings, names: Iterable[str]) -> None:
         """Poll these accounts of the settings, and no others.
 
-        What has not changed goes on as it was. An account with new limits or intervals keeps its snapshot and totals
-        and lists its window again. One with a new address, token source, kind of batch or filters starts from what is
-        stored of it, or from nothing.
+        What has not changed goes on as it was, but sends again what the API has refused. An account with new limits or
+        intervals keeps its snapshot and totals and lists its window again. One with a new address, token source, kind
+        of batch or filters starts from what is stored of it, or from nothing.
         A rate limiter belongs to a token source, and outlives every change.
 
         Raises:
@@ -108,6 +108,8 @@ class Accounts:
         self, known: _Account | None, settings: AccountSettings, poll: PollSettings, api: ApiSettings
     ) -> _Account:
         if known and (known.settings, known.poll, known.api) == (settings, poll, api):
+            if known.watched.loop:
+                known.watched.loop.send_all_parameters()
             return known
         if known:
             known.watched.stop()

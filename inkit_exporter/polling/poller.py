@@ -5,19 +5,22 @@ import math
 import time
 from collections import Counter
 
+import msgspec
 import structlog
 from msgspec.structs import replace
 
 from inkit_exporter.api.batches import Page
 from inkit_exporter.api.client import Client
-from inkit_exporter.api.errors import ApiError, BadResponse, PageRefused, RequestTimeout
+from inkit_exporter.api.errors import ApiError, BadResponse, PageRefused
 from inkit_exporter.clock import boot_time
 from inkit_exporter.config import PollSettings
-from inkit_exporter.state import AccountState, States
+from inkit_exporter.state import AccountState, Progress, States
 from inkit_exporter.storage.storage import AccountStorage
 from inkit_exporter.window.plan import Conversation, Plan
 
 _NOTED_SKEW_SECONDS = 60.0
+# How often the log tells how far the listing of a whole list has come.
+_TELL_EVERY_SECONDS = 60.0
 
 log = structlog.get_logger()
 
@@ -25,7 +28,7 @@ log = structlog.get_logger()
 class Poller:
     """Polls one account and publishes what it finds. `states` has the account's state before the first poll.
 
-    `due` is the time, by `time.monotonic`, until which the loop shows that it is alive. `rounds` counts its polls.
+    `rounds` counts its polls.
     """
 
     def __init__(
@@ -36,20 +39,33 @@ class Poller:
         states: States,
         storage: AccountStorage | None = None,
     ) -> None:
-        self.due = math.inf
         self.rounds = 0
         self._account = account
         self._settings = settings
         self._client = client
         self._states = states
         self._storage = storage
+        self._alive_until = math.inf
         self._warned: set[str] = set()
         self._log = log.bind(account=account)
         self._plan = Plan(settings, self._state.totals)
+        # Of the poll: when it began, or the one whose listing it goes on with, and the requests that were made before.
+        self._began = self._started = 0.0
+        self._requests_before = 0
 
     @property
     def _state(self) -> AccountState:
         return self._states[self._account]
+
+    @property
+    def due(self) -> float:
+        """When, by `time.monotonic`, the loop hangs if it has shown no life since."""
+        may_send_at = time.monotonic() + self._state.usage.rate_limiter.delay()
+        return max(self._alive_until, self._client.alive_at, may_send_at) + self._client.patience
+
+    def send_all_parameters(self) -> None:
+        """Send from the next poll on what the API has refused."""
+        self._plan.parameters.send_all()
 
     async def run(self, first_after: float) -> None:
         """Poll for ever, first after that many seconds. A slow poll skips the ticks that it missed."""
@@ -62,7 +78,7 @@ class Poller:
                 # Meanwhile the API may ask another account with the same token to pause.
                 starts_at = max(tick, self._state.usage.rate_limiter.resume_at)
                 seconds = starts_at - boot_time()
-                self.due = time.monotonic() + seconds + self._time_limit()
+                self._alive_until = time.monotonic() + seconds
                 self._states.amend(replace(self._state, next_poll_at=starts_at))
                 await asyncio.sleep(min(seconds, 5.0))  # a sleep does not notice that the machine was suspended
             await self.poll()
@@ -71,12 +87,11 @@ class Poller:
 
     async def poll(self) -> bool:
         """Poll once, publish the result, and tell whether it succeeded. No answer of the API makes it raise."""
-        started, wall, requests = time.monotonic(), time.time(), self._state.usage.requests
+        self._started, self._requests_before = time.monotonic(), self._state.usage.requests
+        began = boot_time()
         failure: ApiError | None = None
         try:
-            await self._converse(self._plan.poll(wall), deadline=started + self._time_limit())
-        except TimeoutError:
-            failure = RequestTimeout(f"the poll was not done within {self._time_limit():g}s")
+            await self._converse(self._plan.poll(time.time()))
         except ApiError as error:
             failure = error
         except Exception as error:  # the loop outlives what nobody thought of, and starts again from nothing
@@ -85,13 +100,16 @@ class Poller:
             self._plan = Plan(self._settings, self._state.totals)
         if abs(skew := self._state.usage.clock_skew or 0.0) > _NOTED_SKEW_SECONDS:
             self._warn_once("the clock differs from the API's", clock_skew_seconds=round(skew))
+        self._began = self._began if self._plan.resumed else began
         ended = boot_time()
         state = replace(
             self._state,
             polled_at=time.time(),
-            duration=time.monotonic() - started,
-            poll_requests=self._state.usage.requests - requests,
+            duration=time.monotonic() - self._started,
+            poll_requests=self._state.usage.requests - self._requests_before,
             polls=self._state.polls + 1,
+            answered=True,
+            progress=None,
         )
         state = self._failed(state, failure, ended) if failure else self._succeeded(state, ended)
         if self._storage is None:
@@ -102,23 +120,40 @@ class Poller:
         self.rounds += 1
         return failure is None
 
-    async def _converse(self, conversation: Conversation, deadline: float) -> None:
+    async def _converse(self, conversation: Conversation) -> None:
+        told = self._started
         try:
-            number = next(conversation)
+            request = next(conversation)
             while True:
-                # Only requests can time out: what has been answered is merged to the end.
+                self._alive_until = time.monotonic()
                 try:
-                    async with asyncio.timeout_at(deadline):
-                        parts = await self._client.page(number)
+                    parts = await self._client.page(request)
                 except PageRefused as error:
-                    number = conversation.throw(error)
+                    request = conversation.throw(error)
                     continue
                 for part in parts:
-                    self._note(part, number)
-                    number = conversation.send(part)
+                    self._note(part, request.number)
+                    request = conversation.send(part)
                     await asyncio.sleep(0)
+                self._states.amend(state := replace(self._state, answered=True, progress=self._progress()))
+                if state.progress and time.monotonic() - told > _TELL_EVERY_SECONDS:
+                    told = time.monotonic()
+                    self._log.info("listing all batches", **msgspec.structs.asdict(state.progress))
+                if refused := ", ".join(sorted(self._plan.parameters.left_out)):
+                    self._warn_once(f"the API refuses {refused}, polling without", it_says=self._plan.parameters.reason)
         except StopIteration:
             pass
+
+    def _progress(self) -> Progress | None:
+        if not (reading := self._plan.progress):
+            return None
+        page, of_pages = reading
+        if of_pages is None:
+            return Progress(page, None, None)
+        requests = self._state.usage.requests - self._requests_before
+        so_far = (time.monotonic() - self._started) / max(1, requests)
+        a_page = max(so_far, 60 / self._state.usage.rate_limiter.requests_per_minute)
+        return Progress(page, of_pages, round((of_pages - page) * a_page))
 
     def _note(self, part: Page, number: int) -> None:
         """Count and log what is not as documented; each kind of it once, later ones at level debug."""
@@ -156,6 +191,7 @@ class Poller:
             down_since=None,
             snapshot=window.snapshot(state.snapshot),
             snapshot_at=now,
+            stale_after=max(self._settings.stale_after, 2 * (now - self._began)),
             newest_first=self._plan.mark.ordered,
             totals=window.totals.totals.copy(),
         )
@@ -173,23 +209,23 @@ class Poller:
             )
 
     def _failed(self, state: AccountState, failure: ApiError, now: float) -> AccountState:
+        error = str(failure)
+        if progress := self._plan.progress:
+            page, of_pages = progress
+            error += (
+                f"; at page {page} of {(of_pages and f'about {of_pages}') or 'a number not told'}, to go on from there"
+            )
+        self._plan.break_off(time.time())
         tell, what = (self._log.debug, "still down") if state.down_since is not None else (self._log.error, "down")
-        tell(f"account is {what}", reason=failure.reason, error=str(failure))
+        tell(f"account is {what}", reason=failure.reason, error=error)
         return replace(
             state,
             up=False,
-            error=str(failure),
+            error=error,
             reason=failure.reason,
             down_since=now if state.down_since is None else state.down_since,
             failures={**state.failures, failure.reason: state.failures.get(failure.reason, 0) + 1},
         )
-
-    def _time_limit(self) -> float:
-        """Seconds for one poll: `stale_after`, or twice what full listings of all that share the rate limit need."""
-        limiter = self._state.usage.rate_limiter
-        sharing = sum(state.usage.rate_limiter is limiter for state in self._states)
-        requests = sharing * self._settings.max_batches / self._client.page_size
-        return max(self._settings.stale_after, 2 * 60 * requests / limiter.requests_per_minute)
 
     def _warn_once(self, message: str, **details: object) -> None:
         if message not in self._warned:

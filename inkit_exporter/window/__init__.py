@@ -1,4 +1,4 @@
 """The recent batches, which pages to ask for, and running totals. Pure: no I/O, no clock, no asyncio.
 
-May import: counters, config, api.
+May import: counters, paging, config, api.
 """

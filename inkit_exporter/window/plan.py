@@ -1,13 +1,14 @@
 """Which pages bring a window up to date, decided from what it holds and what the last page said. No I/O, no clock.
 
-A poll is a conversation: a generator that yields the number of a page and is sent that page. Where a page comes in
-parts, it yields the same number until it has all of them. Newest first, a poll costs:
+A poll is a conversation: a generator that yields a request for a page and is sent that page. Where a page comes in
+parts, it yields the same request until it has all of them. Newest first, a poll costs:
 
 1. the *head*: pages from the first one until it meets what is known, mostly one;
 2. the *resync*: a few pages further down, so that within `resync_interval` everything has been listed again;
 3. the pages of the *unfinished* batches that neither has shown.
 
-Where the order can't be relied on, and at first, the poll reads the whole list.
+Where the order can't be relied on, and at first, the poll reads the whole list. The next poll goes on with a whole list
+that could not be read to its end.
 """
 
 import math
@@ -17,20 +18,26 @@ from functools import partial
 
 from msgspec import Struct
 
-from inkit_exporter.api.batches import Batch, Page
-from inkit_exporter.api.errors import BadResponse, PageRefused
+from inkit_exporter.api.batches import OPTIONAL_PARAMETERS, Batch, Page, PageRequest
+from inkit_exporter.api.errors import BadResponse, PageRefused, QueryRefused
 from inkit_exporter.config import PollSettings
-from inkit_exporter.window.sequence import FullListingRequired, InconsistentListing, PageSequence
+from inkit_exporter.paging.parameters import OptionalParameters
+from inkit_exporter.paging.sequence import FullListingRequired, InconsistentListing, PageSequence
+from inkit_exporter.window.detours import find_junction, find_suspects
 from inkit_exporter.window.totals import Totals, TotalsTracker
 from inkit_exporter.window.window import Window
 
-Conversation = Generator[int, Page, None]
+Conversation = Generator[PageRequest, Page, None]
 
 # Each costs at least two requests. A list that shrinks more often than that while it is read can't be read.
 _MOST_STEPS_BACK = 100
 
 # The resync aims at this share of `resync_interval`, as new batches make its way longer.
 _RESYNC_SHARE = 0.9
+
+
+class _ParameterLeftOut(Exception):
+    """From now on a parameter is left out. Pages that were read with it do not fit those to come."""
 
 
 class Bookmark(Struct):
@@ -56,12 +63,18 @@ class Bookmark(Struct):
 
 
 class Plan:
-    """What an account's polls have listed so far, and what the next one asks for. Totals go on from `totals`."""
+    """What an account's polls have listed so far, and what the next one asks for. The totals go on from `totals`."""
 
     def __init__(self, settings: PollSettings, totals: Totals) -> None:
         self.window = Window(settings.max_batches, TotalsTracker(totals))
         self.mark = Bookmark()
+        self.parameters = OptionalParameters(OPTIONAL_PARAMETERS)
+        self.resumed = False
         self._settings = settings
+        self._refused_in_vain_at = -math.inf
+        # The whole list that is being read, the next request, and how far it was read when the poll was broken off.
+        self._listing: tuple[PageSequence, PageRequest] | None = None
+        self._broken_off_at, self._broken_off_after = -math.inf, 0
         # Of the current poll: wall time, the unfinished batches that it has listed, and the records by destination,
         # less those in which it can't be read.
         self._now = 0.0
@@ -75,36 +88,66 @@ class Plan:
             BadResponse: the pages contradict one another, or most records of a destination can't be read.
         """
         cutoff = now - self._settings.lookback
+        self.parameters.forget_refusals(now)
+        fits = self._listing is not None and self._listing[1].left_out == self.parameters.left_out
+        if not (fits and 0 <= now - self._broken_off_at < self._settings.stale_after):
+            self._listing = None
         if cutoff < self.mark.cutoff:  # the clock was set back: what was dropped is listed again, but is no news
-            self.mark.listed = False
+            self.mark.listed, self._listing = False, None
             self.window.totals.stop_counting()
-        self._now, self.mark.cutoff, self._seen, self._readable = now, cutoff, set(), Counter()
+        self._now, self.mark.cutoff, self.resumed = now, cutoff, self._listing is not None
+        self._readable = self._readable if self.resumed else Counter()
         self.window.trim(cutoff)
-        if self.mark.listed and self.mark.ordered:
+        while True:
+            self._seen = set()
             try:
-                yield from self._update()
+                yield from self._update() if self.mark.listed and self.mark.ordered else self._list_all()
+                break
             except FullListingRequired:
-                yield from self._list_all()
-        else:
-            yield from self._list_all()
+                self.mark.listed = False
+            except _ParameterLeftOut:
+                self._listing, self._readable = None, Counter()
+            except InconsistentListing as error:
+                self._listing = None
+                raise BadResponse(str(error)) from None
         self.window.trim(cutoff)
         self.window.settle(now - self._settings.resync_interval)
 
+    @property
+    def progress(self) -> tuple[int, int | None] | None:
+        """Of a whole list that is being read: how many pages were read, and about how many there are."""
+        sequence = self._listing[0] if self._listing else None
+        return (sequence.furthest, sequence.expected_pages(self._now)) if sequence and sequence.furthest else None
+
+    def break_off(self, now: float) -> None:
+        """End the poll at wall time `now`. The next one goes on with its whole list, if that made progress lately."""
+        if self._listing and self._listing[0].furthest > self._broken_off_after:
+            self._broken_off_at, self._broken_off_after = now, self._listing[0].furthest
+
     def _list_all(self) -> Conversation:
         self.mark.listed = False
-        self.window.reset_truncation()
-        sequence = self._sequence(1, whole=True)
-        yield from self._read(sequence, lambda: sequence.page_oldest < self.mark.cutoff or sequence.overfull)
+        resumed = self._listing is not None
+        if self._listing:
+            sequence, request = self._listing
+            sequence.resume()
+            number = yield from find_junction(sequence, request)
+        else:
+            self.window.reset_truncation()
+            sequence, number, self._broken_off_after = self._sequence(1, whole=True), 1, 0
+        yield from self._read(sequence, lambda: sequence.past_window, number)
+        self._listing = None
         self.mark.ordered = sequence.ordered
         self._check_destinations()
         self.mark.listed = True
         self._complete_head()
         self.mark.cursor, self.mark.backlog = math.inf, 0.0
+        if resumed and self.mark.ordered:
+            yield from self._update()  # what happened since it was begun
 
     def _update(self) -> Conversation:
         head = self._sequence(1)
         known = max(self.mark.known, self.mark.cutoff)
-        yield from self._read(head, lambda: head.page_oldest < known or head.overfull)
+        yield from self._read(head, lambda: head.page_oldest < known or head.past_window)
         self.mark.cursor = min(self.mark.cursor, head.oldest_edge)
         pages = self._resync_pages()
         self._complete_head()
@@ -144,8 +187,7 @@ class Plan:
                 break
             # Batches have vanished further up, so that these are older than was thought.
             first, step = max(1, first - step), step * 2
-        before = self.window.rank_at(self.mark.cursor)
-        self.mark.cursor = min(self.mark.cursor, sequence.oldest_edge)
+        before, self.mark.cursor = self.window.rank_at(self.mark.cursor), min(self.mark.cursor, sequence.oldest_edge)
         self.mark.backlog = max(0.0, self.mark.backlog - (self.window.rank_at(self.mark.cursor) - before))
         if self._ends_resync(sequence):
             self._complete_resync()
@@ -170,7 +212,7 @@ class Plan:
         around = self._sequence(first)
         yield from self._read(around, lambda: batch.id in around.ids or around.page_oldest < batch.created_at)
 
-    def _read(self, sequence: PageSequence, enough: Callable[[], bool]) -> Conversation:
+    def _read(self, sequence: PageSequence, enough: Callable[[], bool], number: int = 0) -> Conversation:
         """Read pages into the window until it is enough or the list ends, then remove what they should have listed.
 
         Where the list gets shorter meanwhile, so that batches may have slipped to a page already read, it goes back
@@ -180,8 +222,10 @@ class Plan:
             FullListingRequired: only a part of the list is read, and that is not enough.
             InconsistentListing: the pages contradict one another.
         """
-        number, steps_back = sequence.first, 0
+        number, steps_back = number or sequence.first, 0
         while True:
+            if sequence.whole:
+                self._listing = sequence, PageRequest(number, self.parameters.left_out)
             page = yield from self._read_page(number, sequence)
             shrunk_by = sequence.end_page(page.pagination)
             self.mark.page_size = sequence.size or self.mark.page_size
@@ -199,16 +243,18 @@ class Plan:
             else:
                 number += 1
 
-    def _read_page(self, number: int, sequence: PageSequence) -> Generator[int, Page, Page]:
+    def _read_page(self, number: int, sequence: PageSequence) -> Generator[PageRequest, Page, Page]:
         """Read a page into the window, and return its last part. A page beyond the end of the list is empty."""
         while True:
             try:
-                page = yield number
-            except PageRefused:
+                page = yield PageRequest(number, self.parameters.left_out)
+            except PageRefused as refusal:
+                if isinstance(refusal, QueryRefused) and not sequence.surely_lacks(number):
+                    yield from self._leave_out(number, refusal)
                 if not sequence.may_lack(number):
                     raise
                 page = Page([])
-            sequence.add(page, number)
+            sequence.add(page.batches, page.invalid, number)
             self.window.update(page.batches, self._now, self.mark.cutoff)
             self._readable.update(name for batch in page.batches for name in batch.destinations)
             self._readable.subtract(page.unreadable)
@@ -219,11 +265,26 @@ class Plan:
             if not page.more:
                 return page
 
+    def _leave_out(self, number: int, refusal: QueryRefused) -> Conversation:
+        """Leave out what is refused, and raise _ParameterLeftOut; return if that does not help, or did not lately."""
+        if 0 <= self._now - self._refused_in_vain_at < self._settings.stale_after:
+            return
+        if suspects := (yield from find_suspects(self.parameters, number, self.mark.page_size)):
+            if self.parameters.leave_out(suspects, refusal.words, self._now) and "sort" in suspects:
+                self.mark.listed = False
+            raise _ParameterLeftOut
+        self._refused_in_vain_at = self._now
+
     def _sequence(self, first: int, *, whole: bool = False) -> PageSequence:
         known_last = self.mark.known_last if self._now - self.mark.ended_at < self._settings.resync_interval else ""
-        size = self.mark.page_size if first > 1 else 0
         return PageSequence(
-            first, self.mark.cutoff, self._settings.max_batches, whole=whole, size=size, known_last=known_last
+            first,
+            self.mark.cutoff,
+            self._settings.max_batches,
+            whole=whole,
+            to_end="sort" in self.parameters.left_out,  # nobody knows its order, and its first pages may look ordered
+            size=self.mark.page_size if first > 1 else 0,
+            known_last=known_last,
         )
 
     def _beyond(self, number: int) -> bool:

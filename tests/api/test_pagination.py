@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inkit_exporter.api.pagination import Pagination, read_pagination
 from inkit_exporter.jsonbody import whole_number
+from inkit_exporter.paging.pagination import Pagination, read_pagination
 
 DOCUMENTED = {
     "current_page": 1,

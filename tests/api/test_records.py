@@ -18,9 +18,9 @@ from inkit_exporter.api.batches import DESTINATIONS, Batch, Counts, Page
 from inkit_exporter.api.errors import BadResponse
 from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.pages import AT_ONCE_BYTES, read_page
-from inkit_exporter.api.pagination import Pagination
 from inkit_exporter.jsonbody import snake_case
 from inkit_exporter.labels import LABEL_LIMIT, OTHER, Labels
+from inkit_exporter.paging.pagination import Pagination
 
 NOW = 1_700_000_000.0
 EXAMPLE = json.loads((Path(__file__).parent.parent / "samples" / "documented_example.json").read_text())

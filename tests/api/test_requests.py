@@ -24,8 +24,8 @@ from support.faults import FAULTS
 from support.faulty import PAGE_SIZE, Account, Server, http, listening
 
 from inkit_exporter import __version__
-from inkit_exporter.api.batches import Page
-from inkit_exporter.api.client import DEFAULT_PAGE_SIZE, Client
+from inkit_exporter.api.batches import Page, PageRequest
+from inkit_exporter.api.client import Client
 from inkit_exporter.api.errors import (
     ApiError,
     AuthError,
@@ -60,11 +60,11 @@ RECORD = json.dumps(BATCH).encode()
         (299, BadResponse, "which its documentation does not lead to expect"),
         (300, BadResponse, "a redirect, which is not followed; check base_url"),
         (399, BadResponse, "a redirect, which is not followed; check base_url"),
-        (400, QueryRefused, "check the account's filters"),
+        (400, QueryRefused, "it refuses the query"),
         (401, AuthError, "check the account's token"),
         (403, AuthError, "the key's role lacks the permission"),
         (404, PageRefused, "check base_url"),
-        (422, QueryRefused, "check the account's filters"),
+        (422, QueryRefused, "it refuses the query"),
         (429, RateLimited, "over its rate limit"),
         (499, BadResponse, "which its documentation does not lead to expect"),
         (500, ServerError, "it has a failure of its own"),
@@ -152,7 +152,7 @@ async def client_of(
 
 async def whole(client: Client, number: int) -> Page:
     """The page, and not its parts."""
-    return joined(await client.page(number))
+    return joined(await client.page(PageRequest(number)))
 
 
 def then(*answers: web.Response | None) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
@@ -281,43 +281,33 @@ async def test_a_flood_of_tiny_values_is_refused_before_it_is_unfolded(api: Api,
 
 
 @pytest.mark.parametrize("status", [400, 422])
-async def test_a_page_size_that_the_api_refuses_gives_way_to_its_default(api: Api, status: int) -> None:
-    api.batches = [batch(f"fb_{i}", age=i) for i in range(60)]
-
-    async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
-        return web.Response(status=status) if int(request.query["page_size"]) > 100 else await handler(request)
-
-    api.fault = refuse
-    with capture_logs() as logs:
-        async with client_of(api.base_url, page_size=101) as (client, usage):
-            assert len((await whole(client, 1)).batches) == DEFAULT_PAGE_SIZE
-            assert [one.id for one in (await whole(client, 3)).batches] == [f"fb_{i}" for i in range(50, 60)]
-            assert client.page_size == DEFAULT_PAGE_SIZE
-    assert usage.codes == [str(status), "200", "200"]
-    assert [entry for entry in logs if entry["log_level"] != "debug"] == [
-        {
-            "log_level": "warning",
-            "event": "the API refuses the page size, using its default",
-            "account": "a",
-            "page_size": 101,
-            "default": 25,
-        }
-    ]
-
-
-async def test_a_query_that_is_refused_for_another_reason_than_its_size_stays_refused(api: Api) -> None:
-    api.fault = then(web.Response(status=422))
-    async with client_of(api.base_url) as (client, usage):
-        with pytest.raises(QueryRefused):
+async def test_what_is_left_out_is_not_sent_and_a_refusal_quotes_the_server_without_the_token(
+    api: Api, status: int
+) -> None:
+    body = json.dumps({"detail": f"page_size is\tno good \u2028 for {TOKEN}" + "!" * 300}).encode()
+    api.fault = then(None, None, web.Response(status=status, body=body))
+    async with client_of(api.base_url, page_size=99) as (client, _):
+        for left_out in (frozenset({"sort"}), frozenset({"sort", "page_size"})):
+            joined(await client.page(PageRequest(1, left_out)))
+        with pytest.raises(QueryRefused) as raised:
             await whole(client, 1)
-        assert (len(usage.codes), client.page_size) == (2, 100)
-        with pytest.raises(QueryRefused):
-            await whole(client, 2)
-        assert len(usage.codes) == 3
-    async with client_of(api.base_url, page_size=DEFAULT_PAGE_SIZE) as (client, usage):
-        with pytest.raises(QueryRefused):
+    assert [set(request.query) for request in api.requests[:2]] == [{"page", "page_size"}, {"page"}]
+    words = raised.value.words
+    assert words.startswith('{"detail": "page_size is\\tno good for ***!!!')
+    assert (len(words), words.isprintable()) == (200, True)
+    assert (
+        str(raised.value)
+        == f"the API answered {status}: it refuses the query; check the account's base_url; it says: {words}"
+    )
+
+
+async def test_a_refusal_names_the_filters_where_there_are_some(api: Api) -> None:
+    api.fault = then(web.Response(status=400))
+    async with client_of(api.base_url, filters=Filters(search="x", destination_name="box")) as (client, _):
+        with pytest.raises(QueryRefused) as raised:
             await whole(client, 1)
-        assert len(usage.codes) == 1
+    named = "check the account's base_url and filters.search and filters.destination_name"
+    assert str(raised.value) == f"the API answered 400: it refuses the query; {named}"
 
 
 async def test_every_fault_is_told_by_its_kind_and_none_tells_the_token() -> None:
@@ -451,7 +441,7 @@ async def test_a_large_compressed_answer_leaves_the_event_loop_free(api: Api) ->
 
     async with client_of(api.base_url, max_response_size=8 * 2**20) as (client, _):
         turning = asyncio.create_task(take_turns())
-        parts = await client.page(1)
+        parts = await client.page(PageRequest(1))
         turning.cancel()
     assert sum(len(part.batches) for part in parts) == 1
     assert max(later - sooner for sooner, later in pairwise(turns)) < 0.02

@@ -21,13 +21,12 @@ from inkit_exporter.api.batches import Batch, Counts, Page
 from inkit_exporter.api.errors import BadResponse
 from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.pages import read_page
-from inkit_exporter.api.pagination import Pagination
 from inkit_exporter.config import Settings
 from inkit_exporter.errors import ConfigError
+from inkit_exporter.paging.pagination import Pagination
 from inkit_exporter.polling.accounts import Accounts
 from inkit_exporter.state import States
 from inkit_exporter.transport import open_session
-from inkit_exporter.window.sequence import InconsistentListing
 
 GOOD_ACCOUNT = {"name": "a", "api_token_env": "T", "base_url": "https://x.example/v1", "filters": {"search": "s"}}
 GOOD = {
@@ -299,7 +298,7 @@ def test_whatever_pages_say_a_poll_ends_or_goes_on_and_its_sums_are_those_of_its
     plan = conversation.new_plan(interval=10.0, lookback=1000.0, resync_interval=600.0, max_batches=8)
     left = iter(answers)
     for i in range(6):
-        with suppress(InconsistentListing, StopIteration):
+        with suppress(BadResponse, StopIteration):
             conversation.poll(plan, lambda _: next(left), NOW + 10.0 * i)
         window = plan.window
         snapshot = window.snapshot(None)

@@ -11,14 +11,10 @@ from support.api import TOKEN, Api, Handler, batch
 from support.exporter import StartExporter
 from support.samples import up
 
-from inkit_exporter.api.client import Client
-from inkit_exporter.api.labels import AccountLabels
-from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, Settings
 from inkit_exporter.polling.accounts import Accounts
-from inkit_exporter.polling.poller import Poller
 from inkit_exporter.rate_limit import RateLimiter
-from inkit_exporter.state import AccountState, States
+from inkit_exporter.state import States
 from inkit_exporter.transport import open_session
 
 
@@ -106,33 +102,6 @@ def test_another_limit_is_that_of_every_token_at_once(world: World) -> None:
     assert [world.limiter(name) for name in "abc"] == before
     assert [limiter.requests_per_minute for limiter in before] == [5, 5, 5]
     assert before[0].in_last_minute() == 1
-
-
-@pytest.mark.parametrize(("sharing", "seconds"), [(1, 100), (2, 120), (5, 300)])
-async def test_a_poll_may_take_as_long_as_all_that_share_the_limit_need(api: Api, sharing: int, seconds: float) -> None:
-    """A full listing is 30 requests, and at 60 a minute takes half a minute; each may take twice as long."""
-    limiter, states = RateLimiter(60), States()
-    poll = PollSettings(max_batches=300, page_size=10, stale_after=Seconds(100))
-    for i in range(sharing):
-        states.publish(AccountState(account=f"{i}", settings=poll, usage=Usage(limiter)))
-    states.publish(AccountState(account="another", settings=poll, usage=Usage(RateLimiter(60))))
-    async with open_session() as session:
-        account = AccountSettings(name="0", base_url=api.base_url)
-        client = Client(
-            account,
-            poll,
-            ApiSettings(),
-            token=lambda: TOKEN,
-            session=session,
-            usage=states["0"].usage,
-            labels=AccountLabels(),
-        )
-        poller = Poller("0", poll, client, states, storage=None)
-        running = asyncio.create_task(poller.run(first_after=1000))
-        await asyncio.sleep(0)
-        assert poller.due - time.monotonic() == pytest.approx(1000 + seconds, abs=5)
-        running.cancel()
-        await asyncio.wait([running])
 
 
 async def test_a_pause_that_another_was_asked_for_moves_the_next_poll_and_fails_none(api: Api) -> None:

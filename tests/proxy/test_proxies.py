@@ -16,6 +16,7 @@ from support.monitoring import free_address
 from support.proxies import BATCHES, answering, intercepting, relaying, secure_api, speaking, tinyproxy
 from support.samples import documents, parse_samples, up
 
+from inkit_exporter.api.batches import PageRequest
 from inkit_exporter.api.client import Client
 from inkit_exporter.api.errors import ApiError, ConnectionFailed, RequestTimeout
 from inkit_exporter.api.labels import AccountLabels
@@ -53,7 +54,7 @@ async def client_of(base_url: str, folder: Path, proxy_url: str) -> AsyncIterato
 
 async def ids(client: Client) -> list[str]:
     """The batches of the first page."""
-    return [batch.id for batch in joined(await client.page(1)).batches]
+    return [batch.id for batch in joined(await client.page(PageRequest(1))).batches]
 
 
 @pytest.mark.debian
@@ -138,7 +139,7 @@ async def test_a_proxy_that_does_not_allow_the_port(ca: trustme.CA, tmp_path: Pa
         client_of(base_url, tmp_path, proxy_url=f"http://{proxy}") as client,
     ):
         with pytest.raises(ConnectionFailed, match=rf"through the proxy http://{proxy}: it answered 403; allow"):
-            await client.page(1)
+            await client.page(PageRequest(1))
 
 
 async def hang(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
@@ -167,7 +168,7 @@ async def test_a_proxy_that_misbehaves_is_named_and_never_sees_the_token(
         port = await open_.enter_async_context(proxy)
         client = await open_.enter_async_context(client_of(base_url, tmp_path, proxy_url=f"http://127.0.0.1:{port}"))
         with pytest.raises(failure, match=words):
-            await client.page(1)
+            await client.page(PageRequest(1))
         assert account.requests == 0
 
 
@@ -175,7 +176,7 @@ async def test_nobody_listens_where_the_proxy_should_be(ca: trustme.CA, tmp_path
     proxy = f"http://{free_address()}"
     async with secure_api(ca) as (_, _, base_url), client_of(base_url, tmp_path, proxy_url=proxy) as client:
         with pytest.raises(ConnectionFailed, match=f"^cannot connect to the proxy {proxy}: Connect call failed"):
-            await client.page(1)
+            await client.page(PageRequest(1))
 
 
 async def test_a_proxy_that_inspects_tls_is_refused_until_its_authority_is_trusted(
@@ -190,14 +191,14 @@ async def test_a_proxy_that_inspects_tls_is_refused_until_its_authority_is_trust
             client_of(base_url, tmp_path, proxy_url=f"http://127.0.0.1:{port}") as client,
         ):
             with pytest.raises(ConnectionFailed, match=r"is not trusted: .*; see api\.ca_file"):
-                await client.page(1)
+                await client.page(PageRequest(1))
             assert account.requests == 0
             (tmp_path / "ca.pem").unlink()
             with pytest.raises(ConnectionFailed, match=r"^api\.ca_file: .* cannot be read: No such file"):
-                await client.page(1)
+                await client.page(PageRequest(1))
             (tmp_path / "ca.pem").write_text("not a certificate")
             with pytest.raises(ConnectionFailed, match=r"^api\.ca_file: .* holds no certificates in PEM format"):
-                await client.page(1)
+                await client.page(PageRequest(1))
             inspector.cert_pem.write_to_path(tmp_path / "ca.pem")
             assert await ids(client) == [batch["id"] for batch in BATCHES]
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable
 
-from inkit_exporter.api.batches import Batch, Counts, Page
+from inkit_exporter.api.batches import Batch, Counts, Page, PageRequest
 from inkit_exporter.api.errors import PageRefused
-from inkit_exporter.api.pagination import Pagination
 from inkit_exporter.config import PollSettings, Seconds
+from inkit_exporter.paging.pagination import Pagination
 from inkit_exporter.window.plan import Plan
 from inkit_exporter.window.totals import Totals
 
@@ -58,19 +58,24 @@ def pages(listing: list[Batch], size: int) -> Serve:
 
 def poll(plan: Plan, serve: Serve, now: float, most: int = 2000) -> int:
     """Make one poll at `now`; returns the number of its requests. Fails beyond `most` requests."""
+    return converse(plan, lambda request: serve(request.number), now, most)
+
+
+def converse(plan: Plan, answer: Callable[[PageRequest], Page | Iterable[Page]], now: float, most: int = 2000) -> int:
+    """Make one poll of an API that looks at the whole request; what else `answer` raises breaks it off."""
     conversation = plan.poll(now)
     requests = 0
     try:
-        number = next(conversation)
+        request = next(conversation)
         while True:
             requests += 1
             assert requests <= most, "asks for ever"
             try:
-                answer = serve(number)
+                page = answer(request)
             except PageRefused as refusal:
-                number = conversation.throw(refusal)
+                request = conversation.throw(refusal)
                 continue
-            for part in [answer] if isinstance(answer, Page) else answer:
-                number = conversation.send(part)
+            for part in [page] if isinstance(page, Page) else page:
+                request = conversation.send(part)
     except StopIteration:
         return requests

@@ -26,9 +26,8 @@ from support.world import (
 
 from inkit_exporter.api.batches import Batch, Counts, Page
 from inkit_exporter.api.errors import BadResponse, PageRefused
-from inkit_exporter.api.pagination import Pagination
+from inkit_exporter.paging.pagination import Pagination
 from inkit_exporter.window.plan import Plan
-from inkit_exporter.window.sequence import InconsistentListing
 from inkit_exporter.window.totals import Totals, TotalsTracker
 from inkit_exporter.window.window import Snapshot, TopBatches, Window
 
@@ -150,7 +149,7 @@ def test_batches_that_come_and_vanish_between_the_pages(data: st.DataObject, lis
     plan = new_plan()
     try:
         poll(plan, serve)
-    except InconsistentListing:
+    except BadResponse:
         return
     held = {batch.id for batch in plan.window.batches}
     assert not {batch.id for batch in recent(server)} & {batch.id for batch in listing} - held
@@ -177,7 +176,7 @@ def test_a_list_that_never_stops_getting_shorter_is_given_up() -> None:
         page = page_of(listing, request, 10)
         return replace(page, pagination=replace(page.pagination, total_count=10_000 - asked))
 
-    with pytest.raises(InconsistentListing, match=r"^batches keep vanishing from the list while it is read$"):
+    with pytest.raises(BadResponse, match=r"^batches keep vanishing from the list while it is read$"):
         poll(new_plan(), serve)
     assert 100 < asked < 300
 
@@ -207,7 +206,7 @@ def test_excerpts_are_cut_and_say_how_many_there_are() -> None:
 
 def test_a_page_size_that_grows_on_the_way_would_leave_a_gap_and_is_refused() -> None:
     listing = [make_batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in range(50)]
-    with pytest.raises(InconsistentListing, match="page size grew from 5 to 10"):
+    with pytest.raises(BadResponse, match="page size grew from 5 to 10"):
         poll(new_plan(), lambda number: page_of(listing, int(number), 5 if number == 1 else 10))
 
 
@@ -322,7 +321,7 @@ def test_what_a_poll_does_not_see_is_right_after_the_resync_interval(seed: int, 
         world.now += 10
         try:
             poll(plan, changing, world.now)
-        except InconsistentListing:
+        except BadResponse:
             continue
     for _ in range(60):
         world.now += 10
@@ -520,7 +519,7 @@ def test_records_that_can_not_be_read_count_as_read() -> None:
 
     assert poll(plan := new_plan(), lambda request: serve(request, 8)) == 5
     assert len(plan.window.batches) == 4
-    with pytest.raises(InconsistentListing, match=r"^page 7 leads back to what was read, at 8 of 9 batches$"):
+    with pytest.raises(BadResponse, match=r"^page 7 leads back to what was read, at 8 of 9 records$"):
         poll(new_plan(), lambda request: serve(request, 9))
 
 
@@ -602,7 +601,7 @@ def test_a_page_that_was_promised_and_is_refused_fails_the_poll() -> None:
 )
 def test_a_server_that_ignores_the_page_is_never_taken_for_a_whole_list(hints: Pagination, invalid: int) -> None:
     listing = big_world(24)
-    with pytest.raises(InconsistentListing, match="leads back"):
+    with pytest.raises(BadResponse, match="leads back"):
         poll(new_plan(), lambda _: Page(listing[: 10 - invalid], hints, invalid=invalid))
 
 
@@ -612,7 +611,7 @@ def test_an_empty_page_amid_the_list_fails_the_poll() -> None:
     def serve(number: int) -> Page:
         return Page([] if number == 2 else listing[10 * number - 10 : 10 * number], Pagination(total_count=30))
 
-    with pytest.raises(InconsistentListing, match=r"^page 2 is empty, and page 3 is not$"):
+    with pytest.raises(BadResponse, match=r"^page 2 is empty, and page 3 is not$"):
         poll(new_plan(), serve)
 
 
@@ -678,7 +677,7 @@ def test_pages_that_repeat_the_first_one_are_not_taken_for_the_end_of_the_list(t
     def stuck(request: int) -> Page:
         return Page(listing[:2], Pagination(more=True, page_size=2, total_count=total))
 
-    with pytest.raises(InconsistentListing, match="leads back"):
+    with pytest.raises(BadResponse, match="leads back"):
         poll(plan, stuck)
     assert len(plan.window.batches) == 5
 

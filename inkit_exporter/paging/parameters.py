@@ -1,0 +1,39 @@
+"""Query parameters that requests to an API can do without: a server may refuse them. Pure."""
+
+import math
+from collections.abc import Iterable
+
+# After that many seconds, what was refused is sent again.
+_REFUSAL_HOLDS = 86_400.0
+
+
+class OptionalParameters:
+    """Which of these parameters the server refuses and requests leave out, and its reason, in its own words."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.left_out: frozenset[str] = frozenset()
+        self.reason = ""
+        self._names = frozenset(names)
+        self._before: frozenset[str] = frozenset()
+        self._since = -math.inf
+
+    def send_all(self) -> None:
+        """Leave nothing out from now on. What was left out is the first suspect if a request is refused again."""
+        self._before, self.left_out = self.left_out or self._before, frozenset()
+
+    def forget_refusals(self, now: float) -> None:
+        """Send all again if the refusal is a day old; `now` is wall time."""
+        if not 0 <= now - self._since < _REFUSAL_HOLDS:
+            self.send_all()
+
+    def alternatives(self) -> list[frozenset[str]]:
+        """What else could be left out, the likeliest first: what was before, one parameter more, all."""
+        more = [self.left_out | {name} for name in sorted(self._names - self.left_out)]
+        ways = dict.fromkeys([self._before | self.left_out, *more, self._names])
+        return [way for way in ways if way != self.left_out]
+
+    def leave_out(self, names: frozenset[str], reason: str, now: float) -> bool:
+        """Leave these out from now on. Returns whether that is news, also since all were sent again."""
+        news = not names <= self.left_out | self._before
+        self.left_out, self.reason, self._since = names, reason, now
+        return news

@@ -1,0 +1,187 @@
+"""Parameters that the API refuses: left out if the request then succeeds, and sent again after a day."""
+
+from itertools import count
+
+import pytest
+from support import conversation
+from support.conversation import make_batch, page_of
+
+from inkit_exporter.api.batches import DEFAULT_PAGE_SIZE, Batch, Page, PageRequest
+from inkit_exporter.api.errors import PageRefused, QueryRefused
+from inkit_exporter.paging.pagination import Pagination
+from inkit_exporter.window.plan import Plan
+
+NOW = 1_000_000.0
+DAY = 86_400.0
+BOTH = frozenset({"page_size", "sort"})
+
+
+def new_plan() -> Plan:
+    return conversation.new_plan(interval=60.0, lookback=DAY, resync_interval=3600.0)
+
+
+def batches(number: int, until: float = NOW) -> list[Batch]:
+    """One a minute, newest first."""
+    return [make_batch(f"fb_{until}_{i}", "", until - 60.0 * i, "completed", {}) for i in range(number)]
+
+
+class Picky:
+    """An API that refuses parameters, on pages from `first_page` on. Without `sort` it lists the oldest first."""
+
+    def __init__(self, listing: list[Batch], refused: frozenset[str], *, first_page: int = 1) -> None:
+        self.listing = listing
+        self.refused = refused
+        self.first_page = first_page
+        self.hints = True
+        self.beyond: type[PageRefused] | None = None
+        self.asked: list[PageRequest] = []
+
+    def __call__(self, request: PageRequest) -> Page:
+        self.asked.append(request)
+        if request.number >= self.first_page and self.refused - request.left_out:
+            raise QueryRefused("refused", words="I don't know " + ", ".join(sorted(self.refused - request.left_out)))
+        size = DEFAULT_PAGE_SIZE if "page_size" in request.left_out else 100
+        page = page_of(self.listing[::-1] if "sort" in request.left_out else self.listing, request.number, size)
+        if not page.batches and self.beyond and request.number > 1:
+            raise self.beyond("no such page")
+        return page if self.hints else Page(page.batches, Pagination())
+
+
+def poll(plan: Plan, api: Picky, now: float = NOW) -> int:
+    return conversation.converse(plan, api, now)
+
+
+def held(plan: Plan) -> set[str]:
+    return {batch.id for batch in plan.window.batches}
+
+
+def right(api: Picky, now: float = NOW) -> set[str]:
+    return {batch.id for batch in api.listing if batch.created_at >= now - DAY}
+
+
+@pytest.mark.parametrize("first_page", [1, 2, 3])
+@pytest.mark.parametrize("refused", [{"page_size"}, {"sort"}, BOTH], ids=str)
+@pytest.mark.parametrize("hints", [True, False])
+def test_what_is_refused_is_left_out_on_whatever_page_and_the_numbers_are_right(
+    refused: set[str], first_page: int, hints: bool
+) -> None:
+    api = Picky(batches(360), frozenset(refused), first_page=first_page)
+    api.hints = hints
+    plan = new_plan()
+    requests = poll(plan, api)
+    assert held(plan) == right(api)
+    assert plan.parameters.left_out == refused
+    assert plan.parameters.reason == "I don't know " + ", ".join(sorted(refused))
+    pages = -(-360 // (DEFAULT_PAGE_SIZE if "page_size" in refused else 100))
+    assert requests <= first_page + 3 + pages + 1
+    assert plan.mark.ordered == ("sort" not in refused)
+
+
+@pytest.mark.parametrize("refused", [{"page_size"}, {"sort"}, BOTH], ids=str)
+def test_a_refusal_after_months_is_survived_in_the_same_poll(refused: set[str]) -> None:
+    api = Picky(batches(360), frozenset())
+    plan = new_plan()
+    poll(plan, api)
+    api.refused, api.listing = frozenset(refused), batches(3, NOW + 60) + api.listing
+    assert poll(plan, api, NOW + 60) <= 4 + 16
+    assert held(plan) == right(api, NOW + 60)
+
+
+def test_without_sort_an_order_that_looks_like_the_end_of_the_window_is_read_to_its_end() -> None:
+    """The first pages are newest first and all of them old."""
+    api = Picky([], frozenset({"sort"}))
+    old = batches(200, until=NOW - 2 * DAY)
+    api.listing = (old + batches(150))[::-1]
+    plan = new_plan()
+    poll(plan, api)
+    assert held(plan) == right(api)
+    assert len(held(plan)) == 150
+    assert not plan.mark.ordered
+
+
+def test_an_order_that_turns_out_to_be_newest_first_without_sort_costs_one_whole_list_and_no_more() -> None:
+    api = Picky([], frozenset({"sort"}))
+    listing = batches(150) + batches(200, until=NOW - 2 * DAY)
+    api.listing = listing[::-1]
+    plan = new_plan()
+    assert poll(plan, api) == 3 + 4, "refused, two guesses, and all four pages"
+    assert plan.mark.ordered
+    assert poll(plan, api, NOW + 60) == 1
+
+
+def test_a_parameter_that_was_refused_is_sent_again_after_a_day_and_when_told() -> None:
+    api = Picky(batches(300), frozenset({"page_size"}))
+    plan = new_plan()
+    for i in range(25):
+        poll(plan, api, NOW + 3600.0 * i)
+    again = [request for request in api.asked[2:] if "page_size" not in request.left_out]
+    assert len(again) == 1, "once, after 24 hours"
+    assert plan.parameters.left_out == {"page_size"}
+    api.refused = frozenset()
+    poll(plan, api, NOW + 25 * 3600.0)
+    assert plan.parameters.left_out == {"page_size"}
+    plan.parameters.send_all()
+    api.asked.clear()
+    poll(plan, api, NOW + 26 * 3600.0)
+    assert not plan.parameters.left_out
+    assert {request.left_out for request in api.asked} == {frozenset()}
+    assert held(plan) == right(api, NOW + 26 * 3600.0)
+
+
+def test_a_sort_that_is_refused_again_costs_two_requests_and_no_new_listing() -> None:
+    api = Picky([], frozenset({"sort"}))
+    api.listing = batches(300)[::-1]  # without sort it is in order
+    plan = new_plan()
+    poll(plan, api)
+    plan.parameters.send_all()
+    assert poll(plan, api, NOW + 60) <= 2 + 2
+    assert held(plan) == right(api, NOW + 60)
+
+
+@pytest.mark.parametrize("page", [1, 2])
+def test_where_nothing_helps_the_poll_fails_as_it_would_have_and_the_search_is_not_made_at_each_poll(page: int) -> None:
+    asked = count()
+
+    def refuse(request: PageRequest) -> Page:
+        next(asked)
+        if request.number >= page:
+            raise QueryRefused("the filters are wrong")
+        return page_of(batches(300), request.number, 100)
+
+    plan = new_plan()
+    for i in range(10):
+        with pytest.raises(QueryRefused, match="the filters are wrong"):
+            conversation.converse(plan, refuse, NOW + 60.0 * i)
+    assert next(asked) <= 10 * page + 2 * 3, "a search in five minutes"
+    assert not plan.parameters.left_out
+
+
+@pytest.mark.parametrize("beyond", [QueryRefused, PageRefused])
+@pytest.mark.parametrize("hints", [True, False])
+@pytest.mark.parametrize("number", [0, 1, 99, 100, 101, 300])
+def test_what_is_refused_beyond_the_end_of_the_list_is_its_end(
+    number: int, hints: bool, beyond: type[PageRefused]
+) -> None:
+    api = Picky(batches(number), frozenset())
+    api.hints, api.beyond = hints, beyond
+    plan = new_plan()
+    for i in range(3):
+        assert poll(plan, api, NOW + i) <= -(-number // 100) + 1 + 3
+        assert held(plan) == right(api, NOW + i)
+    assert not plan.parameters.left_out
+
+
+def test_what_is_tried_may_come_in_parts() -> None:
+    api = Picky(batches(360), BOTH, first_page=2)
+    plan = new_plan()
+
+    def answer(request: PageRequest) -> list[Page]:
+        page = api(request)
+        starts = range(0, max(1, len(page.batches)), 10)
+        return [
+            Page(page.batches[start : start + 10], page.pagination, more=start + 10 < len(page.batches))
+            for start in starts
+        ]
+
+    conversation.converse(plan, answer, NOW)
+    assert held(plan) == right(api)

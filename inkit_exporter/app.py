@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ from inkit_exporter.storage.storage import Storage, open_storage
 from inkit_exporter.transport import open_session
 from inkit_exporter.web import server as web
 from inkit_exporter.web.limits import limit_requests
+from inkit_exporter.web.server import Place
+from inkit_exporter.web.systemd import systemd_sockets
 
 if TYPE_CHECKING:
     from inkit_exporter.web.toolkit.guard import ReloadingWebConfig
@@ -43,13 +46,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     The exit status is 0 if fine, 1 for a failed check or poll, 2 for bad usage or configuration.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # whatever the locale says
     options = cli.make_parser().parse_args(arguments)
     try:
         if options.config_check:
-            return cli.check(options.config_file, options.web_config_file)
+            status = cli.check(options.config_file, options.web_config_file)
+            sys.stdout.flush()
+            return status
         settings = cli.load_settings(options)
     except ConfigError as error:
         return cli.complain(error)
+    except OSError as error:
+        return cli.complain_of_output(error)
     logs.configure(options.log_level, options.log_format)
     stamina.instrumentation.set_on_retry_hooks([])  # the client's own logs and metrics tell of each attempt
     runner = asyncio.Runner()
@@ -60,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = cli.complain(error)
     except BrokenPipeError:  # whoever reads the output has had enough
         status = 1
+    except OSError as error:
+        status = cli.complain_of_output(error)
     except KeyboardInterrupt:
         status = 1 if options.once else 0
     # Not a plain return: a name look-up that hangs in its thread can't be cancelled, and would hold up the exit.
@@ -188,12 +200,18 @@ def _serving(
     handler = limit_requests(exporter.handler, options.web_max_requests)
     return web.serve(
         web_config.protect(handler) if web_config else handler,
-        options.web_listen_address or [cli.parse_address(cli.DEFAULT_ADDRESS)],
+        _places(options),
         server_name=cli.PROGRAM,
         max_connections=options.web_max_connections,
         ssl_context=web_config.ssl_context if web_config else None,
         headers=lambda: web_config.latest.headers if web_config else {},
     )
+
+
+def _places(options: argparse.Namespace) -> Sequence[Place]:
+    if options.web_systemd_socket:
+        return systemd_sockets(os.environ)
+    return options.web_listen_address or [cli.parse_address(cli.DEFAULT_ADDRESS)]
 
 
 @asynccontextmanager

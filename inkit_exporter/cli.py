@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--demo.seed", "which simulated days", type=int, default=1, metavar="N")
     flag("--storage.path", "keep window and totals there, so that a restart loses nothing", type=Path, metavar="DIR")
     flag("--web.listen-address", f"where to serve; repeatable (default {DEFAULT_ADDRESS})", action="append", **address)
+    flag("--web.systemd-socket", "serve on the sockets that systemd passes, at no other address", action="store_true")
     flag("--web.telemetry-path", "where the metrics are", default="/metrics", metavar="PATH")
     flag("--web.config.file", "TLS and basic auth; see docs/web-configuration.md", **path)
     flag("--web.enable-lifecycle", "allow POST /-/reload", action="store_true")
@@ -124,8 +126,18 @@ def _check_web_config(path: Path) -> None:
 
 def complain(error: ConfigError) -> int:
     """Print an error in one line. Returns the exit status for bad usage."""
-    print(f"{PROGRAM}: {one_line(error)}", file=sys.stderr)
+    with suppress(OSError):  # as on a full disk
+        print(f"{PROGRAM}: {one_line(error)}", file=sys.stderr, flush=True)
     return 2
+
+
+def complain_of_output(error: OSError) -> int:
+    """Say that standard output can't be written. Returns the exit status for a failed check or poll."""
+    # What is buffered has nowhere to go. Python would try again at its end, with a traceback.
+    with open(os.devnull, "wb") as nowhere, suppress(OSError, ValueError):  # noqa: PTH123
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    complain(ConfigError(f"standard output can't be written: {error.strerror or error}; make room, or write elsewhere"))
+    return 1
 
 
 def one_line(error: ConfigError) -> str:

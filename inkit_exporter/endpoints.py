@@ -6,7 +6,6 @@ from functools import partial
 
 from aiohttp import hdrs, web
 from msgspec import ValidationError, convert, json
-from prometheus_client.exposition import gzip_accepted
 from yarl import URL
 
 from inkit_exporter.errors import ConfigError
@@ -16,7 +15,7 @@ from inkit_exporter.status import page
 from inkit_exporter.status.batches import Query
 from inkit_exporter.status.report import make_status
 from inkit_exporter.storage.health import StorageHealth
-from inkit_exporter.web.routes import POST, READ, Handler, document, probe, route
+from inkit_exporter.web.routes import POST, READ, Handler, accepts_gzip, document, probe, route
 
 
 def make_handler(
@@ -55,7 +54,7 @@ def make_handler(
 
 async def _metrics(exposition: Exposition, request: web.BaseRequest) -> web.Response:
     form = negotiate(",".join(request.headers.getall(hdrs.ACCEPT, [])))
-    gzip = gzip_accepted(",".join(request.headers.getall(hdrs.ACCEPT_ENCODING, [])))
+    gzip = accepts_gzip(request)
     headers = {hdrs.CONTENT_TYPE: form.content_type, hdrs.VARY: "Accept, Accept-Encoding"}
     if names := request.query.getall("name[]", []):
         body = await exposition.selected(form, names)
@@ -72,14 +71,14 @@ async def _page(
     states: States, storage: Callable[[], StorageHealth | None], telemetry_path: str, request: web.BaseRequest
 ) -> web.Response:
     html = page.render(make_status(states, _query(request, order="failed"), storage()), telemetry_path)
-    return document(html.encode(), "text/html; charset=utf-8", COMPRESSORS, page.CONTENT_SECURITY_POLICY)
+    return document(request, html.encode(), "text/html; charset=utf-8", COMPRESSORS, page.CONTENT_SECURITY_POLICY)
 
 
 async def _status(
     states: States, storage: Callable[[], StorageHealth | None], request: web.BaseRequest
 ) -> web.Response:
     status = make_status(states, _query(request, order="newest"), storage())
-    return document(json.encode(status), "application/json", COMPRESSORS)
+    return document(request, json.encode(status), "application/json", COMPRESSORS)
 
 
 def _query(request: web.BaseRequest, order: str) -> Query:

@@ -2,9 +2,11 @@
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Mapping
-from typing import Final
+from functools import partial
+from typing import Final, TextIO
 
 import structlog
 from aiohttp.http import HttpProcessingError
@@ -34,14 +36,29 @@ def configure(level: str, log_format: str) -> None:
 
 
 class _Stderr:
-    """A logger that writes to standard error. Where its reader is gone or the disk is full, a line is lost."""
+    """A logger that writes to standard error. If nobody reads it or the disk is full, the line is lost.
 
-    def msg(self, line: str) -> None:
+    Where the journal reads it, a line begins with its syslog priority (sd-daemon(3)), which the journal takes off.
+    """
+
+    def __init__(self) -> None:
+        journal = _is_journal(sys.stderr)
+        self.debug, self.info, self.warning, self.error, self.critical = (
+            partial(self._write, f"<{priority}>" if journal else "") for priority in (7, 6, 4, 3, 2)
+        )
+
+    def _write(self, prefix: str, line: str) -> None:
         with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(f"{line}\n")
+            sys.stderr.write(f"{prefix}{line}\n")
             sys.stderr.flush()
 
-    debug = info = warning = error = critical = msg
+
+def _is_journal(stream: TextIO) -> bool:
+    """Whether systemd connected this stream to the journal (systemd.exec(5), JOURNAL_STREAM)."""
+    with contextlib.suppress(OSError, ValueError):
+        stat = os.fstat(stream.fileno())
+        return os.environ.get("JOURNAL_STREAM") == f"{stat.st_dev}:{stat.st_ino}"
+    return False
 
 
 class _ToStructlog(logging.Handler):

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Metric, exposition
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
+_NOT_WANTED = re.compile(r"(?i)q=0(\.0*)?")
 _HEADER = re.compile(rb"(?:# .*\n)*")
 # About 100 samples, or 1 ms. A scrape waits for the turns of other tasks this often.
 _BYTES_A_TURN = 10_000
@@ -42,10 +43,15 @@ OPENMETRICS: Final = Format(openmetrics.CONTENT_TYPE_LATEST, openmetrics.generat
 
 @lru_cache(maxsize=64)
 def negotiate(accept: str) -> Format:
-    """The first of the two formats that an Accept header names in a version we speak; the text format otherwise."""
+    """The first of the two formats that an Accept header names in a version we speak; the text format otherwise.
+
+    A format with the weight `q=0` is not wanted (RFC 9110, 12.4.2).
+    """
     for media_range in accept.split(","):
         media_type, *parameters = (part.strip() for part in media_range.split(";"))
         versions = [value.strip('" ') for name, _, value in (p.partition("=") for p in parameters) if name == "version"]
+        if any(_NOT_WANTED.fullmatch(parameter) for parameter in parameters):
+            continue
         if media_type == "application/openmetrics-text" and set(versions) <= {"0.0.1", "1.0.0"}:
             return OPENMETRICS
         if media_type == "text/plain" and set(versions) <= {"0.0.4"}:

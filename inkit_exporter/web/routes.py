@@ -1,5 +1,6 @@
 """Which handler answers a request, and the answers that every exporter gives."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Final
@@ -11,6 +12,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 READ: Final[Sequence[str]] = (hdrs.METH_GET, hdrs.METH_HEAD)
 POST: Final[Sequence[str]] = (hdrs.METH_POST,)
 
+_GZIP = re.compile(r"\s*gzip\s*(;\s*q\s*=\s*(?!0(\.0*)?\s*$)[^;]*)?")
 # A larger body takes milliseconds, in which the event loop would answer no scrape.
 _COMPRESS_AT_ONCE_BYTES = 2**14
 
@@ -18,6 +20,7 @@ _COMPRESS_AT_ONCE_BYTES = 2**14
 def route(routes: Mapping[str, tuple[Sequence[str], Handler]]) -> Handler:
     """Answers by path (without percent-encoding) and method, with 404 or 405 where no route matches.
 
+    Another site's page may only read: browsers send the user's password along with its requests.
     aiohttp's `Application` does the same, but takes longer for a scrape.
     """
 
@@ -27,9 +30,25 @@ def route(routes: Mapping[str, tuple[Sequence[str], Handler]]) -> Handler:
         methods, handler = found
         if request.method not in methods:
             return web.Response(status=405, text="method not allowed\n", headers={hdrs.ALLOW: ", ".join(methods)})
+        if request.method not in READ and _is_cross_site(request.headers):
+            return web.Response(status=403, text="requests from other sites' pages are refused\n")
         return await handler(request)
 
     return answer
+
+
+def _is_cross_site(headers: Mapping[str, str]) -> bool:
+    """Whether a browser sent a request for another site's page. Other clients send neither header."""
+    if (site := headers.get("Sec-Fetch-Site")) is not None:
+        return site not in ("same-origin", "none")
+    origin = headers.get(hdrs.ORIGIN)
+    return origin is not None and origin.partition("://")[2].lower() != headers.get(hdrs.HOST, "").lower()
+
+
+def accepts_gzip(request: web.BaseRequest) -> bool:
+    """Whether `Accept-Encoding` names gzip, and not with the weight `q=0` (RFC 9110, 12.5.3)."""
+    codings = ",".join(request.headers.getall(hdrs.ACCEPT_ENCODING, [])).lower()
+    return any(_GZIP.fullmatch(coding) for coding in codings.split(","))
 
 
 def probe(good: Callable[[], bool], condition: str, problem: str) -> Handler:
@@ -44,7 +63,11 @@ def probe(good: Callable[[], bool], condition: str, problem: str) -> Handler:
 
 
 def document(
-    body: bytes, content_type: str, executor: Executor, policy: str = "default-src 'none'; frame-ancestors 'none'"
+    request: web.BaseRequest,
+    body: bytes,
+    content_type: str,
+    executor: Executor,
+    policy: str = "default-src 'none'; frame-ancestors 'none'",
 ) -> web.Response:
     """An answer for browsers: with security headers, not cached, and compressed if the client accepts that.
 
@@ -61,5 +84,6 @@ def document(
     response = web.Response(
         body=body, headers=headers, zlib_executor_size=_COMPRESS_AT_ONCE_BYTES, zlib_executor=executor
     )
-    response.enable_compression()
+    if accepts_gzip(request):
+        response.enable_compression(web.ContentCoding.gzip)
     return response

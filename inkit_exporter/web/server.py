@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from socket import socket
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -12,11 +13,13 @@ from inkit_exporter.web import limits
 from inkit_exporter.web.connections import Connections, GetContext
 from inkit_exporter.web.routes import Handler
 
+Place = tuple[str | None, int] | socket
+
 
 @asynccontextmanager
 async def serve(
     handler: Handler,
-    addresses: Sequence[tuple[str | None, int]],
+    places: Sequence[Place],
     *,
     server_name: str,
     max_connections: int = 0,
@@ -25,7 +28,8 @@ async def serve(
 ) -> AsyncIterator[Sequence[str]]:
     """Serves until the context ends; the context gives the addresses in use.
 
-    Without a host, it serves on all interfaces; port 0 stands for any that is free. `server_name` is the header
+    A place is a host and a port, or a socket that listens already. Without a host, it serves on all interfaces; port 0
+    stands for any that is free. `server_name` is the header
     `Server`, in place of the versions of Python and aiohttp. Beyond `max_connections`, the oldest is cut off; 0 is no
     limit. `ssl_context` is None without TLS; otherwise it gives the context for each connection, or None to refuse it.
     `headers` are for every answer, including those that aiohttp gives to errors and to what is not HTTP.
@@ -52,11 +56,14 @@ async def serve(
     connections = Connections(server, max_connections, ssl_context)
     listeners: list[asyncio.Server] = []
     try:
-        for host, port in addresses:
+        for place in places:
             # asyncio may accept a whole backlog before the first of it is counted. Together with the default limit,
             # that is fewer than the file descriptors of a process.
-            listeners.append(await loop.create_server(connections.make, host, port, backlog=128))
-        yield sorted({_address(socket.getsockname()) for listener in listeners for socket in listener.sockets})
+            where: Any = (
+                {"sock": place} if isinstance(place, socket) else dict(zip(("host", "port"), place, strict=True))
+            )
+            listeners.append(await loop.create_server(connections.make, **where, backlog=128))
+        yield sorted({_address(one.getsockname()) for listener in listeners for one in listener.sockets})
     finally:
         for listener in listeners:
             listener.close()
@@ -64,7 +71,9 @@ async def serve(
         await runner.cleanup()
 
 
-def _address(socket_name: tuple[Any, ...]) -> str:
+def _address(socket_name: tuple[Any, ...] | str) -> str:
+    if isinstance(socket_name, str):
+        return socket_name  # the path of a Unix socket
     host, port = socket_name[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

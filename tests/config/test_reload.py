@@ -124,6 +124,38 @@ async def test_what_is_invalid_is_told_and_the_configuration_in_use_stays(
     assert (polls(fixed, "default") or 0) >= seen + 2, "its totals are those from before"
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),  # curl
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://proxy.example"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": ""}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "http://HOST"}, 403),
+        ({"Origin": "http://HOST"}, 200),
+        ({"Origin": "https://HOST"}, 200),  # behind a proxy that ends TLS
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "http://HOST.evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+async def test_a_page_of_another_site_cannot_reload_it(
+    exporter: StartExporter, headers: dict[str, str], status: int
+) -> None:
+    running = await exporter("--web.enable-lifecycle")
+    host = ":".join(map(str, running.address))
+    sent = {name: value.replace("HOST", host) for name, value in headers.items()}
+    async with running.http.post("/-/reload", headers=sent) as response:
+        text = await response.text()
+    assert response.status == status
+    if status == 200:
+        await running.wait_for_line("configuration reloaded")
+    assert text == ("reloaded\n" if status == 200 else "requests from other sites' pages are refused\n")
+    assert (await running.get("/metrics", **sent))[0] == 200
+
+
 async def test_reloading_over_http_is_off_unless_it_is_allowed(exporter: StartExporter) -> None:
     running = await exporter()
     before = await running.wait_for(lambda s: up(s) == 1)

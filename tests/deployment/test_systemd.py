@@ -13,6 +13,7 @@ from support.contract import PROJECT, flags
 from inkit_exporter.cli import make_parser
 
 GUIDE = (ROOT / "docs" / "operating.md").read_text().split("## With systemd")[1].split("\n## ")[0]
+SOCKET = ROOT / "deploy" / "systemd" / "inkit-exporter.socket"
 UNIT = ROOT / "deploy" / "systemd" / "inkit-exporter.service"
 
 
@@ -27,7 +28,9 @@ def unit(tmp_path: Path) -> Path:
 @pytest.mark.process
 @pytest.mark.debian
 def test_systemd_has_nothing_to_say_of_the_unit(unit: Path) -> None:
-    check = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    socket = unit.with_name(SOCKET.name)
+    socket.write_text(SOCKET.read_text())
+    check = subprocess.run(["systemd-analyze", "verify", unit, socket], capture_output=True, text=True, check=False)
     assert (check.returncode, check.stderr) == (0, "")
 
 
@@ -66,6 +69,7 @@ def test_the_steps_put_everything_where_the_unit_looks_for_it() -> None:
         ("PATH_OF_THE_TOKEN", token),
         ("deploy/systemd/inkit-exporter.env", settings["EnvironmentFile"].removeprefix("-")),
         ("deploy/systemd/inkit-exporter.service", f"/etc/systemd/system/{UNIT.name}"),
+        ("deploy/systemd/inkit-exporter.socket", f"/etc/systemd/system/{SOCKET.name}"),
     ):
         assert re.search(rf"install -D -m 6\d\d {source} {target}\n", GUIDE), target
     assert f"api_token_file: /run/credentials/{UNIT.name}/{credential}\n" in GUIDE

@@ -190,6 +190,11 @@ async def test_numbers_of_one_account_are_of_one_moment_even_when_a_poll_ends_wh
         ("application/openmetrics-text; version=0.0.1", OPENMETRICS),
         ("application/openmetrics-text;version=2.0.0, text/plain;version=0.0.4", TEXT),
         ("text/plain;version=0.0.4, application/openmetrics-text", TEXT),
+        ("application/openmetrics-text;q=0, text/plain", TEXT),
+        ("application/openmetrics-text;version=1.0.0; q=0.000,*/*", TEXT),
+        ("application/openmetrics-text; Q=0", TEXT),
+        ("application/openmetrics-text;q=0.001", OPENMETRICS),
+        ("text/plain;q=0, application/openmetrics-text", OPENMETRICS),
         ("application/vnd.google.protobuf;encoding=delimited, application/openmetrics-text", OPENMETRICS),
     ],
 )

@@ -72,6 +72,23 @@ async def test_gzip_comes_when_asked_for_only(api: Api, exporter: StartExporter)
         assert b"# TYPE inkit_polls_total counter" in text
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/metrics?name[]=inkit_up", "/", "/api/v1/status"])
+async def test_a_coding_with_the_weight_zero_is_not_used(api: Api, exporter: StartExporter, path: str) -> None:
+    running = await exporter()
+    for encoding, wanted in {
+        "gzip": True,
+        "GZIP;q=0.5": True,
+        "br, gzip ; q=1.0": True,
+        "gzip;q=0": False,
+        "deflate, gzip; q=0.000": False,
+        "identity, gzip;Q=0": False,
+        "x-gzip-like": False,
+    }.items():
+        async with running.http.get(path, headers={"Accept-Encoding": encoding}) as response:
+            await response.read()
+            assert ("gzip" in response.headers.get("Content-Encoding", "")) is wanted, encoding
+
+
 @pytest.mark.debian
 async def test_promtool_has_nothing_to_say(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch("fb_1", status="In Progress"), batch("fb_2", destinations={"box": (0, 3, 0)})]

@@ -1,0 +1,87 @@
+"""`--web.systemd-socket`: serving on sockets that were opened before the exporter started."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import ROOT
+from support.api import TOKEN, Api
+from support.exporter import run_to_end, write_config
+
+# What systemd does: the sockets become descriptors 3 and up, and LISTEN_PID is the process.
+PASS_ON = """
+import fcntl, os, sys
+
+passed, *arguments = sys.argv[1:]
+copies = [fcntl.fcntl(int(descriptor), fcntl.F_DUPFD, 100) for descriptor in passed.split(",")]
+for descriptor, copy in enumerate(copies, start=3):
+    os.dup2(copy, descriptor)
+    os.close(copy)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(copies))}
+os.execv(sys.executable, [sys.executable, *arguments])
+"""
+
+
+async def start(folder: Path, api: Api, *sockets: socket.socket) -> asyncio.subprocess.Process:
+    """An exporter that was passed these sockets."""
+    config = write_config(folder, api.base_url)
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        PASS_ON,
+        ",".join(str(one.fileno()) for one in sockets),
+        str(ROOT / "exporter.py"),
+        "--web.systemd-socket",
+        f"--config.file={config}",
+        pass_fds=[one.fileno() for one in sockets],
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.mark.process
+async def test_it_serves_on_the_sockets_of_systemd_and_no_others(tmp_path: Path, api: Api) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as local:
+        local.bind(str(tmp_path / "socket"))
+        local.listen()
+        port = tcp.getsockname()[1]
+        early = await asyncio.open_connection(*tcp.getsockname())  # waits for the exporter, as at a restart
+        process = await start(tmp_path, api, tcp, local)
+        assert process.stderr is not None
+        async with asyncio.timeout(20):
+            for reader, writer in (early, await asyncio.open_unix_connection(tmp_path / "socket")):
+                writer.write(b"GET /-/healthy HTTP/1.0\r\n\r\n")
+                assert (await reader.read()).endswith(b"healthy\n")
+                writer.close()
+        process.terminate()
+        _, log = await process.communicate()
+    assert process.returncode == 0
+    assert TOKEN not in log.decode()
+    (started,) = [line for line in log.decode().splitlines() if "msg=started" in line]
+    assert f"127.0.0.1:{port}" in started
+    assert str(tmp_path / "socket") in started
+    assert ":10465" not in started
+
+
+@pytest.mark.process
+async def test_what_is_no_listening_socket_is_refused_in_one_line(tmp_path: Path, api: Api) -> None:
+    with socket.socket() as idle, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind(("127.0.0.1", 0))
+        for one in (idle, datagrams):
+            process = await start(tmp_path, api, one)
+            _, log = await process.communicate()
+            assert process.returncode == 2
+            assert log.decode().count("\n") == 1 and "descriptor 3 does not listen" in log.decode()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("environment", [{}, {"LISTEN_FDS": "1", "LISTEN_PID": "1"}, {"LISTEN_FDS": "x"}])
+async def test_without_a_socket_it_ends_with_a_remedy(tmp_path: Path, api: Api, environment: dict[str, str]) -> None:
+    config = write_config(tmp_path, api.base_url)
+    status, _, err = await run_to_end("--web.systemd-socket", f"--config.file={config}", env=environment)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "systemd passed no socket; start the socket unit" in err
+    assert os.sep not in err

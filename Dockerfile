@@ -20,15 +20,17 @@ LABEL org.opencontainers.image.title="inkit-exporter" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 
-# The exporter installs nothing, so pip only adds vulnerabilities to find.
-RUN find / -xdev \( -name pip -o -name 'pip[-0-9]*' -o -name ensurepip \) -prune -exec rm -rf {} +
+# The exporter installs nothing, so pip only adds vulnerabilities to find. The folder is for a volume with --storage.path:
+# Docker gives a new volume the owner of the folder below it.
+RUN find / -xdev \( -name pip -o -name 'pip[-0-9]*' -o -name ensurepip \) -prune -exec rm -rf {} + \
+    && install -d -o 65534 -g 65534 -m 700 /var/lib/inkit-exporter
 COPY --from=build /opt /opt
 COPY LICENSE /opt/inkit-exporter/
 
 ENV INKIT_EXPORTER_REVISION="${REVISION}" \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
-# A number, so that Kubernetes can see that it is not root. The exporter writes nothing, so mount it read-only.
+# A number, so that Kubernetes can see that it is not root. The file system may be read-only.
 USER 65534:65534
 WORKDIR /opt/inkit-exporter
 EXPOSE 10465

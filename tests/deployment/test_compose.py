@@ -123,8 +123,10 @@ async def test_with_an_account_its_token_comes_as_a_secret_file(api: Api, tmp_pa
     api.batches = [batch("fb_1")]
     project = render(COMPOSE.with_name("compose.account.yaml"))
     service = project["services"]["inkit-exporter"]
-    (mount,), (secret,) = service["volumes"], service["secrets"]
+    (mount, volume), (secret,) = service["volumes"], service["secrets"]
     assert mount["read_only"] and service["read_only"]
+    assert volume["type"] == "volume" and f"--storage.path={volume['target']}" in service["command"]
+    assert f"install -d -o 65534 -g 65534 -m 700 {volume['target']}\n" in DOCKERFILE
     config = yaml.safe_load(Path(mount["source"]).read_text())
     assert config["accounts"][0]["api_token_file"] == f"/run/secrets/{secret['source']}"
     token = Path(project["secrets"][secret["source"]]["file"])

@@ -16,7 +16,8 @@ const keyOf = (account, name) => JSON.stringify([account, name]);
 
 function percent(part, whole) {
   const n = 100 * part / whole;
-  return n > 0 && n < 0.1 ? "under 0.1%" : `${n < 10 && n % 1 ? n.toFixed(1) : Math.floor(n)}%`;
+  if (n > 0 && n < 0.1) return "under 0.1%";
+  return `${n < 10 && n % 1 ? n.toFixed(1) : Math.min(Math.round(n), part < whole ? 99 : 100)}%`;
 }
 
 // Times are in the reader's time zone, and name it.

@@ -1,21 +1,25 @@
-"""Whether a destination fails now, and since when: told from its newest batches, by the thresholds of the alerts."""
+"""Whether a destination fails, and since when: told from its newest batches, by the thresholds of the alerts."""
 
 from collections.abc import Iterable
 from typing import Final
 
 from msgspec import Struct
 
-# As the alerts InkitDestinationFailing and InkitDestinationDown have them.
+# A larger share of failed documents is not usual.
 _SHARE: Final = 0.2
-_ENOUGH: Final = 20
-_ENOUGH_IF_ALL_FAIL: Final = 10
+# As few documents, of which not more failed, end a run of failures.
+_RECOVERED: Final = 20
+# A run has as many failed documents, or as many batches of which all failed.
+_FEWEST: Final = 5
+_FEWEST_BATCHES: Final = 3
 
 
 class FailingStatus(Struct, frozen=True):
-    """A run of failures that goes on: its batches, and how many of their finished documents failed."""
+    """A run of failures up to the newest results. Of its documents, some failed and others arrived."""
 
     since_timestamp_seconds: float
     maybe_earlier: bool
+    newest_batch_created_timestamp_seconds: float
     batches: int
     failed: int
     finished: int
@@ -25,22 +29,24 @@ def find_failures(outcomes: Iterable[tuple[float, int, int]]) -> FailingStatus |
     """The run of failures up to now; None if there is no such run.
 
     An outcome is when a batch was created, and how many of its documents failed and are finished. The newest is first.
-    The run begins after the last 20 documents or more of which at most 20% failed. It counts if it has 20 documents, or
-    10 that failed without exception.
+    The run begins after the last 20 documents or more of which at most 20% failed. It counts if it has 5 failed
+    documents, or 3 batches without a document that arrived.
     """
-    since, batches, failed, finished = 0.0, 0, 0, 0
+    since, newest, batches, failed, finished = 0.0, 0.0, 0, 0, 0
     # The batches before the run, as far as they are known: they join it as soon as enough of their documents failed.
     older_batches, older_failed, older_finished = 0, 0, 0
     for created, batch_failed, batch_finished in outcomes:
         if not batch_finished:
             continue
-        older_batches, older_failed = older_batches + 1, older_failed + batch_failed
-        older_finished += batch_finished
+        if batch_failed:
+            newest, older_batches = newest or created, older_batches + 1
+        older_failed, older_finished = older_failed + batch_failed, older_finished + batch_finished
         if older_failed > _SHARE * older_finished:
             since, batches = created, batches + older_batches
             failed, finished = failed + older_failed, finished + older_finished
             older_batches = older_failed = older_finished = 0
-        elif older_finished >= _ENOUGH:
+        elif older_finished >= _RECOVERED:
             break
-    enough = finished >= (_ENOUGH_IF_ALL_FAIL if failed == finished else _ENOUGH)
-    return FailingStatus(since, older_finished == 0, batches, failed, finished) if enough else None
+    if failed >= _FEWEST or (failed == finished and batches >= _FEWEST_BATCHES):
+        return FailingStatus(since, older_finished == 0, newest, batches, failed, finished)
+    return None

@@ -7,9 +7,11 @@ const POLL_MS = 5000, TIMEOUT_MS = 10000;
 const few = id => id === "destinations" || matchMedia("(max-width: 46rem)").matches ? 5 : 10;
 const STEP = 50;  // rows more with each click
 const MOST = 500;  // batches that can be asked for
-// As the alert InkitDocumentsFailing: the share of failed documents that is more than usual, of at least so many.
+// The share of failed documents that is more than usual, of at least so many, as the alert InkitDocumentsFailing has it.
 const MANY = 0.05, ENOUGH = 50;
-const FEWEST = 20;  // documents that tell something, as the alert InkitDestinationFailing
+const FEWEST = 20;  // documents that tell something
+const LARGE = { batches: 3, documents: 100 };  // failed: enough to wake somebody, as the alerts have it
+const RECENT = 3600;  // seconds: a destination that has failed since is failing now
 const SKEWED = 60;  // seconds, as the exporter's log warns
 
 const query = new URLSearchParams(location.search);
@@ -55,23 +57,25 @@ function setTable(id, items, makeRow, total = items.length) {
 
 // What to know first: how it is, in words, and the alert whose runbook helps.
 function verdict(accounts, destinations, batches) {
-  const all = accounts.length, broken = destinations.filter(d => d.failing), whole = accounts.find(a => a.window?.failing);
+  const all = accounts.length, whole = accounts.find(account => account.window?.failing);
   const amountOf = condition => accounts.filter(condition).length;
   const down = amountOf(a => a.up === false), unknown = amountOf(a => a.up === null), stale = amountOf(isStale);
   const accountsThat = (n, one, several) => all === 1 ? `The account ${one}`
     : `${count(n)} of ${plural(all, "account")} ${n === 1 ? one : several}`;
-  const fail = broken.length && `${broken[0].destination} ${isDown(broken[0].failing) ? "gets nothing" : "fails"}`
-    + (all > 1 ? ` (account ${broken[0].account})` : "") + `: ${amount(broken[0].failing, "document")}`
-    + (broken.length > 1 ? `; ${plural(broken.length - 1, "other destination")} too` : "");
+  const [worst, ...others] = destinations.filter(d => d.failing), fails = worst && failure(worst, others.length, all > 1);
+  const old = stale ? "; numbers are stale" : "";
   if (!all) return ["unknown", `No account${query.has("account") ? " of that name" : ""} is polled here`];
   if (down) {
-    return ["down", `${accountsThat(down, "is", "are")} down${stale ? "; numbers are stale" : ""}${fail ? `. ${fail}` : ""}`,
-      alertFor(accounts.find(a => a.up === false))];
+    return ["down", `${accountsThat(down, "is", "are")} down${old}${fails ? `. ${fails}` : ""}`,
+      alertFor(accounts.find(account => account.up === false))];
   }
-  if (fail) return ["down", fail, isDown(broken[0].failing) ? "InkitDestinationDown" : "InkitDestinationFailing"];
+  if (fails) return [isIncident(worst) ? "down" : "unknown", fails + old, alertOf(worst.failing)];
   if (unknown) return ["unknown", `${accountsThat(unknown, "has", "have")} not been polled yet`];
   if (stale) return ["unknown", "Numbers are stale: polls take too long", "InkitDataStale"];
-  if (whole) return ["down", `Batches fail as a whole: ${amount(whole.window.failing, "batch")}`, "InkitDocumentsFailing"];
+  if (whole) {
+    return [isDown(whole.window.failing) ? "down" : "unknown", `${all > 1 ? `Account ${whole.account}: ` : ""}`
+      + amount(whole.window.failing, "batch"), "InkitDocumentsFailing"];
+  }
   const failed = sum(destinations, "failed"), finished = failed + sum(destinations, "completed");
   const usual = `${all === 1 ? "The account is" : `All ${count(all)} accounts are`} polled without errors`;
   if (!batches) return ["up", usual];
@@ -81,15 +85,23 @@ function verdict(accounts, destinations, batches) {
   return failed > MANY * finished && finished >= ENOUGH ? ["unknown", text, "InkitDocumentsFailing"] : ["up", text];
 }
 
+function failure(destination, others, naming) {
+  const { destination: name, failing: run } = destination, account = naming ? ` (account ${destination.account})` : "";
+  const what = !isRecent(destination) ? `${name}${account} failed when it was last used`
+    : isDown(run) ? `Nothing arrives at ${name}${account}` : `${name}${account} fails`;
+  return `${what}: ${amount(run, "document")}${others ? `; ${plural(others, "other destination")} too` : ""}`;
+}
+
 function draw() {
   const unseen = (Date.now() - received) / 1000;
   now = latest.timestamp_seconds + (problem ? 0 : unseen);
   const { accounts, failing_batches: failed, unfinished_batches: unfinished } = latest;
   const found = accounts.flatMap(a => (a.window?.destinations ?? []).map(d => ({ account: a.account, ...d })));
   const all_failed = sum(found, "failed");
+  const rank = d => d.failing ? (isIncident(d) ? 1e12 : 1e6) + d.failing.failed : 0;
   const destinations = found.map(d => ({ ...d, all_failed })).sort((a, b) =>
-    (b.failing?.failed ?? 0) - (a.failing?.failed ?? 0) || b.failed - a.failed || b.in_progress - a.in_progress);
-  failing = new Set(found.filter(d => d.failing).map(d => keyOf(d.account, d.destination)));
+    rank(b) - rank(a) || b.failed - a.failed || b.in_progress - a.in_progress);
+  failing = new Set(found.filter(d => d.failing && isIncident(d)).map(d => keyOf(d.account, d.destination)));
   const [state, text, alert] = verdict(accounts, destinations, failed.total);
 
   document.title = `${problem ? "Unreachable: " : state === "down" ? `${text}: ` : ""}Inkit exporter`;
@@ -108,6 +120,7 @@ function draw() {
   set("order", [["failed", "most failed first"], ["newest", "newest first"]].map(([order, label], i) => [i > 0 && " · ",
     make("a", { href: address("order", order), ...query.get("order") === order && { "aria-current": "true" } }, label)]));
   setTable("failing", failed.listed.map(batch => ({ ...batch, all_failed })), failingRow, failed.total);
+  set("stuck", runbook("InkitBatchStuck"));
   setTable("unfinished", unfinished.listed, unfinishedRow, unfinished.total);
   $("main").hidden = false;
 }

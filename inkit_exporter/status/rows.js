@@ -15,11 +15,11 @@ const accountRow = account => ({
 
 function health(account) {
   const text = { unknown: "… not polled yet", up: "✔ up", down: `✖ down: ${account.reason}` }[stateOf(account)];
-  const since_ = account.down_since_timestamp_seconds;
+  const began = account.down_since_timestamp_seconds;
   return [
     make("span", { class: "health" }, text),
     stateOf(account) === "down" && [
-      small(account.error), small("for ", since(since_), ", since ", at(since_)), small(runbook(alertFor(account))),
+      small(account.error), small("for ", since(began), ", since ", at(began)), small(runbook(alertFor(account))),
     ],
   ];
 }
@@ -82,6 +82,12 @@ function recent(account) {
 const amount = (run, what) => `${count(run.failed)} of ${plural(run.finished, what)} failed since `
   + (run.maybe_earlier ? "at least " : "") + clock(run.since_timestamp_seconds);
 const isDown = run => run.failed === run.finished;
+// A run is an incident if it is large enough to wake somebody, and still goes on.
+const isRecent = ({ failing: run, last_failed_timestamp_seconds: failed }) =>
+  Math.max(run.newest_batch_created_timestamp_seconds, failed ?? 0) > now - RECENT;
+const isIncident = destination => isRecent(destination) && (destination.failing.failed >= LARGE.documents
+  || destination.failing.batches >= LARGE.batches);
+const alertOf = run => isDown(run) ? "InkitDestinationDown" : "InkitDestinationFailing";
 
 function destinationRow(destination) {
   const parts = ["failed", "in_progress", "completed"], { failed, completed, failing: run } = destination;
@@ -91,26 +97,27 @@ function destinationRow(destination) {
     return share;
   }));
   return {
-    key: keyOf(destination.account, destination.destination), class: run ? "down" : "", numbers: 4,
+    key: keyOf(destination.account, destination.destination), class: !run ? "" : isIncident(destination) ? "down" : "unknown", numbers: 4,
     cells: [
       choose("destination", destination.destination), owner(destination.account), condition(destination),
       [failed + completed ? percent(failed, failed + completed) : "-", bar],
-      [number(failed, run && "failed"), failed > 0 && small(`${percent(failed, destination.all_failed)} of all failed`)],
+      [number(failed, run && isIncident(destination) && "failed"), failed > 0 && small(`${percent(failed, destination.all_failed)} of all failed`)],
       number(destination.in_progress, "in_progress"), count(completed), count(destination.documents),
     ],
   };
 }
 
-function condition({ failing: run, failed, completed, ...last }) {
-  const finished = failed + completed;
-  const failure = last.last_failed_timestamp_seconds, arrival = last.last_completed_timestamp_seconds;
+function condition(destination) {
+  const { failing: run, failed, completed } = destination, finished = failed + completed;
+  const failure = destination.last_failed_timestamp_seconds, arrival = destination.last_completed_timestamp_seconds;
   return [
     run ? [
-      make("span", { class: "health" }, isDown(run) ? "✖ nothing arrives" : "✖ failing"),
+      make("span", { class: "health" }, !isRecent(destination) ? "✖ failed last" : isDown(run) ? "✖ nothing arrives" : "✖ failing"),
       small(amount(run, "document")),
       small("for ", since(run.since_timestamp_seconds), `, in ${plural(run.batches, "batch")}`),
-      small(runbook(isDown(run) ? "InkitDestinationDown" : "InkitDestinationFailing")),
-    ] : ["nothing finished yet", "too few to tell", "under the threshold"][Math.sign(finished) + (finished >= FEWEST)],
+      !isRecent(destination) && small("no batch since ", at(run.newest_batch_created_timestamp_seconds)),
+      small(runbook(alertOf(run))),
+    ] : !finished ? "nothing finished yet" : !failed ? "none failed" : finished < FEWEST ? "too few to tell" : "under the threshold",
     failure && small("last failure ", since(failure), " ago"),
     arrival && small("last arrival ", since(arrival), " ago"),
   ];

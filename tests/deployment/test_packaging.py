@@ -102,7 +102,7 @@ def test_hadolint_has_nothing_to_say_of_the_dockerfile() -> None:
 
 def test_the_image_installs_exactly_the_locked_requirements_and_keeps_no_pip() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
-    (install,) = re.findall(r"pip .* install (.*)", dockerfile)
+    (install,) = re.findall(r"-m pip .* install (.*)", dockerfile)
     assert {"--only-binary=:all:", "--require-hashes", "--requirement"} <= set(install.split())
     assert install.split()[-1] == "/requirements.txt"
     assert "venv --without-pip" in dockerfile and "-name 'pip[-0-9]*'" in dockerfile

@@ -1,4 +1,4 @@
-"""A simulated Inkit API: the documented list of batches over HTTP, and a customer's day that is played in minutes."""
+"""A simulated Inkit API: it serves the list of batches as documented, and plays a customer's day in minutes."""
 
 import math
 import random
@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-# The share of batches that use a destination, and how long it takes beside the others.
+# For each destination: the share of batches that use it, and how slow it is compared with the others.
 _TRAFFIC: Final = {
     "inkit_storage": (1.0, 0.5),
     "salesforce": (0.4, 1.0),
@@ -33,7 +33,7 @@ DESTINATIONS: Final[tuple[str, ...]] = tuple(_TRAFFIC)
 JsonBatch = dict[str, Any]
 
 DAY_SECONDS: Final = 600.0
-"""Wall time in which a simulated day is played."""
+"""Seconds of real time that a simulated day takes."""
 
 _BATCHES_A_DAY = 300  # one in two seconds, on average
 _DAYS_KEPT = 2
@@ -50,10 +50,10 @@ def make_api(
     max_page_size: int | None = 100,
     middlewares: Sequence[Middleware] = (),
 ) -> web.Application:
-    """The API as documented: the list of batches, behind `/v1`, for those who send the token.
+    """The API as documented: it lists batches below `/v1` to clients that send the token.
 
-    `listing` gives all batches as they are now, newest first; `document_batches` those of the other kind. None stands
-    for no limit; the rate limit is at least 1. Middlewares are put around the API, the first outermost.
+    `listing` returns all workflow batches as they are now, newest first; `document_batches` returns the document
+    batches. A limit of None means no limit; the rate limit is at least 1. The first middleware is the outermost.
     """
     let_through: deque[float] = deque(maxlen=requests_per_minute or 0)
 
@@ -76,7 +76,7 @@ def make_api(
 
 @asynccontextmanager
 async def serve_api(app: web.Application) -> AsyncIterator[str]:
-    """Serve on an ephemeral port of loopback; yields the base URL."""
+    """Serve the API on a free port of loopback; yields its base URL."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
@@ -87,10 +87,10 @@ async def serve_api(app: web.Application) -> AsyncIterator[str]:
 
 
 def day(seed: int, *, started_at: float, seconds: float = DAY_SECONDS) -> Callable[[float], list[JsonBatch]]:
-    """A customer's days, one after another, `seconds` of wall time each; the last one before `started_at` is history.
+    """A customer's days, one after another. Each takes `seconds` of real time; the day before `started_at` has passed.
 
-    What it returns gives all batches of the last two days as they are at a time, newest first. It depends on nothing
-    but the seed, the start and that time. Times are in seconds since the epoch.
+    Returns a function that takes a time and returns the batches of the last two days as they are then, newest first.
+    Its result depends only on the seed, `started_at` and that time. Times are in seconds since the epoch.
     """
 
     def batches(now: float) -> list[JsonBatch]:
@@ -108,9 +108,9 @@ def day(seed: int, *, started_at: float, seconds: float = DAY_SECONDS) -> Callab
 
 
 class _Plan(NamedTuple):
-    """One batch, with times in days: `start` since midnight, `pending` and the durations since then.
+    """One batch. Times are in days: `start` counts from midnight, `pending` and the durations from `start`.
 
-    For each destination, `courses` has how long all documents take together, and how many of them fail.
+    `courses` has for each destination how long all documents take together, and how many of them fail.
     """
 
     batch_id: str
@@ -123,7 +123,7 @@ class _Plan(NamedTuple):
 
 
 _SUBJECTS = ("Invoices", "Contracts", "Statements", "Welcome letters", "Policies", "Reminders", "Payslips")
-# These end every day, that of history too, so that a start shows each destination and the common statuses.
+# Every day ends with these. So the page shows each destination and the common statuses from the start.
 _NIGHT = (
     ("Archive of the day", 0.9, 120, dict.fromkeys(DESTINATIONS, (0.03, 1))),
     ("Payslips, broken template", 0.94, 12, dict.fromkeys(DESTINATIONS[:2], (0.01, 12))),
@@ -133,7 +133,7 @@ _NIGHT = (
 
 @lru_cache(maxsize=8)
 def _plan_day(seed: int, index: int) -> Sequence[_Plan]:
-    """A day's batches by start: few at night, many at noon. One destination fails for a while, another is slow."""
+    """The batches of one day, by start: few at night, many at noon. One destination fails for a while, one is slow."""
     chance = random.Random(f"{seed}/{index}")  # noqa: S311 - a simulation
     failing, slow = chance.sample(DESTINATIONS[1:], 2)
     failing_since, slow_since = chance.uniform(0.25, 0.4), chance.uniform(0.55, 0.7)

@@ -15,7 +15,7 @@ LISTED: Final = 50
 
 
 class Query(Struct, frozen=True):
-    """What a client asks for: of which accounts and destinations, all if empty, and how many batches in which order."""
+    """The parameters of a request. No account means all accounts, no destination all destinations."""
 
     account: Collection[str] = ()
     destination: Collection[str] = ()
@@ -43,7 +43,7 @@ class DocumentsStatus(Struct, frozen=True):
 
 
 class BatchStatus(Struct, frozen=True):
-    """One batch, and how its documents fare."""
+    """One batch, and its documents at each destination."""
 
     account: str
     id: str
@@ -55,14 +55,14 @@ class BatchStatus(Struct, frozen=True):
 
 
 class BatchesStatus(Struct, frozen=True):
-    """The first batches of an order, and how many there are."""
+    """The first batches, and how many there are in all."""
 
     total: int
     listed: Sequence[BatchStatus]
 
 
 def failing_batches(tops: Sequence[tuple[str, TopBatches]], query: Query) -> BatchesStatus:
-    """The failing batches of all accounts; with destinations, those that have failed there."""
+    """The failing batches of all accounts. If the query names destinations, only those that failed there."""
 
     def fails(batch: Batch) -> bool:
         counts = query.counts(batch)
@@ -80,7 +80,7 @@ def failing_batches(tops: Sequence[tuple[str, TopBatches]], query: Query) -> Bat
 
 
 def unfinished_batches(tops: Sequence[tuple[str, TopBatches]], query: Query) -> BatchesStatus:
-    """The unfinished batches of all accounts, the oldest first; with destinations, those that wait there."""
+    """The unfinished batches, the oldest first. If the query names destinations, only those that wait there."""
 
     def waits(batch: Batch) -> bool:
         return any(one.in_progress or one.completed + one.failed < one.count for one in query.counts(batch))
@@ -93,7 +93,7 @@ def unfinished_batches(tops: Sequence[tuple[str, TopBatches]], query: Query) -> 
 def _found(
     tops: Sequence[tuple[str, TopBatches]], query: Query, concerns: Callable[[Batch], bool]
 ) -> tuple[int, list[Iterable[_Ranked]]]:
-    """How many batches concern the destinations that are asked for, and these batches of each account."""
+    """How many batches concern the destinations of the query, and these batches for each account."""
     lists: list[Iterable[_Ranked]] = [zip(repeat(account), top.batches, top.changed_at) for account, top in tops]
     if not query.destination:
         return sum(top.total for _, top in tops), lists

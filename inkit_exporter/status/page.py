@@ -17,7 +17,7 @@ def _read(name: str) -> str:
 
 
 def _source(text: str) -> str:
-    """The text of an element, as the Content-Security-Policy names it."""
+    """The hash by which the Content-Security-Policy allows the text of an element."""
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
@@ -39,13 +39,13 @@ CONTENT_SECURITY_POLICY: Final = "; ".join(
         "trusted-types 'none'",
     )
 )
-"""The page may use its own style and script, and ask the exporter for data; nothing else."""
+"""The page may use its own style and script, and ask the exporter for data. It may do nothing else."""
 
 
 def render(report: Status, telemetry_path: str) -> str:
-    """The page as HTML. The report is in it as JSON that can't become markup."""
+    """The page as HTML. It contains the report as JSON, with the characters of markup escaped."""
     text = json.encode(report).decode()
-    for character in "<>&\u2028\u2029":  # which HTML or JavaScript give a meaning
+    for character in "<>&\u2028\u2029":  # they have a meaning in HTML or JavaScript
         text = text.replace(character, f"\\u{ord(character):04x}")
     texts = {"version": escape(report.version), "metrics": escape(telemetry_path), "report": text}
     return re.sub(r"\{\{(\w+)\}\}", lambda place: texts[place[1]], _TEMPLATE)

@@ -1,4 +1,4 @@
-"""What `/api/v1/status` tells, and the status page shows. docs/status.md explains each field."""
+"""What `/api/v1/status` returns and the status page shows. docs/status.md explains each field."""
 
 import math
 import time
@@ -54,7 +54,7 @@ class WindowStatus(Struct, frozen=True):
 
 
 class AccountStatus(Struct, frozen=True):
-    """One account: its health, its polls, what they cost, and what they saw."""
+    """One account: its health, its polls, their cost, and its recent batches."""
 
     account: str
     up: bool | None
@@ -94,7 +94,7 @@ def make_status(
     query: Query = Query(),  # noqa: B008 - it never changes
     storage: StorageHealth | None = None,
 ) -> Status:
-    """The accounts as they are now, those that are down first."""
+    """The report as of now. Accounts that are down come first."""
     wall, now = time.time(), boot_time()
     chosen = [state for state in states if not query.account or state.account in query.account]
     chosen.sort(key=lambda state: state.up is not False)

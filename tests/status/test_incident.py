@@ -15,7 +15,7 @@ PROGRESS = {"page": 60, "of_pages": 100, "seconds_left": 40}
 
 
 def incident() -> list[dict[str, Any]]:
-    """Salesforce fails since half an hour; before, and elsewhere, a few documents failed as usual."""
+    """Salesforce has failed for half an hour. Before that, and elsewhere, a few documents failed as usual."""
     failing = [
         batch(f"fb_{i}", age=60 * i, destinations={"salesforce": (1, 4 + i % 5, 0), "box": (9, i % 2, 0)})
         for i in range(1, 31)
@@ -37,7 +37,7 @@ async def start(
 
 
 async def show(browser: Browser, changes: str) -> None:
-    """Draw the page with a report that is changed like this, and ask for no other."""
+    """Change the report, draw the page again, and stop it from asking for another report."""
     await browser.run(f"load = () => {{}}; const [account] = latest.accounts; {changes}; draw()")
 
 

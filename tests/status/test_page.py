@@ -49,7 +49,7 @@ async def status(running: Exporter, query: str = "") -> Any:
 
 
 async def rgb(browser: Browser, selector: str, style: str = "color") -> list[float]:
-    """Red, green and blue of the element, or of the ground that it stands on."""
+    """Red, green and blue of the element, or of the background behind it."""
     colour = await browser.run(
         """
         let element = document.querySelector(arguments[0]), colour;
@@ -66,7 +66,7 @@ async def rgb(browser: Browser, selector: str, style: str = "color") -> list[flo
 
 
 def luminance(colour: list[float]) -> float:
-    """Of a colour, as the Web Content Accessibility Guidelines define it."""
+    """The luminance of a colour, as the Web Content Accessibility Guidelines define it."""
     parts = [c / 255 for c in colour]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
@@ -81,7 +81,7 @@ async def contrast(browser: Browser, selector: str) -> float:
 
 
 async def refuse_dead_accounts(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Accounts that search for `dead` find no API."""
+    """The API answers 503 to accounts that search for `dead`."""
     return web.Response(status=503) if request.query.get("search") == "dead" else await handler(request)
 
 
@@ -206,7 +206,7 @@ async def test_the_page_says_when_it_gets_no_answer_and_recovers(
 async def test_behind_a_password_the_page_follows_too(
     api: Api, exporter: StartExporter, browser: Browser, tmp_path: Path
 ) -> None:
-    """Even if user and password are in the address: `fetch` refuses such ones, and relative ones inherit them."""
+    """Even with user and password in the address. `fetch` refuses such addresses, and relative ones inherit both."""
     path = tmp_path / "web.yml"
     path.write_text(f"basic_auth_users: {{alice: {bcrypt.hashpw(b'right', bcrypt.gensalt(4)).decode()}}}")
     running = await exporter(f"--web.config.file={path}")
@@ -305,7 +305,7 @@ def test_the_report_is_in_the_page_unchanged_and_without_a_character_of_markup(t
 async def test_without_its_script_the_page_links_to_the_json_and_the_metrics(
     api: Api, exporter: StartExporter, browser: Browser, tmp_path: Path
 ) -> None:
-    """The browser may have no JavaScript, or the operator's own policy may forbid the script."""
+    """Either the browser has no JavaScript, or a policy of the operator forbids the script."""
     running = await exporter("--web.telemetry-path=/custom")
     path = tmp_path / "web.yml"
     path.write_text("http_server_config: {headers: {Content-Security-Policy: \"default-src 'self'\"}}")

@@ -1,4 +1,4 @@
-"""The configuration: YAML in, validated and immutable settings out. `config.example.yaml` explains every key."""
+"""The configuration: reads YAML into validated, immutable settings. `config.example.yaml` explains every key."""
 
 import os
 import re
@@ -21,11 +21,11 @@ DEFAULT_TOKEN_ENV: Final = "INKIT_API_TOKEN"  # noqa: S105 - a name
 
 
 class Seconds(float):
-    """A duration in seconds, written as Prometheus does: `500ms`, `30s`, `5m`, `1h30m`, `7d`."""
+    """A duration in seconds, written as in Prometheus: `500ms`, `30s`, `5m`, `1h30m`, `7d`."""
 
     @classmethod
     def parse(cls, text: object) -> "Seconds":
-        """Read a duration. Raises ValueError unless it is one, longer than nothing."""
+        """Read a duration. Raises ValueError if it is none, or zero."""
         match = _DURATION.fullmatch(text) if isinstance(text, str) else None
         if not match or not text:
             raise ValueError(f"{text!r} is not a duration; write it like 500ms, 30s, 5m, 1h30m or 7d")
@@ -44,7 +44,7 @@ class Bytes(int):
 
     @classmethod
     def parse(cls, value: object) -> "Bytes":
-        """Read a size. Raises ValueError unless it is one, of at least one byte."""
+        """Read a size. Raises ValueError if it is none, or zero."""
         match = _SIZE.fullmatch(str(value))
         if not match or not (size := int(match[1]) * _SIZE_UNITS[match[2].lower()]):
             raise ValueError(f"{value!r} is not a size; write it like 8MiB, 512KiB or 1000000")
@@ -64,14 +64,14 @@ class StatusName(str):
         return cls(value)
 
 
-# The bound is beyond all use, and keeps what is computed from it within what a float or a C integer can hold.
+# Nobody needs more than the upper bound. It keeps results within what a float or a C integer can hold.
 _PositiveInt = Annotated[int, Meta(ge=1, le=10**9)]
-# A larger page could hold up scrapes for more than 20 ms while it is read.
+# Reading a larger page could delay scrapes by more than 20 ms.
 _PageSize = Annotated[int, Meta(ge=1, le=1000)]
 
 
 class Filters(Section, frozen=True):
-    """Query parameters that narrow the list of batches, as the API documents them."""
+    """The API's query parameters that narrow the list of batches."""
 
     search: str | None = None
     destination_name: str | None = None
@@ -90,7 +90,7 @@ class AccountSettings(Section, frozen=True):
 
 
 class PollSettings(Section, frozen=True):
-    """When and how far back the list of batches is read."""
+    """How often and how far back the exporter lists batches."""
 
     interval: Seconds = Seconds(60)
     lookback: Seconds = Seconds(24 * 3600)
@@ -102,7 +102,7 @@ class PollSettings(Section, frozen=True):
 
 
 class ApiSettings(EgressSettings, frozen=True):
-    """What one account's requests may take."""
+    """Limits of one account's requests, and their way to the API."""
 
     timeout: Seconds = Seconds(30)
     requests_per_minute: _PositiveInt = 60
@@ -119,7 +119,7 @@ class Settings(Section, frozen=True):
 
 
 def default_settings() -> Settings:
-    """Without a file: one account `default`, its token from the environment."""
+    """The settings without a file: one account `default` with its token in the environment."""
     return Settings(accounts=(AccountSettings(name="default", api_token_env=DEFAULT_TOKEN_ENV),))
 
 
@@ -143,7 +143,7 @@ def parse(text: str) -> Settings:
 
 
 class Shard(Struct, frozen=True):
-    """One of `count` exporters that share the accounts between them, by number from 0."""
+    """One of `count` exporters that share the accounts. `index` counts from 0."""
 
     index: int = 0
     count: int = 1
@@ -157,17 +157,17 @@ class Shard(Struct, frozen=True):
         return cls(int(match[1]), int(match[2]))
 
     def owns(self, account: str) -> bool:
-        """Whether an account is on this shard: on the one of highest weight by a stable hash (rendezvous hashing).
+        """Whether an account is on this shard, which has the highest hash for it (rendezvous hashing).
 
-        A further shard takes over its share of the accounts, and none moves between the others.
+        A new shard takes its share of the accounts. No account moves between the others.
         """
         return self.index == max(range(self.count), key=lambda shard: sha256(f"{shard}/{account}".encode()).digest())
 
 
 def read_token(account: AccountSettings, environ: Mapping[str, str]) -> str:
-    """The account's API token as it is now, from its file or the environment.
+    """The account's current API token, from its file or the environment.
 
-    Raises ConfigError if there is none, or if no header can carry it. The message does not contain it.
+    Raises ConfigError if there is none, or if a header can't carry it. The message never contains the token.
     """
     remedy = f"put the API token of account `{account.name}` there"
     if account.api_token_env:
@@ -185,12 +185,12 @@ def read_token(account: AccountSettings, environ: Mapping[str, str]) -> str:
     if not token:
         raise ConfigError(f"{place} is empty; {remedy}")
     if not (token.isascii() and token.isprintable() and " " not in token):
-        raise ConfigError(f"{place} does not hold one API token: it has blanks, line breaks or non-ASCII characters")
+        raise ConfigError(f"{place} is not one API token: it has blanks, line breaks or non-ASCII characters")
     return token
 
 
 def check_tokens(settings: Settings, names: Collection[str], environ: Mapping[str, str]) -> None:
-    """Check that the environment has the tokens of these accounts; files are read when polling. Raises ConfigError."""
+    """Check the tokens of these accounts that come from the environment, not those in files. Raises ConfigError."""
     for i, account in enumerate(settings.accounts):
         if account.api_token_env and account.name in names:
             try:
@@ -200,7 +200,7 @@ def check_tokens(settings: Settings, names: Collection[str], environ: Mapping[st
 
 
 def _read_small_file(path: Path) -> str:
-    """The text of a regular file; a pipe would hold up all else until somebody writes to it."""
+    """The text of a regular file. A pipe would block the exporter until somebody writes to it."""
     if path.exists() and not path.is_file():
         raise OSError(0, "not a regular file")
     with path.open("rb") as file:
@@ -217,7 +217,7 @@ _SIZE = re.compile(r"(?ai)(\d{1,15})\s*(|B|KB|KiB|MB|MiB|GB|GiB)")
 _SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "kib": 2**10, "mb": 10**6, "mib": 2**20, "gb": 10**9, "gib": 2**30}
 _TOKEN_REMEDIES = dict.fromkeys(
     ("token", "api_token", "api_key", "key", "apitoken", "inkit_api_token"),
-    "a token does not belong in this file; put it in a file of its own and name that with api_token_file",
+    "a token does not belong in this file; put it in a file of its own and set api_token_file to its path",
 )
 
 
@@ -226,12 +226,12 @@ def _check_accounts(accounts: tuple[AccountSettings, ...]) -> None:
     for i, account in enumerate(accounts):
         place = f"accounts[{i}]"
         if account.name != account.name.strip() or not account.name.isprintable():
-            raise ConfigError(f"{place}.name: must not begin or end with blanks, nor hold control characters")
+            raise ConfigError(f"{place}.name: must not begin or end with blanks, or contain control characters")
         if account.name in names:
             raise ConfigError(f"{place}.name: `{account.name}` is used twice; give every account its own name")
         names.add(account.name)
         if account.api_token_file and account.api_token_env:
-            raise ConfigError(f"{place}: api_token_file and api_token_env exclude each other; keep one")
+            raise ConfigError(f"{place}: has both api_token_file and api_token_env; keep one")
         if not (account.api_token_file or account.api_token_env):
             raise ConfigError(f"{place}: has no token; add api_token_file or api_token_env")
         _check_base_url(account.base_url, f"{place}.base_url")
@@ -246,13 +246,13 @@ def _check_base_url(text: str, place: str) -> None:
     if url.scheme not in ("http", "https") or not host:
         raise ConfigError(f"{place}: is not an http(s) URL; write it like {DEFAULT_BASE_URL}")
     if url.user or url.password or url.query_string or url.fragment:
-        raise ConfigError(f"{place}: must not hold user, password, query or fragment; put the token in api_token_file")
+        raise ConfigError(f"{place}: must not have user, password, query or fragment; put the token in api_token_file")
     if url.scheme == "http" and not is_loopback(host):
-        raise ConfigError(f"{place}: http would send the token in the clear; use https, except for loopback hosts")
+        raise ConfigError(f"{place}: http would send the token unencrypted; use https, except for loopback hosts")
 
 
 def _fit_to_interval(poll: PollSettings, given: Mapping[str, object]) -> PollSettings:
-    """Nothing may go stale or be resynced before the next poll: a default gives way, a given value is an error."""
+    """Make two durations at least as long as the interval: raise a default, refuse a value that the file gives."""
     fitted = {}
     for key in ("stale_after", "resync_interval"):
         value = getattr(poll, key)

@@ -50,14 +50,14 @@ def check(settings: EgressSettings) -> None:
     if settings.proxy_url is None:
         return
     if settings.proxy_from_environment:
-        raise ConfigError("api: proxy_url and proxy_from_environment exclude each other; keep one")
+        raise ConfigError("api: has both proxy_url and proxy_from_environment; keep one")
     try:
         proxy = Proxy.parse(settings.proxy_url)
     except ValueError as error:
         raise ConfigError(f"api.proxy_url: {error}") from None
     if proxy.authorization:
         raise ConfigError(
-            "api.proxy_url: must not hold user or password; put the whole URL in the environment variable HTTPS_PROXY "
+            "api.proxy_url: must not have user or password; put the whole URL in the environment variable HTTPS_PROXY "
             "and set proxy_from_environment: true"
         )
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Annotated, Final, TypeVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Raw
 
 T = TypeVar("T")
 Body = bytes | bytearray
@@ -22,6 +22,8 @@ DECODE_ERRORS: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 Natural = Annotated[int, Meta(ge=0, le=2**53)]
 """Above 2**53 a sample, a float64, no longer tells neighbouring integers apart."""
 
+_text_decoder = msgspec.json.Decoder(str)
+_ZONE_NAME = re.compile(r"\[.*\]$| (UTC|GMT)$")  # Java writes `Z[UTC]`
 _NOT_A_NUMBER = re.compile(r"(?<=[\s:,\[])-?(?:NaN|Infinity)(?=\s*[,\]}])")
 # Half of a character beyond 16 bits, as at the end of a name that was cut.
 _HALF_A_CHARACTER = re.compile(r"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..\\u[dD])[c-fC-F]..)")
@@ -76,12 +78,20 @@ def snake_case_of_camel(text: str) -> str:
     return snake_case(re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text))
 
 
+def read_text(raw: Raw) -> str:
+    """A text; empty for everything else, even for a number that no decoder takes."""
+    try:
+        return _text_decoder.decode(raw)
+    except DECODE_ERRORS:
+        return ""
+
+
 def read_time(value: str | float, place: str) -> datetime:
     """A time with any offset or none, or seconds since the epoch; else a ValidationError that names the place."""
     try:
         return msgspec.convert(value, datetime, strict=False)
     except msgspec.ValidationError:
-        text = str(value).removesuffix(" UTC")
+        text = _ZONE_NAME.sub("", str(value).strip())
     try:
         return datetime.fromisoformat(text if ":" in text else "")
     except ValueError:

@@ -105,7 +105,7 @@ def _split(body: Body, number: int) -> tuple[Sequence[Record | Raw], Pagination,
 
 def _pagination(page: _Page[Any], number: int) -> Pagination:
     raw = {key: value for key, value in msgspec.structs.asdict(page).items() if isinstance(value, Raw)}
-    return read_pagination({key: json.loads(bytes(value)) for key, value in raw.items()}, number)
+    return read_pagination({key: json.loads(bytes(value), parse_int=float) for key, value in raw.items()}, number)
 
 
 def _read(

@@ -8,9 +8,10 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from inkit_exporter.api.batches import Counts
-from inkit_exporter.jsonbody import DECODE_ERRORS, Natural, read_time
+from inkit_exporter.jsonbody import DECODE_ERRORS, Natural, read_text, read_time
 
 _Id = Annotated[str, Meta(min_length=1, max_length=256)]
+_NULL = Raw(b"null")
 _Empty = Annotated[list[Any], Meta(max_length=0)] | None  # a list is what PHP makes of an object without keys
 
 
@@ -34,8 +35,8 @@ class _LooseCounts(Struct, gc=False):
 class _LooseRecord(Struct, gc=False):
     id: _Id | int
     created_at: str | float
-    status: Any = None
-    name: Any = None
+    status: Raw = _NULL
+    name: Raw = _NULL
     destinations: dict[str, Raw] | _Empty = None
 
 
@@ -75,7 +76,7 @@ def read_record(raw: Raw) -> Reading:
                 repaired |= inferred
         except DECODE_ERRORS as error:
             unreadable[name] = str(error)
-    status, name = (text if isinstance(text, str) else "" for text in (loose.status, loose.name))
+    status, name = read_text(loose.status), read_text(loose.name)
     record = Record(str(loose.id), read_time(loose.created_at, "$.created_at"), status, destinations, name)
     return Reading(record, differs + "; a missing count was inferred" * repaired, repaired, unreadable)
 

@@ -475,7 +475,7 @@ def test_what_can_not_be_read_is_counted(changes: dict[str, Any]) -> None:
 )
 def test_text_that_is_not_utf_8_and_nan_where_it_is_not_needed_cost_no_page(written: bytes, name: str) -> None:
     odd = record(name="NAME", total=math.nan, remark=[-math.inf]).encode().replace(b"NAME", written)
-    hints = b'{"pagination": {"total_count": NaN, "page_size": 1%b}}' % (b"0" * 400)
+    hints = b'{"pagination": {"total_count": NaN, "page_size": 1%b}}' % (b"0" * 5000)
     answer = read(b'{"items": [%b, %b], "metadata": %b}' % (odd, record(id="fb_2").encode(), hints))
     assert answer.batches[0].name == name
     assert (len(answer.batches), answer.invalid, answer.pagination) == (2, 0, Pagination())

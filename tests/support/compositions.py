@@ -11,7 +11,7 @@ PAGINATION: Final = "metadata.pagination."
 
 _NUMBERS = st.sampled_from(("documented", "text", "float", "float-text", "exponent", "exponent-up"))
 _NO_NUMBERS: st.SearchStrategy[Any] = st.sampled_from((None, True, {}, [], "many", -1, 0.5, ""))
-_UNNEEDED: st.SearchStrategy[Any] = st.sampled_from((None, True, -3, {"a": [1]}, [], "x", "<<NaN>>"))
+_UNNEEDED: st.SearchStrategy[Any] = st.sampled_from((None, True, -3, {"a": [1]}, [], "x", "<<NaN>>", "<<1e999>>"))
 _NEXT_PAGES = st.sampled_from(
     ("boolean", "text", "float", "exponent", "address", "relative-address", "query", "opaque", "zero")
 )

@@ -87,6 +87,9 @@ SPELLINGS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "blank-no-zone": lambda text: text.replace("T", " ").removesuffix("Z"),
     "nanoseconds": lambda text: text.replace("Z", "123Z"),
     "milliseconds": lambda text: text[:-4] + "Z",
+    "zone-name": lambda text: f"{text}[UTC]",
+    "gmt": lambda text: text.replace("T", " ").replace("Z", " GMT"),
+    "blanks-around": lambda text: f" {text} ",
     "no-fraction": lambda text: text.partition(".")[0] + "Z",
 }
 """How else a documented value may be written."""

@@ -171,5 +171,6 @@ async function follow() {
 
 document.addEventListener("visibilitychange", () => document.hidden || load());
 setInterval(() => document.hidden || draw(), 1000);
+document.addEventListener("DOMContentLoaded", () => $("json").search = `?${query}`);
 draw();
 follow();

@@ -81,6 +81,8 @@ async def test_the_failing_view_tells_where_since_when_and_links_to_the_runbook(
         " Runbook InkitDocumentsFailing"
     )
     assert await browser.run("return document.getElementById('verdict').className") == "verdict unknown"
+    shown = await browser.run("return document.getElementById('json').href")
+    assert shown == f"{str(running.url).rstrip('/')}/api/v1/status?order=newest&destination=box"
     await browser.run("document.querySelector('#filters a').click()")
     await browser.wait_for("location.search === '?order=newest' && document.readyState === 'complete'")
     assert len(await table(browser, "destinations")) == 2

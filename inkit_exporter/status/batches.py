@@ -17,8 +17,8 @@ LISTED: Final = 50
 class Query(Struct, frozen=True):
     """The parameters of a request. No account means all accounts, no destination all destinations."""
 
-    account: Collection[str] = ()
-    destination: Collection[str] = ()
+    account: frozenset[str] = frozenset()
+    destination: frozenset[str] = frozenset()
     limit: Annotated[int, Meta(ge=1, le=KEPT)] = LISTED
     order: Literal["newest", "failed"] = "newest"
 
@@ -26,7 +26,7 @@ class Query(Struct, frozen=True):
         """A batch's documents at the destinations that are asked for."""
         if not self.destination:
             return batch.destinations.values()
-        return [batch.destinations[name] for name in self.destination if name in batch.destinations]
+        return [counts for name, counts in batch.destinations.items() if name in self.destination]
 
 
 _Ranked = tuple[str, Batch, float | None]  # an account's batch, and when it was last seen to change

@@ -64,6 +64,16 @@ def test_the_notes_of_a_release_are_its_section_of_the_changelog() -> None:
 
 
 @pytest.mark.process
+def test_the_readme_on_pypi_has_no_relative_links() -> None:
+    made = run("tools/pypi_readme.sh", "v1.2.3")
+    links = re.findall(r"\]\(([^)]*)\)", made.stdout)
+    assert len(links) == len(re.findall(r"\]\(([^)]*)\)", (ROOT / "README.md").read_text())) > 10
+    assert all(link.startswith(("https://", "#")) for link in links)
+    blob = "https://github.com/inkit-exporter/inkit-exporter/blob/v1.2.3/"
+    assert all((ROOT / link.removeprefix(blob).split("#")[0]).exists() for link in links if link.startswith(blob))
+
+
+@pytest.mark.process
 def test_the_bill_of_materials_lists_the_lock_with_its_hashes() -> None:
     made = run("tools/sbom.sh")
     assert (made.returncode, made.stderr) == (0, "")

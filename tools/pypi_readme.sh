@@ -1,0 +1,6 @@
+#!/bin/sh
+# Prints the README with links that work outside of the repository, for PyPI.   tools/pypi_readme.sh TAG
+set -eu
+place=https://github.com/inkit-exporter/inkit-exporter
+sed -E "s~(!\[[^]]*\]\()([^)h#][^)]*)~\1$place/raw/$1/\2~g
+        s~(\]\()([^)h#][^)]*)~\1$place/blob/$1/\2~g" README.md

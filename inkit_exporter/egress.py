@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from stat import S_ISREG
 from typing import Final
 
 from yarl import URL
@@ -101,11 +102,15 @@ def is_loopback(host: str) -> bool:
 def authorities(ca_file: str | None) -> ssl.SSLContext:
     """A context that trusts the certificates of a file, or else the system's authorities.
 
-    A file that has changed is read again. Raises ConfigError if it can't be read.
+    Reads a file again when it has changed. Raises ConfigError if it can't be read.
     """
+    if ca_file is None:
+        return _read_authorities(None)
     try:
-        status = os.stat(ca_file) if ca_file is not None else None  # noqa: PTH116 - pathlib says no more
-        return _read_authorities(ca_file, *((status.st_ino, status.st_size, status.st_mtime_ns) if status else ()))
+        status = os.stat(ca_file)  # noqa: PTH116 - pathlib says no more
+        if not S_ISREG(status.st_mode):  # a pipe would block the exporter
+            raise OSError(0, "not a regular file")
+        return _read_authorities(ca_file, status.st_ino, status.st_size, status.st_mtime_ns)
     except ssl.SSLError:
         raise ConfigError(f"api.ca_file: {ca_file} holds no certificates in PEM format") from None
     except OSError as error:

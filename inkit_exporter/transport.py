@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Final, TypedDict
 
 import aiohttp
@@ -51,7 +52,7 @@ class Way:
         return f" through the proxy {self._proxy.url}" if self._proxy else ""
 
     def route(self) -> Route:
-        """The way as it is now. Raises ConfigError if the file of authorities can't be read."""
+        """The current way. Raises ConfigError if the file of authorities can't be read."""
         proxy = self._proxy
         return {
             "ssl": authorities(self._ca_file) if self._url.scheme == "https" else True,
@@ -60,9 +61,9 @@ class Way:
         }
 
     def explain(self, error: Exception) -> str | None:
-        """What is wrong with the connection, or with the proxy, in words; None if the error is of another kind.
+        """Says what is wrong with the connection or the proxy. Returns None for an error of another kind.
 
-        The words are the system's, those of TLS, or ours. Those of aiohttp may quote the server, which may quote us.
+        The words come from the system, TLS or this module. Those of aiohttp may quote the server, which may quote us.
         """
         there, proxy = f"{self._url.host}:{self._url.port}{self}", self._proxy and self._proxy.url
         words: str | None = None
@@ -72,7 +73,10 @@ class Way:
             case aiohttp.ClientHttpProxyError(status=401 | 407 as status):  # tinyproxy answers 401 to a wrong password
                 words = f"the proxy {proxy} wants other credentials ({status}); set them in HTTPS_PROXY"
             case aiohttp.ClientHttpProxyError():
-                words = f"cannot connect to {there}: it answered {error.status}; allow the connection there"
+                remedy = (
+                    "look at its log" if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "allow the connection"
+                )
+                words = f"cannot connect to {there}: it answered {error.status}; {remedy} there"
             case aiohttp.ClientResponseError() if error.request_info.method == "CONNECT":
                 words = f"what answers at {proxy} is no HTTP proxy; check its address"
             case aiohttp.ClientProxyConnectionError():

@@ -149,7 +149,11 @@ async def hang(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> 
 HTML = b"<!DOCTYPE html><title>Please log in</title>"
 HEAD = b"Content-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(HTML)
 MISBEHAVING: dict[str, tuple[AbstractAsyncContextManager[int], type[ApiError], str]] = {
-    "refuses": (answering(b"HTTP/1.1 502 Bad Gateway\r\n" + HEAD + HTML), ConnectionFailed, "it answered 502"),
+    "refuses": (
+        answering(b"HTTP/1.1 502 Bad Gateway\r\n" + HEAD + HTML),
+        ConnectionFailed,
+        "it answered 502; look at its log there",
+    ),
     "redirects": (answering(b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n"), ConnectionFailed, "it answered 302"),
     "wants-a-password": (answering(b"HTTP/1.1 407 No\r\n\r\n"), ConnectionFailed, "wants other credentials"),
     "hangs": (listening(hang), RequestTimeout, "no whole answer within 0.5s through the proxy http://127.0.0.1:"),
@@ -215,8 +219,9 @@ async def test_an_api_on_loopback_is_reached_past_the_proxy(ca: trustme.CA, tmp_
     ("api", "env", "error"),
     [
         ("ca_file: no-such-file", {}, "api.ca_file: no-such-file cannot be read: No such file or directory"),
-        ("ca_file: .", {}, "api.ca_file: . cannot be read: Is a directory"),
-        ("ca_file: /dev/null", {}, "api.ca_file: /dev/null holds no certificates in PEM format"),
+        ("ca_file: .", {}, "api.ca_file: . cannot be read: not a regular file"),
+        ("ca_file: /dev/null", {}, "api.ca_file: /dev/null cannot be read: not a regular file"),
+        (f"ca_file: {__file__}", {}, f"api.ca_file: {__file__} holds no certificates in PEM format"),
         (
             "proxy_from_environment: true",
             {"HTTPS_PROXY": "socks5://u:s3cret@p:1080"},
@@ -240,8 +245,8 @@ def test_what_surrounds_the_configuration_is_checked_when_it_is_loaded(
 
 @pytest.mark.process
 async def test_a_file_of_authorities_that_does_not_load_ends_the_start_and_fails_the_check(tmp_path: Path) -> None:
-    path = write_config(tmp_path, "https://api.example/v1", limits={"ca_file": "/dev/null"})
-    error = f"inkit-exporter: {path}: api.ca_file: /dev/null holds no certificates in PEM format\n"
+    path = write_config(tmp_path, "https://api.example/v1", limits={"ca_file": __file__})
+    error = f"inkit-exporter: {path}: api.ca_file: {__file__} holds no certificates in PEM format\n"
     started, checked = await asyncio.gather(
         run_to_end(f"--config.file={path}"), run_to_end("--config.check", f"--config.file={path}")
     )

@@ -176,7 +176,7 @@ class Poller:
         if self._plan.mark.promised is not None:
             listed = len(window.batches)
             self._warn_once("the list is shorter than the API says", promised=self._plan.mark.promised, listed=listed)
-        unknown = Counter(batch.status for batch in window.unfinished if batch.final is None)
+        unknown = Counter(batch.status for batch in window.batches if batch.final is None)
         for status, batches in unknown.items():
             remedy = "if batches with it do not change, add it to poll.final_statuses"
             self._warn_once(f"status `{status}` is unknown and counts as unfinished; {remedy}", batches=batches)

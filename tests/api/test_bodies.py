@@ -75,7 +75,7 @@ def test_a_large_body_is_read_likewise() -> None:
 def test_an_id_that_is_not_utf_8_could_be_that_of_several_batches() -> None:
     page = read(body_of().replace(b"fb_1", b"fb_\xff"))
     assert [batch.id for batch in page.batches] == ["fb_2"]
-    assert list(page.problems) == ["it is not UTF-8, so may be that of several batches - at `$.id`"]
+    assert list(page.problems) == ["it is not UTF-8, so other batches may have the same - at `$.id`"]
 
 
 def test_nan_is_no_number() -> None:
@@ -100,10 +100,10 @@ def test_nan_is_no_number() -> None:
         (body_of().decode().encode("utf-16-be"), "it is text in UTF-16 or UTF-32"),
         (body_of().decode().encode("utf-16-le"), "it is text in UTF-16 or UTF-32"),
         (body_of().decode().encode("utf-32"), "it is text in UTF-16 or UTF-32"),
-        (b"404 page not found", "it is text, no JSON object"),
-        (b")]}',\n" + body_of(), "it is text, no JSON object"),
-        (b"null", "it is text, no JSON object"),
-        (json.dumps(SECRET).encode(), "it is text, no JSON object"),
+        (b"404 page not found", "it is text, not a JSON object"),
+        (b")]}',\n" + body_of(), "it is text, not a JSON object"),
+        (b"null", "it is text, not a JSON object"),
+        (json.dumps(SECRET).encode(), "it is text, not a JSON object"),
         (body_of()[:-20], "it is JSON that is cut short"),
         (codecs.BOM_UTF8 + body_of()[:-20], "it is JSON that is cut short"),
         (b"[]", "Expected `object`, got `array`"),
@@ -111,7 +111,6 @@ def test_nan_is_no_number() -> None:
         (b'{"items": {}}', "Expected `array | null`, got `object` - at `$.items`"),
         (b'{"items": [}', "JSON is malformed: invalid character (byte 11)"),
         (b'{"items": ' + b"[" * 100_000, "maximum recursion depth exceeded while deserializing an object"),
-        (b'{"items": [], "page_count": ' + b"9" * 5000 + b"}", "Exceeds the limit"),
     ],
     ids=lambda value: repr(value)[:40],
 )

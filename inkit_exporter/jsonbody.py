@@ -1,6 +1,6 @@
-"""JSON as it may really come: bodies that are not quite JSON or none; numbers, times and names in other spellings.
+"""Reads JSON as servers really send it: not quite JSON, or numbers, times and names in other spellings.
 
-Nothing of a body is quoted, as it could hold a token.
+Errors quote nothing of a body, as it may hold a token.
 """
 
 import re
@@ -17,22 +17,22 @@ T = TypeVar("T")
 Body = bytes | bytearray
 
 DECODE_ERRORS: Final = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What decoding may raise: of bytes and of text, of numbers beyond all measure, and of what is nested too deeply."""
+"""What decoding may raise. ValueError: a number has too many digits. RecursionError: it is nested too deeply."""
 
 Natural = Annotated[int, Meta(ge=0, le=2**53)]
-"""Above 2**53 a sample, a float64, no longer tells neighbouring integers apart."""
+"""At most 2**53: beyond it, a sample (float64) can't tell neighbouring integers apart."""
 
 _text_decoder = msgspec.json.Decoder(str)
 _ZONE_NAME = re.compile(r"\[.*\]$| (UTC|GMT)$")  # Java writes `Z[UTC]`
 _NOT_A_NUMBER = re.compile(r"(?<=[\s:,\[])-?(?:NaN|Infinity)(?=\s*[,\]}])")
-# Half of a character beyond 16 bits, as at the end of a name that was cut.
+# Half of a surrogate pair, as at the end of a name that was cut.
 _HALF_A_CHARACTER = re.compile(r"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..\\u[dD])[c-fC-F]..)")
 
 
 def decode(body: Body, decoder: msgspec.json.Decoder[T]) -> tuple[T, Sequence[str]]:
-    """What a body says, and why it is not quite JSON.
+    """The decoded body, and what is odd about it.
 
-    Text that is not UTF-8 has U+FFFD in its place, NaN and Infinity become null. Raises one of DECODE_ERRORS.
+    Bytes that are not UTF-8 become U+FFFD, NaN and Infinity become null. Raises one of DECODE_ERRORS.
     """
     text = body.decode("utf-8-sig", errors="replace")
     odd = ["a byte order mark"] if body.startswith(BOM_UTF8) else []
@@ -45,7 +45,7 @@ def decode(body: Body, decoder: msgspec.json.Decoder[T]) -> tuple[T, Sequence[st
 
 
 def explain(body: Body, error: Exception) -> str:
-    """What a body is that can't be decoded, given the error."""
+    """Say what a body is, given the error of decoding it."""
     head = body[:1000].lstrip()
     if not head:
         return "it is empty"
@@ -54,12 +54,12 @@ def explain(body: Body, error: Exception) -> str:
     if head.startswith(b"<"):
         return "it is HTML or XML"
     if not head.startswith((b"{", b"[", BOM_UTF8)):
-        return "it is text, no JSON object"
+        return "it is text, not a JSON object"
     return "it is JSON that is cut short" if "truncated" in str(error) else str(error)
 
 
 def whole_number(value: object) -> int | None:
-    """A number from 0 to 2**53 in any spelling (`2`, `2.0`, `"2"`, `1e2`); None for all else, booleans too."""
+    """A number from 0 to 2**53 in any spelling: `2`, `2.0`, `"2"`, `1e2`. None for everything else, also booleans."""
     try:
         number: int = msgspec.convert(value.strip() if isinstance(value, str) else value, Natural, strict=False)
         return number
@@ -69,17 +69,17 @@ def whole_number(value: object) -> int | None:
 
 @lru_cache(maxsize=1024)
 def snake_case(text: str) -> str:
-    """Lower case, every run of anything but letters and digits an underscore: `In Progress` → `in_progress`."""
+    """Lower case, with an underscore for all between letters and digits: `In Progress` → `in_progress`."""
     return re.sub(r"[\W_]+", "_", text.lower()).strip("_") or "unknown"
 
 
 def snake_case_of_camel(text: str) -> str:
-    """The same, where a capital letter within a word begins another: `InProgress` → `in_progress`."""
+    """The same, where a capital letter begins a new word: `InProgress` → `in_progress`."""
     return snake_case(re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text))
 
 
 def read_text(raw: Raw) -> str:
-    """A text; empty for everything else, even for a number that no decoder takes."""
+    """A text. Empty for everything else, even for a number that is too large to decode."""
     try:
         return _text_decoder.decode(raw)
     except DECODE_ERRORS:
@@ -87,7 +87,7 @@ def read_text(raw: Raw) -> str:
 
 
 def read_time(value: str | float, place: str) -> datetime:
-    """A time with any offset or none, or seconds since the epoch; else a ValidationError that names the place."""
+    """A time with any offset or none, or in seconds since the epoch. Raises ValidationError, which names the place."""
     try:
         return msgspec.convert(value, datetime, strict=False)
     except msgspec.ValidationError:
@@ -95,4 +95,4 @@ def read_time(value: str | float, place: str) -> datetime:
     try:
         return datetime.fromisoformat(text if ":" in text else "")
     except ValueError:
-        raise msgspec.ValidationError(f"it is no time - at `{place}`") from None
+        raise msgspec.ValidationError(f"it is not a time - at `{place}`") from None

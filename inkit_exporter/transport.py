@@ -1,4 +1,4 @@
-"""HTTP as the client of any API needs it: a session, bodies unfolded within a bound, the times in headers."""
+"""HTTP for the client of any API: a session, the way there, bodies up to a limit, times in headers."""
 
 import asyncio
 import json
@@ -21,15 +21,14 @@ from inkit_exporter.egress import EgressSettings, authorities, find_proxy
 from inkit_exporter.errors import ConfigError
 
 PART_BYTES: Final = 2**18
-"""Unfolded in one go, which takes 2 ms at most on a slow machine."""
-
+"""The most bytes to decompress in one go, which takes at most 2 ms on a slow machine."""
 
 MAX_RETRY_AFTER: Final = 300.0
-"""Seconds. The windows of rate limits are shorter."""
+"""Seconds. Rate limits count over shorter times, so a longer wait is a mistake."""
 
 
 class BodyError(Exception):
-    """A body that is not taken."""
+    """A body that is too large, or can't be decompressed."""
 
 
 class Route(TypedDict):
@@ -92,9 +91,9 @@ class Way:
 
 
 def open_session() -> aiohttp.ClientSession:
-    """A session without cookies, and without compression: `read_body` unfolds what comes compressed, within a bound."""
+    """A session without cookies. It asks for no compression; `read_body` decompresses what comes all the same."""
     return aiohttp.ClientSession(
-        # An account has one connection in use, at most; a common limit would let some hold up the others.
+        # Each account uses at most one connection. With a common limit, some could hold up the others.
         connector=aiohttp.TCPConnector(limit=0),
         headers={
             "User-Agent": f"inkit-exporter/{__version__}",
@@ -107,21 +106,21 @@ def open_session() -> aiohttp.ClientSession:
 
 
 async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes | bytearray:
-    """The body of an answer, unfolded. Raises BodyError if it has more than `limit` bytes, or can't be unfolded."""
+    """The body of an answer, decompressed. Raises BodyError if it is larger than `limit` bytes or damaged."""
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
         if max(len(body), response.content_length or 0) > limit:
             response.close()
             raise BodyError(f"the answer is larger than max_response_size ({limit} bytes)")
-    return await unfold(body, response.headers.get("Content-Encoding", ""), limit)
+    return await decompress(body, response.headers.get("Content-Encoding", ""), limit)
 
 
-async def unfold(body: bytes | bytearray, encoding: str, limit: int) -> bytes | bytearray:
-    """A body without the compression that its `Content-Encoding` and first byte tell; other tasks may run meanwhile.
+async def decompress(body: bytes | bytearray, encoding: str, limit: int) -> bytes | bytearray:
+    """Decompress a body as its `Content-Encoding` and first byte say. Other tasks may run meanwhile.
 
     Raises:
-        BodyError: it is neither gzip nor deflate, damaged, cut short, or unfolds to more than `limit` bytes.
+        BodyError: it is neither gzip nor deflate, is damaged or cut short, or has more than `limit` bytes.
     """
     if (encoding := encoding.lower()) not in ("", "identity", "gzip", "x-gzip", "deflate"):
         name = encoding if len(encoding) <= len("gzip, gzip") else "something"  # a longer one could be the token
@@ -132,22 +131,22 @@ async def unfold(body: bytes | bytearray, encoding: str, limit: int) -> bytes | 
         bits = zlib.MAX_WBITS if body[0] & 0x0F == zlib.DEFLATED else -zlib.MAX_WBITS
     else:
         return body
-    inflate, unfolded = zlib.decompressobj(bits), bytearray()
+    inflater, decompressed = zlib.decompressobj(bits), bytearray()
     try:
         for start in range(0, len(body), PART_BYTES):
             rest = bytes(body[start : start + PART_BYTES])
-            while rest and not inflate.eof:
-                unfolded += inflate.decompress(rest, PART_BYTES)
-                rest = inflate.unconsumed_tail
-                if len(unfolded) > limit:
-                    raise BodyError(f"the answer unfolds to more than max_response_size ({limit} bytes)")
+            while rest and not inflater.eof:
+                decompressed += inflater.decompress(rest, PART_BYTES)
+                rest = inflater.unconsumed_tail
+                if len(decompressed) > limit:
+                    raise BodyError(f"the decompressed answer is larger than max_response_size ({limit} bytes)")
                 await asyncio.sleep(0)
-        unfolded += inflate.flush()
+        decompressed += inflater.flush()
     except zlib.error as error:
         raise BodyError(f"the answer's compressed data are damaged ({error})") from None
-    if not inflate.eof:
+    if not inflater.eof:
         raise BodyError("the answer's compressed data are cut short")
-    return unfolded
+    return decompressed
 
 
 def quote(body: bytes | bytearray, secret: str) -> str:
@@ -160,9 +159,9 @@ def quote(body: bytes | bytearray, secret: str) -> str:
 
 
 def parse_retry_after(value: str, now: float) -> float | None:
-    """Seconds to wait, from either form of `Retry-After` (RFC 9110, 10.2.3); None if there is no such time.
+    """How many seconds to wait, by either form of `Retry-After` (RFC 9110, 10.2.3); None if it has neither form.
 
-    A time beyond `MAX_RETRY_AFTER` is none: it is more likely an epoch or in milliseconds.
+    None too beyond `MAX_RETRY_AFTER`: such a value is more likely an epoch or in milliseconds.
     """
     if re.fullmatch(r"(?a)\s*\d+(\.\d*)?\s*", value):
         seconds = float(value)
@@ -174,7 +173,7 @@ def parse_retry_after(value: str, now: float) -> float | None:
 
 
 def parse_date(text: str) -> float | None:
-    """Seconds since the epoch, of a date in a header (RFC 9110, 5.6.7); None if it is none."""
+    """A date in a header (RFC 9110, 5.6.7) in seconds since the epoch; None if it is not a date."""
     try:
         date = parsedate_to_datetime(text)
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()

@@ -1,4 +1,4 @@
-"""Batches and pages of them, as values, in the shapes of Inkit's public documentation ("List workflow batches")."""
+"""Batches and pages as values, in the form of Inkit's public documentation ("List workflow batches")."""
 
 from collections import Counter
 from typing import Final, NamedTuple
@@ -22,11 +22,11 @@ DESTINATIONS: Final = (
 """The destination names that Inkit documents."""
 
 EARLIEST: Final = 1_420_070_400.0
-"""2015-01-01, in seconds since the epoch: what is older than Inkit is no time of a batch or an answer."""
+"""2015-01-01, in seconds since the epoch. An earlier time of a batch or an answer is wrong: Inkit is younger."""
 
 
 OPTIONAL_PARAMETERS: Final = frozenset({"page_size", "sort"})
-"""What a request asks for beyond the page and the filters, and can do without."""
+"""Parameters that a request can do without. It always has the page number and the filters."""
 
 DEFAULT_PAGE_SIZE: Final = 25
 """The API's documented page size, for a request without `page_size`."""
@@ -40,7 +40,7 @@ class PageRequest(NamedTuple):
 
 
 class Counts(Struct, frozen=True, gc=False):
-    """Documents of one batch at one destination, as the API counts them."""
+    """How many documents of one batch there are at one destination, as the API counts them."""
 
     count: Natural
     completed: Natural
@@ -57,10 +57,10 @@ class Counts(Struct, frozen=True, gc=False):
 
 
 class Batch(Struct, frozen=True, gc=False):
-    """One batch. `created_at` is in seconds since the epoch; `status` and destinations are label values.
+    """One batch. `created_at` is in seconds since the epoch. `status` and the destinations are label values.
 
-    `final` is whether the status says that the batch does not change any more; None if that is unknown. The label does
-    not tell, as it may be `other`.
+    `final` tells whether the status is one after which a batch does not change, or None if that is unknown. The label
+    does not tell it, as it may be `other`.
     """
 
     id: str
@@ -72,22 +72,22 @@ class Batch(Struct, frozen=True, gc=False):
 
     @property
     def finished(self) -> bool:
-        """Whether the status says so and no document is in progress at any destination."""
+        """Whether the status is final and no document is in progress at any destination."""
         return self.final is True and not any(c.in_progress for c in self.destinations.values())
 
     @property
     def done(self) -> bool:
-        """Whether it has documents at every destination, and all of them have completed or failed."""
+        """Whether each destination has documents, and all of them have completed or failed."""
         counts = self.destinations.values()
         return len(counts) > 0 and all(c.completed + c.failed >= c.count > 0 for c in counts)
 
 
 class Page(Struct):
-    """A page of the list, or a part of one: the records that could be read, in the API's order.
+    """A page of the list, or a part of it: its readable records, in the API's order. `more` parts may follow.
 
-    `invalid` counts the records that could not be read, `incomplete` those without their `unreadable` destinations, and
-    `repaired` those with a count that was inferred. `problems` say what could not be read, `differences` what is not as
-    documented, and in which record first, or 0. `more` is True where further parts of the same page follow.
+    `invalid` counts the records that can't be read, `incomplete` those that lost their `unreadable` destinations, and
+    `repaired` those with an inferred count. `problems` say what can't be read, `differences` what is not as documented.
+    Both have the number of the first such record, or 0 for the page itself.
     """
 
     batches: list[Batch]

@@ -1,10 +1,10 @@
-"""The kinds of failure at the API, and which of them an answer's status stands for. No I/O, no clock."""
+"""How requests fail, and which status of an answer means which kind of failure. No I/O, no clock."""
 
 from typing import ClassVar, Final
 
 
 class ApiError(Exception):
-    """A request that failed; `reason` is its kind, as in `inkit_poll_failures_total`."""
+    """A failed request. `reason` is the kind of failure, as in `inkit_poll_failures_total`."""
 
     reason: ClassVar[str]
 
@@ -16,7 +16,7 @@ class AuthError(ApiError):
 
 
 class TransientError(ApiError):
-    """Worth another attempt; after `retry_after` seconds, if the API named a time."""
+    """A failure that may pass. `retry_after` is how many seconds the API asks to wait, if it says so."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -36,7 +36,7 @@ class ServerError(TransientError):
 
 
 class RequestTimeout(TransientError):
-    """No whole answer in time."""
+    """No complete answer in time."""
 
     reason = "timeout"
 
@@ -48,17 +48,17 @@ class ConnectionFailed(TransientError):
 
 
 class BadResponse(ApiError):
-    """An answer that the API's documentation does not lead to expect."""
+    """An answer that does not fit the API's documentation."""
 
     reason = "bad_response"
 
 
 class PageRefused(BadResponse):
-    """404: there is no such page."""
+    """404: the page does not exist."""
 
 
 class QueryRefused(PageRefused):
-    """400 or 422; `words` are the server's own."""
+    """400 or 422. `words` are the server's own."""
 
     def __init__(self, message: str, words: str = "") -> None:
         super().__init__(message)
@@ -69,7 +69,7 @@ REASONS: Final = ("auth", "rate_limited", "timeout", "connection", "server_error
 
 
 def check_status(status: int, retry_after: float | None = None, *, worked_before: bool = False) -> None:
-    """Raise the kind of error that a status stands for; 200 and 204 pass. `retry_after` is in seconds."""
+    """Raise the error that a status means. 200 and 204 mean none. `retry_after` is in seconds."""
     if status in (200, 204):
         return
     answered = f"the API answered {status}"
@@ -77,10 +77,8 @@ def check_status(status: int, retry_after: float | None = None, *, worked_before
         case 401:
             raise AuthError(f"{answered}: the API key is not accepted; check the account's token")
         case 403 if worked_before:
-            suspect = "a firewall or rate limiter may refuse the exporter"
-            raise AuthError(
-                f"{answered}, although earlier requests were allowed: {suspect}, or the key's role was changed"
-            )
+            suspects = "a firewall or rate limiter may refuse the exporter, or the key's role was changed"
+            raise AuthError(f"{answered}, although it accepted earlier requests: {suspects}")
         case 403:
             raise AuthError(f"{answered}: the key's role lacks the permission to list batches")
         case 404:
@@ -90,7 +88,7 @@ def check_status(status: int, retry_after: float | None = None, *, worked_before
         case 429:
             raise RateLimited(f"{answered}: the account is over its rate limit", retry_after)
         case _ if 300 <= status < 400:  # noqa: PLR2004
-            raise BadResponse(f"{answered}: a redirect, which is not followed; check base_url")
+            raise BadResponse(f"{answered}: a redirect; the exporter follows none, check base_url")
         case _ if status >= 500:  # noqa: PLR2004
-            raise ServerError(f"{answered}: it has a failure of its own", retry_after)
-    raise BadResponse(f"{answered}, which its documentation does not lead to expect here")
+            raise ServerError(f"{answered}: an error on the API's side", retry_after)
+    raise BadResponse(f"{answered}, which its documentation does not mention here")

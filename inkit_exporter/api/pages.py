@@ -1,6 +1,6 @@
-"""From an answer's bytes to batches, in parts small enough to leave the event loop free for scrapes.
+"""Reads batches from an answer's bytes, in parts small enough to leave the event loop free for scrapes.
 
-Pure functions of the bytes, but for the labels, which remember the names that they have admitted.
+All functions are pure, except that labels remember the names that they have admitted.
 """
 
 import json
@@ -24,24 +24,24 @@ T = TypeVar("T")
 _NULL = Raw(b"null")
 
 AT_ONCE_BYTES: Final = 2**21
-"""Bytes decoded in one go, which takes 10 ms at most on a slow machine. A larger record is refused."""
+"""The most bytes to decode in one go, which takes at most 10 ms on a slow machine. Larger records are skipped."""
 
 _MAX_NAME_LENGTH = 200
 _MAX_DESTINATIONS = 1000
 
-# Records and destinations of one part. A page of 100 batches at nine destinations is one part and takes 1 to 3 ms,
-# merging included; 1,000 destinations with names never seen before take 7.
+# Records and destinations in one part. A page of 100 batches at nine destinations is one part. Reading and merging it
+# takes 1 to 3 ms. 1,000 destinations with new names take 7 ms.
 _PART_SIZE = 1200
-# Taking the largest page apart, which takes up to 12 ms, is a part of its own.
+# Splitting the largest page into records takes up to 12 ms, so it counts as a part.
 _SPLIT_BYTES_AS_A_RECORD = 2**23 // _PART_SIZE
-# The API writes 14 bytes or more for each value. Millions of tiny ones would take thirty times their bytes in memory.
+# The API writes at least 14 bytes for each value. Millions of tiny values would take 30 times their bytes in memory.
 _LEAST_BYTES_A_VALUE = 10
 _ALWAYS_ALLOWED_BYTES = 2**20
 _DAY = 86_400.0
 
 
 class _Page(Struct, Generic[T]):
-    """The items, and wherever else the pagination may stand."""
+    """The items, and each place where the pagination may be."""
 
     items: list[T] | None
     metadata: Raw = _NULL
@@ -60,9 +60,9 @@ _raw_page_decoder = msgspec.json.Decoder(_Page[Raw])
 def read_page(
     body: Body, number: int, labels: AccountLabels, now: float, *, final: frozenset[str] = frozenset(), head: str = ""
 ) -> Iterator[Page]:
-    """Page `number` in parts; each takes a few milliseconds to read. The last one has `more` False.
+    """Read page `number` in parts, each in a few milliseconds. The last part has `more` False.
 
-    `now` is wall time, `final` names further final statuses, `head` is the rest of the answer in words.
+    `now` is wall time. `final` has the names of further final statuses. `head` describes the rest of the answer.
 
     Raises:
         BadResponse: the body is no page, or most of its records can't be read.
@@ -92,7 +92,7 @@ def read_page(
 
 
 def _split(body: Body, number: int) -> tuple[Sequence[Record | Raw], Pagination, Sequence[str]]:
-    """Records, undecoded if one is malformed or the body is large; the pagination, and what is odd about the body."""
+    """The records, the pagination, and what is odd about the body. Records stay raw if one is odd or the body large."""
     if len(body) <= AT_ONCE_BYTES:
         with suppress(*DECODE_ERRORS):
             page = _page_decoder.decode(body)
@@ -111,7 +111,7 @@ def _pagination(page: _Page[Any], number: int) -> Pagination:
 def _read(
     record: Record | Raw, place: int, part: Page, *, labels: AccountLabels, final: frozenset[str], latest: float
 ) -> int:
-    """Add a record to the part, with what is not as documented; returns the number of its destinations."""
+    """Add a record to the part, and note what is not as documented. Returns the number of its destinations."""
     reading = None
     if isinstance(record, Raw):
         if len(record) > AT_ONCE_BYTES:
@@ -121,8 +121,8 @@ def _read(
     if len(record.destinations) > _MAX_DESTINATIONS:
         raise msgspec.DecodeError(f"it has more than {_MAX_DESTINATIONS} destinations")
     if "\ufffd" in record.id:
-        raise msgspec.ValidationError("it is not UTF-8, so may be that of several batches - at `$.id`")
-    # A time without a zone is taken as UTC, as the API documents all of them.
+        raise msgspec.ValidationError("it is not UTF-8, so other batches may have the same - at `$.id`")
+    # A time without a zone is UTC, like all documented ones.
     created = (record.created_at if record.created_at.tzinfo else record.created_at.replace(tzinfo=UTC)).timestamp()
     if not EARLIEST <= created <= latest:
         raise msgspec.ValidationError("it is not between 2015 and tomorrow - at `$.created_at`")

@@ -1,4 +1,4 @@
-"""One record of the list: read strictly if it is as documented, else as far as it can be read without guessing."""
+"""Reads one record of the list: strictly if it is as documented, else as far as possible without guessing."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -12,11 +12,11 @@ from inkit_exporter.jsonbody import DECODE_ERRORS, Natural, read_text, read_time
 
 _Id = Annotated[str, Meta(min_length=1, max_length=256)]
 _NULL = Raw(b"null")
-_Empty = Annotated[list[Any], Meta(max_length=0)] | None  # a list is what PHP makes of an object without keys
+_Empty = Annotated[list[Any], Meta(max_length=0)] | None  # PHP writes an empty object as a list
 
 
 class Record(Struct, gc=False):
-    """One record as the API documents it, as far as the exporter needs it."""
+    """What the exporter needs of a record, as the API documents it."""
 
     id: _Id
     created_at: datetime
@@ -47,7 +47,7 @@ _loose_counts = msgspec.json.Decoder(_LooseCounts | _Empty, strict=False)
 
 
 class Reading(NamedTuple):
-    """A record, how it first differs from the documentation, whether a count was inferred, and what is unreadable."""
+    """A record; its first difference from the documentation; whether a count was inferred; and what can't be read."""
 
     record: Record
     differs: str = ""
@@ -56,10 +56,10 @@ class Reading(NamedTuple):
 
 
 def read_record(raw: Raw) -> Reading:
-    """A record as far as it can be read.
+    """Read a record as far as possible.
 
     Raises:
-        one of DECODE_ERRORS: what is needed is missing, or can't be read.
+        one of DECODE_ERRORS: the id or the time is missing or can't be read.
     """
     try:
         return Reading(_strict.decode(raw))
@@ -82,7 +82,7 @@ def read_record(raw: Raw) -> Reading:
 
 
 def _read_counts(entry: Raw) -> tuple[Counts, bool] | None:
-    """Counts, a missing one being what the others leave if they tell, and whether one was; None for an empty entry."""
+    """The counts, and whether one was missing and inferred from the others; None for an empty entry."""
     counts = _loose_counts.decode(entry)
     if not isinstance(counts, _LooseCounts):
         return None
@@ -93,7 +93,7 @@ def _read_counts(entry: Raw) -> tuple[Counts, bool] | None:
     if missing and (count is None or (left and missing > 1)):
         if counts == _NOTHING and all(value is None for value in msgspec.json.decode(entry).values()):
             return None
-        raise msgspec.ValidationError("so many counts are missing that the others don't tell")
+        raise msgspec.ValidationError("too many counts are missing to infer them")
     complete = Counts(
         known if count is None else count,
         left if completed is None else completed,

@@ -1,7 +1,7 @@
-"""What a batch's status says: whether the batch may still change. Pure.
+"""Tells from a batch's status whether the batch may still change. Pure.
 
-Inkit documents `Completed` and `In Progress` only, so the words of a status decide. A final status that is taken for a
-passing one costs requests. The reverse costs truth, so a word of waiting or negation wins.
+Inkit documents only `Completed` and `In Progress`, so the words of a status decide. Taking a final status for a passing
+one costs requests. The reverse costs truth, so a word of waiting or negation wins.
 """
 
 import re
@@ -10,12 +10,12 @@ from typing import Final
 
 from inkit_exporter.jsonbody import snake_case_of_camel
 
-# Of one word.
+# Each matches one word.
 _FINAL = re.compile(
     "aborted|cancell?ed|completed?|declined|delivered|done|ended|error(s|ed)?|expired|failed|failure|finished|fulfilled|"
     "rejected|stopped|succeeded|success(ful|fully)?|terminated|timed"
 )
-# Of one word too. The `t` is that of `can't`.
+# The `t` is that of `can't`.
 _WAITING = re.compile(
     "accepted|active|again|almost|await|be|before|cannot|created|delayed|deferred|draft|enqueued|held|hold|incomplete|"
     "initial|initiali[sz]ed|initiated|later|nearly|never|new|non?|not|open|paused|planned|progress|queued?|ready|received|"
@@ -24,14 +24,15 @@ _WAITING = re.compile(
 )
 
 MAX_LENGTH: Final = 256
-"""Of a longer status, nothing is known."""
+"""Characters. Of a longer status, nothing is known."""
 
 
 @lru_cache(maxsize=64)
 def read_status(text: str, further: frozenset[str] = frozenset()) -> tuple[str, bool | None]:
-    """A status, or the beginning of a long one, in snake_case, and whether it is final; None if nothing tells.
+    """The name of a status in snake_case, and whether it is final: whether a batch with it does not change any more.
 
-    A batch does not change once its status is final. So are those named in `further`, too.
+    None means that this is unknown. Statuses whose names are in `further` are final too. The beginning of a long text
+    is enough.
     """
     name = snake_case_of_camel(text)
     words = name.split("_")

@@ -1,7 +1,7 @@
-"""Running totals: what happened, from the differences between what was known of a batch and what is listed now.
+"""Running totals: what happened, from the differences between the known batch and the one listed now.
 
-The API keeps no history, so its numbers are compared with their highest values so far. Numbers that shrink, and
-batches that vanish and come back, or finish twice, count once.
+The API keeps no history, so numbers are compared with their highest values so far. Numbers that shrink and grow again
+count once. So do batches that vanish and come back, or finish twice.
 """
 
 import math
@@ -12,18 +12,18 @@ from msgspec import Struct
 from inkit_exporter.api.batches import Batch
 from inkit_exporter.counters import Counter, Exemplar, Histogram
 
-# From a small batch to one that takes a day, in seconds.
+# In seconds: from a small batch to one that takes a day.
 DURATION_BUCKETS: Final = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21_600.0, 86_400.0)
 
-# Batches that vanished are remembered in case they come back. Beyond this number, the first to vanish is forgotten.
+# Vanished batches are remembered, as they may come back. Beyond this number, the first of them is forgotten.
 _MOST_VANISHED = 10_000
 
 Peaks = dict[str, tuple[int, int]]
-"""The highest numbers of completed and failed documents by destination."""
+"""The highest numbers of completed and of failed documents, by destination."""
 
 
 class Totals(Struct):
-    """The sums so far: documents and batches with failures by destination, finished ones by status, their seconds."""
+    """The sums so far: documents and batches with failures by destination, finished batches by status, durations."""
 
     completed: dict[str, Counter] = {}
     failed: dict[str, Counter] = {}
@@ -33,7 +33,7 @@ class Totals(Struct):
     durations: Histogram = Histogram.empty(*DURATION_BUCKETS)
 
     def copy(self) -> "Totals":
-        """The same sums, independent of what happens next."""
+        """The same sums, which what happens next does not change."""
         by_label = dict(self.completed), dict(self.failed), dict(self.with_failures)
         return Totals(*by_label, self.created, dict(self.finished), self.durations)
 
@@ -41,12 +41,12 @@ class Totals(Struct):
 class TotalsTracker:
     """Follows one account's batches, and adds what happens to them to the totals.
 
-    Batches seen before `start_counting` are the baseline, and not counted. The same holds for what a batch had
-    already done when it comes (back) from beyond the end of the window.
+    Batches seen before `start_counting` are the baseline and don't count. Neither does what a batch had done before
+    it came (back) from beyond the end of the window.
 
-    Batches created up to `edge` have left the window, or may have. `peaks` are the highest numbers of batches whose
-    numbers shrank, `finished_once` the unfinished batches that were finished before, and `missing` says when those
-    that vanished were created. `changed` grows by each batch of which anything changes; who reads it, empties it.
+    Batches created up to `edge` have left the window, or may have. `peaks` has the highest numbers of batches whose
+    numbers shrank, `finished_once` the unfinished batches that were finished before, `missing` the `created_at` of
+    vanished batches. `changed` collects the batches that changed; its reader empties it.
     """
 
     def __init__(self, totals: Totals) -> None:
@@ -59,15 +59,15 @@ class TotalsTracker:
         self.changed: set[str] = set()
 
     def start_counting(self) -> None:
-        """From now on, count."""
+        """Count from now on."""
         self._counting = True
 
     def stop_counting(self) -> None:
-        """Until `start_counting`, batches not known yet are the baseline again."""
+        """Take unknown batches for the baseline again, until `start_counting`."""
         self._counting = False
 
     def observe(self, known: Batch | None, batch: Batch, now: float) -> None:
-        """A batch is `batch`, and was `known`, at wall time `now`."""
+        """At wall time `now`, a batch is `batch`. It was `known`, or None if it is new."""
         self.changed.add(batch.id)
         unknown = known is None and batch.id not in self.missing
         if unknown and (not self._counting or batch.created_at <= self.edge):
@@ -85,7 +85,7 @@ class TotalsTracker:
             self.totals.durations = self.totals.durations.observe(seconds, Exemplar(batch.id, seconds, now))
 
     def vanished(self, batch: Batch) -> None:
-        """The API no longer has a batch, which may come back."""
+        """The API no longer lists a batch. It may come back."""
         self.changed.add(batch.id)
         self.peaks[batch.id] = _highest(self.peaks.get(batch.id, {}), batch)
         if batch.finished:
@@ -97,12 +97,12 @@ class TotalsTracker:
             self._forget(oldest)
 
     def expired(self, batch: Batch) -> None:
-        """A batch has left the window. If the window reaches back to it again, it is not news."""
+        """A batch has left the window. It is not new if it ever comes back."""
         self.edge = max(self.edge, batch.created_at)
         self._forget(batch.id)
 
     def trim(self, cutoff: float) -> None:
-        """Forget vanished batches from before the cutoff."""
+        """Forget vanished batches created before the cutoff."""
         for batch_id, created in list(self.missing.items()):
             if created < cutoff:
                 self.edge = max(self.edge, created)

@@ -1,4 +1,4 @@
-"""The recent batches of one account, in the API's order, and their sums, which follow each change. No I/O, no clock."""
+"""The recent batches of one account in the API's order, and their sums. No I/O, no clock."""
 
 import bisect
 import math
@@ -14,13 +14,13 @@ from inkit_exporter.window.totals import TotalsTracker
 _NOTHING = Counts(0, 0, 0, 0)
 
 KEPT: Final = 500
-"""Batches of each list that a snapshot keeps for the status page: more than a person reads, and little to keep."""
+"""How many batches of each list a snapshot keeps for the status page: more than a person reads."""
 
 
 class TopBatches(Struct, frozen=True):
-    """The first batches of a ranking, at most `KEPT`, and how many there are in `total`.
+    """The first batches of a list, at most `KEPT`. The list has `total`.
 
-    `changed_at` says when each was last seen to change, in seconds since the epoch; None for finished batches.
+    `changed_at` is when each was last seen to change, in seconds since the epoch; None for finished batches.
     """
 
     batches: tuple[Batch, ...] = ()
@@ -29,11 +29,11 @@ class TopBatches(Struct, frozen=True):
 
 
 class Snapshot(Struct, frozen=True):
-    """One account's window after a complete poll. A combination of labels, once seen, stays, at 0.
+    """One account's window after a complete poll. A combination of labels stays once seen, at 0.
 
     `documents` is by (destination, batch status), `batches` by batch status. Times are seconds since the epoch.
     `newest` has at most `KEPT` batches. `failing` begins with the newest, `unfinished` with the oldest.
-    `oldest_change` is when the unfinished batch that has not changed for longest was last seen to change.
+    `oldest_change` is when the unfinished batch that is unchanged for longest was last seen to change.
     """
 
     documents: Mapping[tuple[str, str], Counts]
@@ -48,11 +48,11 @@ class Snapshot(Struct, frozen=True):
 
 
 class Window:
-    """At most `max_batches` batches, newest first, and their sums. The totals are told of every change.
+    """At most `max_batches` batches, newest first, and their sums. It tells the totals of every change.
 
-    To be read only: `batches`; `unfinished` and `unfinished_ids`, those of them that are neither finished nor settled;
-    `by_id`; `changed_at`, when each unfinished or settled one was last seen to be new or different; and `cut`, the
-    `created_at` of the newest batch that was dropped for `max_batches`.
+    Other modules may read `batches`, `by_id`, and these: `unfinished` and `unfinished_ids` have the batches that are
+    neither finished nor settled; `changed_at` is when each unfinished or settled batch was last seen new or different;
+    `cut` is the `created_at` of the newest batch that was dropped for `max_batches`.
     """
 
     def __init__(self, max_batches: int, totals: TotalsTracker) -> None:
@@ -60,7 +60,7 @@ class Window:
         self.cut = -math.inf
         self.totals = totals
         self.batches: list[Batch] = []
-        self.unfinished: list[Batch] = []  # kept in order too, so that a snapshot need not look for them
+        self.unfinished: list[Batch] = []  # sorted too, so that a snapshot need not look for them
         self.unfinished_ids: set[str] = set()
         self._failing: list[Batch] = []
         self._max_batches = max_batches
@@ -72,7 +72,7 @@ class Window:
         self._statuses: dict[str, int] = {}
 
     def rank(self, batch_id: str) -> int:
-        """How many batches of the window come before this one in the list."""
+        """How many batches of the window precede this one in the list."""
         return _place(self.batches, self.by_id[batch_id])
 
     def rank_at(self, created: float) -> int:
@@ -80,7 +80,7 @@ class Window:
         return bisect.bisect_left(self.batches, -created, key=_age)
 
     def update(self, batches: Iterable[Batch], now: float, cutoff: float) -> None:
-        """Add or replace the batches that were created since the cutoff; `now` is wall time."""
+        """Add or replace the batches created since the cutoff, and remove older ones. `now` is wall time."""
         for batch in batches:
             if batch.created_at >= cutoff:
                 self.upsert(batch, now)
@@ -88,15 +88,15 @@ class Window:
                 self.remove(batch.id)
 
     def remove_missing(self, ids: Set[str], newest: float, oldest: float) -> None:
-        """Remove the batches created between these times, both excluded, that have none of these ids."""
+        """Remove the batches without one of these ids that were created between these times, both excluded."""
         first, last = bisect.bisect_right(self.batches, -newest, key=_age), self.rank_at(oldest)
         if last - first == len(self.batches) and self.by_id.keys() <= ids:
-            return  # the common case of a full listing, told in one call even of a hundred thousand batches
+            return  # the common case of a full listing, quick even with 100,000 batches
         for batch_id in [batch.id for batch in self.batches[first:last] if batch.id not in ids]:
             self.remove(batch_id)
 
     def upsert(self, batch: Batch, now: float) -> None:
-        """Add a batch, or replace what is known of it; `now` is wall time."""
+        """Add a batch, or replace the known one. `now` is wall time."""
         known = self.by_id.get(batch.id)
         if known == batch:
             return
@@ -119,7 +119,7 @@ class Window:
         self._discard(self.by_id[batch_id])
 
     def reset_truncation(self) -> None:
-        """Forget what was dropped for `max_batches`: the list is read to its end, and the next `trim` will tell."""
+        """Forget what was dropped for `max_batches`. The list is read to its end; the next `trim` finds out again."""
         self.cut = -math.inf
 
     def trim(self, cutoff: float) -> None:
@@ -135,13 +135,13 @@ class Window:
         self.totals.trim(cutoff)
 
     def settle(self, before: float) -> None:
-        """Count the unfinished batches as settled that have not changed since `before` and wait for no document."""
+        """Take unfinished batches for settled if their documents are done and they have not changed since `before`."""
         settled = {batch.id for batch in self.unfinished if self.changed_at[batch.id] <= before and batch.done}
         self.unfinished_ids -= settled
         self.unfinished = [batch for batch in self.unfinished if batch.id not in settled]
 
     def snapshot(self, previous: Snapshot | None) -> Snapshot:
-        """The sums as they are now, with the combinations that were seen before."""
+        """The sums now, with the combinations of labels of the previous snapshot."""
         documents = dict.fromkeys(previous.documents, _NOTHING) if previous else {}
         for status, destinations in self._documents.items():
             documents |= {(destination, status): Counts(*sums) for destination, sums in destinations.items()}
@@ -171,7 +171,7 @@ class Window:
                 del ranking[place]
 
     def _count(self, batch: Batch, sign: int) -> None:
-        """Add a batch to the sums, or take it away."""
+        """Add a batch to the sums, or subtract it."""
         self._statuses[batch.status] = self._statuses.get(batch.status, 0) + sign
         by_destination = self._documents[batch.status]
         for destination, counts in batch.destinations.items():

@@ -1,4 +1,4 @@
-"""What comes compressed unfolds to what it was, within its bound."""
+"""A compressed answer is decompressed to what it was, up to the limit."""
 
 import asyncio
 import zlib
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inkit_exporter.transport import PART_BYTES, BodyError, unfold
+from inkit_exporter.transport import PART_BYTES, BodyError, decompress
 
 FORMS = {"gzip": ("gzip", 31), "deflate": ("deflate", 15), "raw deflate": ("deflate", -15)}
 Body = bytes | bytearray
@@ -19,8 +19,8 @@ def compressed(body: bytes, form: str, level: int = -1) -> bytes:
     return packer.compress(body) + packer.flush()
 
 
-def unfolded(data: Body, encoding: str, limit: int = 2**24) -> Body:
-    return asyncio.run(unfold(data, encoding, limit))
+def decompressed(data: Body, encoding: str, limit: int = 2**24) -> Body:
+    return asyncio.run(decompress(data, encoding, limit))
 
 
 @given(
@@ -30,7 +30,7 @@ def unfolded(data: Body, encoding: str, limit: int = 2**24) -> Body:
 )
 def test_any_body_in_any_form_comes_out_as_it_was(body: bytes, form: str, level: int) -> None:
     data = compressed(body, form, level)
-    assert unfolded(data, FORMS[form][0]) == unfolded(bytearray(data), FORMS[form][0].upper()) == body
+    assert decompressed(data, FORMS[form][0]) == decompressed(bytearray(data), FORMS[form][0].upper()) == body
 
 
 @pytest.mark.parametrize("size", [PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES])
@@ -38,28 +38,30 @@ def test_any_body_in_any_form_comes_out_as_it_was(body: bytes, form: str, level:
 @pytest.mark.parametrize("form", FORMS)
 def test_a_body_may_end_where_a_part_does_and_reach_its_bound(form: str, level: int, size: int) -> None:
     data = compressed(bytes(size), form, level)
-    assert unfolded(data, FORMS[form][0], limit=size) == bytes(size)
-    with pytest.raises(BodyError, match=rf"^the answer unfolds to more than max_response_size \({size - 1} bytes\)$"):
-        unfolded(data, FORMS[form][0], limit=size - 1)
+    assert decompressed(data, FORMS[form][0], limit=size) == bytes(size)
+    with pytest.raises(
+        BodyError, match=rf"^the decompressed answer is larger than max_response_size \({size - 1} bytes\)$"
+    ):
+        decompressed(data, FORMS[form][0], limit=size - 1)
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", "gzip", "x-gzip", "deflate"])
 def test_gzip_is_told_by_its_first_byte_whatever_the_header_says(encoding: str) -> None:
-    assert unfolded(compressed(BODY, "gzip"), encoding) == BODY
+    assert decompressed(compressed(BODY, "gzip"), encoding) == BODY
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", "gzip", "x-gzip"])
 def test_what_is_plain_stays_as_it_is(encoding: str) -> None:
-    assert unfolded(BODY, encoding, limit=1) is BODY
+    assert decompressed(BODY, encoding, limit=1) is BODY
 
 
 @pytest.mark.parametrize("encoding", ["", "gzip", "deflate"])
-def test_nothing_unfolds_to_nothing(encoding: str) -> None:
-    assert unfolded(b"", encoding) == b""
+def test_nothing_is_decompressed_to_nothing(encoding: str) -> None:
+    assert decompressed(b"", encoding) == b""
 
 
 def test_what_follows_the_end_is_left_out() -> None:
-    assert unfolded(compressed(BODY, "gzip") + bytes(3 * PART_BYTES), "gzip") == BODY
+    assert decompressed(compressed(BODY, "gzip") + bytes(3 * PART_BYTES), "gzip") == BODY
 
 
 @pytest.mark.parametrize(
@@ -68,24 +70,24 @@ def test_what_follows_the_end_is_left_out() -> None:
 )
 def test_another_encoding_is_named_unless_it_is_long(encoding: str, named: str) -> None:
     with pytest.raises(BodyError, match=f"^the answer is compressed as {named}; only gzip and deflate can be read$"):
-        unfolded(compressed(BODY, "gzip"), encoding)
+        decompressed(compressed(BODY, "gzip"), encoding)
 
 
 @given(st.sampled_from(list(FORMS)), st.data())
 def test_what_is_cut_short_never_passes_for_whole(form: str, data: st.DataObject) -> None:
     good = compressed(BODY * 10, form)
     with pytest.raises(BodyError, match=r"^the answer's compressed data are cut short$"):
-        unfolded(good[: data.draw(st.integers(1, len(good) - 1))], FORMS[form][0])
+        decompressed(good[: data.draw(st.integers(1, len(good) - 1))], FORMS[form][0])
 
 
 def test_what_is_damaged_never_passes_for_whole() -> None:
     with pytest.raises(BodyError, match=r"^the answer's compressed data are damaged \(.*check"):
-        unfolded(compressed(BODY, "gzip")[:-8] + bytes(8), "gzip")
+        decompressed(compressed(BODY, "gzip")[:-8] + bytes(8), "gzip")
 
 
 @given(st.binary(), st.sampled_from(["", "gzip", "deflate"]))
-def test_any_bytes_unfold_or_are_refused(data: bytes, encoding: str) -> None:
+def test_any_bytes_are_decompressed_or_refused(data: bytes, encoding: str) -> None:
     try:
-        unfolded(data, encoding)
+        decompressed(data, encoding)
     except BodyError as error:
         assert "compressed data are" in str(error)

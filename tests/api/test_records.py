@@ -215,7 +215,7 @@ def test_what_is_malformed_is_told_with_its_place() -> None:
     answer = read(page(record(), record(created_at="yesterday"), record(), record(id=None)))
     assert (len(answer.batches), answer.invalid) == (2, 2)
     (no_time, no_id) = answer.problems.items()
-    assert no_time == ("it is no time - at `$.created_at`", 2)
+    assert no_time == ("it is not a time - at `$.created_at`", 2)
     assert no_id == ("Expected `int | str`, got `null` - at `$.id`", 4)
     with pytest.raises(BadResponse, match="missing required field `items`"):
         read(b'{"metadata": {}}')
@@ -306,7 +306,7 @@ def test_missing_counts_are_inferred_where_the_others_tell_them_and_only_there(
         assert (answer.batches[0].destinations["box"], answer.repaired) == (Counts(*counts.values()), 1)
     else:
         assert (answer.batches[0].destinations, answer.incomplete, answer.unreadable) == ({}, 1, {"box": 1})
-        assert "so many counts are missing" in next(iter(answer.problems))
+        assert "too many counts are missing" in next(iter(answer.problems))
 
 
 @pytest.mark.parametrize(
@@ -321,10 +321,10 @@ def test_missing_counts_are_inferred_where_the_others_tell_them_and_only_there(
         (COUNTS | {"failed": "some"}, "Expected `int | null`, got `str` - at `$.failed`"),
         (COUNTS | {"count": 2**53 + 1}, "Expected `int` <= 9007199254740992 - at `$.count`"),
         (COUNTS | {"count": 10**400}, "Expected `int` <= 9007199254740992 - at `$.count`"),
-        ({"completed": 1}, "so many counts are missing that the others don't tell"),
-        ({"count": 2, "completed": 1}, "so many counts are missing that the others don't tell"),
-        ({"status": "completed"}, "so many counts are missing that the others don't tell"),
-        ({"total": 3, "done": 3}, "so many counts are missing that the others don't tell"),
+        ({"completed": 1}, "too many counts are missing to infer them"),
+        ({"count": 2, "completed": 1}, "too many counts are missing to infer them"),
+        ({"status": "completed"}, "too many counts are missing to infer them"),
+        ({"total": 3, "done": 3}, "too many counts are missing to infer them"),
     ],
     ids=str,
 )

@@ -55,20 +55,20 @@ RECORD = json.dumps(BATCH).encode()
 @pytest.mark.parametrize(
     ("status", "kind", "remedy"),
     [
-        (100, BadResponse, "which its documentation does not lead to expect"),
-        (202, BadResponse, "which its documentation does not lead to expect"),
-        (299, BadResponse, "which its documentation does not lead to expect"),
-        (300, BadResponse, "a redirect, which is not followed; check base_url"),
-        (399, BadResponse, "a redirect, which is not followed; check base_url"),
+        (100, BadResponse, "which its documentation does not mention"),
+        (202, BadResponse, "which its documentation does not mention"),
+        (299, BadResponse, "which its documentation does not mention"),
+        (300, BadResponse, "a redirect; the exporter follows none, check base_url"),
+        (399, BadResponse, "a redirect; the exporter follows none, check base_url"),
         (400, QueryRefused, "it refuses the query"),
         (401, AuthError, "check the account's token"),
         (403, AuthError, "the key's role lacks the permission"),
         (404, PageRefused, "check base_url"),
         (422, QueryRefused, "it refuses the query"),
         (429, RateLimited, "over its rate limit"),
-        (499, BadResponse, "which its documentation does not lead to expect"),
-        (500, ServerError, "it has a failure of its own"),
-        (599, ServerError, "it has a failure of its own"),
+        (499, BadResponse, "which its documentation does not mention"),
+        (500, ServerError, "an error on the API's side"),
+        (599, ServerError, "an error on the API's side"),
     ],
 )
 def test_each_status_is_a_kind_of_failure_and_names_a_remedy(status: int, kind: type[ApiError], remedy: str) -> None:
@@ -273,7 +273,7 @@ async def test_a_large_page_is_read_as_well(api: Api) -> None:
 
 
 @pytest.mark.parametrize("flood", [b"0," * 200_000, b"0," * 2_000_000, b"0," * 500_000 + b'"' + b"x" * 2**20 + b'",'])
-async def test_a_flood_of_tiny_values_is_refused_before_it_is_unfolded(api: Api, flood: bytes) -> None:
+async def test_a_flood_of_tiny_values_is_refused_before_it_is_decoded(api: Api, flood: bytes) -> None:
     api.fault = then(web.Response(body=ONE.replace(RECORD, flood + RECORD)))
     async with asyncio.timeout(30), client_of(api.base_url, max_response_size=10**7) as (client, _):
         with pytest.raises(BadResponse, match="page 1 is not a list of batches: its values are too many"):
@@ -405,23 +405,25 @@ async def test_a_compressed_answer_is_read_though_none_was_asked_for(body: bytes
         assert usage.codes == ["200", "200"]
 
 
-async def test_the_bound_is_that_of_what_a_compressed_answer_unfolds_to(api: Api) -> None:
+async def test_the_limit_is_that_of_the_decompressed_answer(api: Api) -> None:
     api.fault = then(web.Response(body=gzip.compress(ONE), headers={"Content-Encoding": "gzip"}))
     async with client_of(api.base_url, max_response_size=len(ONE)) as (client, _):
         assert len((await whole(client, 1)).batches) == 1
     async with client_of(api.base_url, max_response_size=len(ONE) - 1) as (client, _):
-        with pytest.raises(BadResponse, match=rf"unfolds to more than max_response_size \({len(ONE) - 1} bytes\)"):
+        with pytest.raises(
+            BadResponse, match=rf"decompressed answer is larger than max_response_size \({len(ONE) - 1} bytes\)"
+        ):
             await whole(client, 1)
 
 
 @pytest.mark.parametrize(("pack", "encoding"), [(gzip.compress, "gzip"), (zlib.compress, "deflate")])
-async def test_a_bomb_fails_as_too_large_without_being_unfolded(
+async def test_a_bomb_fails_as_too_large_without_being_decompressed(
     api: Api, pack: Callable[[bytes], bytes], encoding: str
 ) -> None:
     api.fault = then(web.Response(body=pack(bytes(2**26)), headers={"Content-Encoding": encoding}))
     async with client_of(api.base_url, max_response_size=2**20) as (client, _):
         tracemalloc.start()
-        with pytest.raises(BadResponse, match="unfolds to more than max_response_size"):
+        with pytest.raises(BadResponse, match="decompressed answer is larger than max_response_size"):
             await whole(client, 1)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
@@ -458,7 +460,7 @@ async def test_a_large_compressed_answer_leaves_the_event_loop_free(api: Api) ->
         (ONE, "deflate", "the answer's compressed data are damaged"),
     ],
 )
-async def test_what_can_not_be_unfolded_is_a_bad_response_that_says_why(
+async def test_what_can_not_be_decompressed_is_a_bad_response_that_says_why(
     api: Api, body: bytes, encoding: str, error: str
 ) -> None:
     api.fault = then(web.Response(body=body, headers={"Content-Encoding": encoding}))

@@ -71,7 +71,7 @@ class PageSequence:
         self._cutoff = cutoff
         self._max_records = max_records
         self._known_last = known_last
-        self._oldest = math.inf
+        self._oldest = self._oldest_since = math.inf  # since the sequence was resumed
         self._recent = 0
         self._invalid = 0
         self._barren, self._most_barren = 0, _BARREN_PAGES
@@ -102,9 +102,10 @@ class PageSequence:
 
     @property
     def past_window(self) -> bool:
-        """Whether further pages have only records of no use, and need not be read."""
+        """Whether further pages have only records of no use. Records of one time show no order, so they do not tell."""
+        too_old = self.page_oldest < min(self._cutoff, self.newest)
         overfull = self._number == self.furthest and self._recent > self._max_records
-        return not self._to_end and (self.page_oldest < self._cutoff or overfull)
+        return not self._to_end and (too_old or overfull)
 
     def expected_pages(self, now: float) -> int | None:
         """About how many pages there are to read, if anything tells; `now` is wall time."""
@@ -129,7 +130,7 @@ class PageSequence:
 
     def resume(self) -> None:
         """Read on after a pause, in which pages may have moved: a page begins again, and more may bring nothing new."""
-        self._begun = False
+        self._begun, self._oldest_since = False, math.inf
         self._most_barren = _BARREN_PAGES + self.furthest
 
     def add(self, records: Sequence[Record], unreadable: int, number: int) -> None:
@@ -145,7 +146,7 @@ class PageSequence:
         for record in records:
             created = record.created_at
             new = record.id not in self.ids
-            if created > self.page_oldest or (new and further and created > self._oldest):
+            if created > self.page_oldest or (new and further and created > self._oldest_since):
                 self.ordered = False
             self.page_oldest = min(self.page_oldest, created)
             self.newest = max(self.newest, created)
@@ -192,6 +193,7 @@ class PageSequence:
             raise InconsistentListing(f"page {self._number}: the page size grew {size}")
         self.size, self.promised = max(self.size, self._records), None
         self._oldest = min(self._oldest, self.page_oldest)
+        self._oldest_since = min(self._oldest_since, self.page_oldest)
         self._page_count = hints.page_count if (hints.page_count or 0) >= self._number else None
         self._check_length()
         if self._number > self.furthest:

@@ -126,14 +126,13 @@ class Plan:
 
     def _list_all(self) -> Conversation:
         self.mark.listed = False
-        resumed = self._listing is not None
-        if self._listing:
-            sequence, request = self._listing
+        sequence, number = self._sequence(1, whole=True), 1
+        if self._listing and (found := (yield from find_junction(*self._listing))) > 1:
+            sequence, number = self._listing[0], found
             sequence.resume()
-            number = yield from find_junction(sequence, request)
         else:
             self.window.reset_truncation()
-            sequence, number, self._broken_off_after = self._sequence(1, whole=True), 1, 0
+            self._broken_off_after = 0
         yield from self._read(sequence, lambda: sequence.past_window, number)
         self._listing = None
         self.mark.ordered = sequence.ordered
@@ -141,7 +140,7 @@ class Plan:
         self.mark.listed = True
         self._complete_head()
         self.mark.cursor, self.mark.backlog = math.inf, 0.0
-        if resumed and self.mark.ordered:
+        if number > 1 and self.mark.ordered:
             yield from self._update()  # what happened since it was begun
 
     def _update(self) -> Conversation:

@@ -99,22 +99,28 @@ async def test_the_page_size_that_the_server_really_uses_is_followed(api: Api, e
     assert pages(api) == list(range(1, 10))
 
 
-async def test_a_refused_page_size_falls_back_to_the_documented_default_with_one_warning(
-    exporter: StartExporter, api: Api
+@pytest.mark.parametrize(("parameter", "refused"), [("page_size", 1), ("sort", 2)])
+@pytest.mark.parametrize("status", [400, 422])
+async def test_a_parameter_that_the_api_refuses_is_left_out_with_one_warning_that_quotes_it(
+    exporter: StartExporter, api: Api, parameter: str, refused: int, status: int
 ) -> None:
     api.batches = [batch(f"fb_{i}", age=i) for i in range(60)]
 
     async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if int(request.query["page_size"]) > 30:
-            return web.json_response({"detail": "page_size too large"}, status=422)
+        if parameter in request.query:
+            said = f"{parameter} is not for {request.headers['X-Inkit-API-Token']}"
+            return web.json_response({"detail": said}, status=status)
         return await handler(request)
 
     api.fault = refuse
     running = await exporter()
     samples = await running.wait_for(lambda s: s[sample_key("inkit_polls_total", account="default")] >= 3)
     assert documents(samples) == {("inkit_storage", "completed"): 60}
-    assert samples[sample_key("inkit_api_requests_total", account="default", code="422")] == 1
-    assert sum("refuses the page size" in line for line in running.log) == 1
+    assert samples[sample_key("inkit_api_requests_total", account="default", code=str(status))] == refused
+    (told,) = [line for line in running.log if "the API refuses" in line]
+    assert f"{parameter}, polling without" in told and "level=warning" in told
+    assert f"{parameter} is not for ***" in told and TOKEN not in "".join(running.log)
+    assert samples[sample_key("inkit_poll_failures_total", account="default", reason="bad_response")] == 0
 
 
 async def test_batches_that_move_to_the_next_page_while_it_reads_count_once(api: Api, exporter: StartExporter) -> None:

@@ -40,11 +40,11 @@ class Watched:
 
 
 @asynccontextmanager
-async def watched(api: Api) -> AsyncIterator[Watched]:
+async def watched(api: Api, page_size: int = 100) -> AsyncIterator[Watched]:
     """A poll hangs when it shows no life for 0.3 s: a request may take 0.2 s, and has one attempt."""
     settings = Settings(
         accounts=tuple(AccountSettings(name=name, api_token_env="T", base_url=api.base_url) for name in NAMES),
-        poll=PollSettings(interval=Seconds(0.05), stale_after=Seconds(0.2), max_batches=10),
+        poll=PollSettings(interval=Seconds(0.05), stale_after=Seconds(0.2), max_batches=20, page_size=page_size),
         api=ApiSettings(timeout=Seconds(0.2), max_attempts=1, requests_per_minute=10_000),
     )
     states = States()
@@ -178,6 +178,22 @@ async def test_whatever_the_api_does_no_loop_is_taken_for_hung(api: Api, fault: 
             await asyncio.sleep(0.8)  # more than twice what would be taken for hung
             assert loops() == before
             assert accounts.healthy
+    assert told(logs) == []
+
+
+async def test_a_listing_that_makes_progress_is_not_taken_for_hung_however_long_it_is(api: Api) -> None:
+    api.batches = [batch(f"fb_{i}", age=i) for i in range(20)]
+
+    async def slow(request: web.Request, handler: Handler) -> web.StreamResponse:
+        await asyncio.sleep(0.1)
+        return await handler(request)
+
+    api.fault = slow
+    with capture_logs() as logs:
+        async with watched(api, page_size=1) as accounts:
+            await until(lambda: accounts.state().up is not None)
+            assert accounts.state().up
+            assert accounts.state().duration > 5 * 0.3
     assert told(logs) == []
 
 

@@ -1,0 +1,304 @@
+"""Listings that are long, or broken off: they go on where they were, are bounded, and end in the right numbers."""
+
+from collections.abc import Callable
+from random import Random
+from zlib import crc32
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import conversation
+from support.conversation import make_batch, page_of
+from support.world import LOOKBACK, NOW, SEEN_AT_ONCE, SEEN_BY_THE_SWEEP, World, essence, oracle, recent
+
+from inkit_exporter.api.batches import Batch, Page, PageRequest
+from inkit_exporter.api.errors import BadResponse, QueryRefused, RequestTimeout
+from inkit_exporter.paging.pagination import Pagination
+from inkit_exporter.window.plan import Plan
+
+Answer = Callable[[PageRequest], Page]
+STALE_AFTER = 300.0
+
+
+def new_plan(*, resync_interval: float = 600.0, lookback: float = LOOKBACK, max_batches: int = 10**6) -> Plan:
+    return conversation.new_plan(
+        interval=10.0, lookback=lookback, resync_interval=resync_interval, max_batches=max_batches
+    )
+
+
+class Breaking:
+    """Answers that many requests of a poll and fails the next one."""
+
+    def __init__(self, answer: Answer, after: int) -> None:
+        self.answer = answer
+        self.left = after
+        self.asked: list[int] = []
+
+    def __call__(self, request: PageRequest) -> Page:
+        self.asked.append(request.number)
+        if not self.left:
+            raise RequestTimeout("no whole answer within 30s")
+        self.left -= 1
+        return self.answer(request)
+
+
+def poll(plan: Plan, answer: Answer, now: float = NOW) -> bool:
+    """One poll, which a request that fails breaks off, as the poller does it; whether it was complete."""
+    try:
+        conversation.converse(plan, answer, now)
+    except RequestTimeout:
+        plan.break_off(now)
+        return False
+    return True
+
+
+def serve(listing: list[Batch], size: int) -> Answer:
+    return lambda request: page_of(listing, request.number, size)
+
+
+def batches(number: int, *, age: float = 0.0) -> list[Batch]:
+    return [make_batch(f"fb_{age:.0f}_{i}", "", NOW - age - 0.05 * i, "completed", {}) for i in range(number)]
+
+
+def ids(found: list[Batch]) -> set[str]:
+    return {batch.id for batch in found}
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_pages_cut_to_25_and_an_api_that_fails_every_hundredth_request_cost_little_more(ordered: bool) -> None:
+    listing = batches(9900)
+    if not ordered:
+        Random(1).shuffle(listing)
+    plan, requests, polls = new_plan(), 0, 0
+    complete = False
+    while not complete:
+        failing = Breaking(serve(listing, 25), after=99)
+        complete = poll(plan, failing, NOW + 10 * polls)
+        requests, polls = requests + len(failing.asked), polls + 1
+        assert polls < 10
+    assert ids(plan.window.batches) == ids(listing)
+    assert plan.mark.ordered is ordered
+    assert requests <= 396 + 4 * polls
+
+
+def test_what_goes_on_is_progress_until_the_list_is_read() -> None:
+    plan = new_plan()
+    assert plan.progress is None
+    for i, read in enumerate((60, 60 + 58, 60 + 58 + 58)):
+        assert not poll(plan, Breaking(serve(batches(9900), 25), after=60), NOW + 10 * i)
+        assert plan.progress == (read, 396)
+    assert poll(plan, serve(batches(9900), 25), NOW + 40)
+    assert plan.progress is None
+
+
+@pytest.mark.parametrize(
+    ("pagination", "pages"),
+    [
+        (Pagination(more=True), None),
+        (Pagination(page_count=80), 80),
+        (Pagination(more=True, total_count=777), 78),
+    ],
+)
+def test_how_many_pages_there_are_to_read_is_what_the_hints_say(pagination: Pagination, pages: int | None) -> None:
+    listing = batches(1000)[::-1]  # the oldest first, so that no time tells how far it is
+    plan = new_plan()
+    poll(plan, Breaking(lambda r: Page(listing[r.number * 10 - 10 : r.number * 10], pagination), after=3))
+    assert plan.progress == (3, pages)
+
+
+@pytest.mark.parametrize(("lookback", "most", "pages"), [(50.0, 10**6, 100), (1000.0, 600, 60)])
+def test_newest_first_the_window_or_its_limit_tells_how_many_pages_there_are(
+    lookback: float, most: int, pages: int
+) -> None:
+    plan = new_plan(lookback=lookback, max_batches=most)
+    listing = batches(9000)  # twenty a second
+    poll(plan, Breaking(serve(listing, 10), after=20))
+    assert plan.progress is not None and plan.progress[0] == 20
+    assert plan.progress[1] == pytest.approx(pages, abs=2)
+
+
+def test_a_listing_that_was_broken_off_too_long_ago_begins_again() -> None:
+    listing = batches(500)
+    for wait, first in ((STALE_AFTER - 1, 19), (STALE_AFTER, 1)):
+        plan = new_plan()
+        poll(plan, Breaking(serve(listing, 10), after=19))
+        again = Breaking(serve(listing, 10), after=100)
+        assert poll(plan, again, NOW + wait)
+        assert again.asked[0] == first
+        assert ids(plan.window.batches) == ids(listing)
+
+
+def test_a_page_that_never_comes_is_no_progress_so_that_what_was_read_gets_no_older() -> None:
+    listing = batches(500)
+    plan = new_plan()
+    poll(plan, Breaking(serve(listing, 10), after=19))
+    for i in range(1, 40):
+        stuck = Breaking(serve(listing, 10), after=2)  # the page before, twice
+        assert not poll(plan, stuck, NOW + 10 * i)
+        if stuck.asked[0] == 1:
+            assert 10 * i == STALE_AFTER
+            return
+    raise AssertionError("what was read is never read again")
+
+
+def test_a_window_that_moved_back_with_the_clock_is_listed_from_the_beginning() -> None:
+    listing = batches(500)
+    plan = new_plan()
+    poll(plan, Breaking(serve(listing, 10), after=19))
+    again = Breaking(serve(listing, 10), after=100)
+    assert poll(plan, again, NOW - 20)
+    assert again.asked[0] == 1
+
+
+def test_40000_old_batches_in_another_order_are_read_to_their_end() -> None:
+    listing = batches(300) + batches(40_000, age=2 * LOOKBACK)
+    listing.sort(key=lambda batch: batch.created_at)
+    plan = new_plan(max_batches=10_000)
+    assert conversation.converse(plan, serve(listing, 25), NOW) == 1612
+    assert ids(plan.window.batches) == ids(listing[-300:])
+
+
+@pytest.mark.parametrize(
+    ("said", "most"), [(Pagination(more=True, page_count=30, total_count=300), 45), (Pagination(more=True), 25)]
+)
+def test_a_list_in_no_order_that_never_ends_is_given_up_soon_after_what_its_first_page_says(
+    said: Pagination, most: int
+) -> None:
+    asked = 0
+
+    def endless(request: PageRequest) -> Page:
+        nonlocal asked
+        asked += 1
+        start = request.number * 10
+        return Page(
+            [make_batch(f"fb_{i}", "", NOW - 500 + i / 100, "completed", {}) for i in range(start, start + 10)], said
+        )
+
+    with pytest.raises(BadResponse, match="in no order and too long to read; narrow it with filters, or raise"):
+        conversation.converse(new_plan(max_batches=120), endless, NOW)
+    assert asked <= most
+
+
+def test_a_list_of_billions_in_no_order_is_not_begun() -> None:
+    page = Page(batches(10)[::-1], Pagination(more=True, page_count=10**9))
+    asked = Breaking(lambda _: page, after=10)
+    with pytest.raises(BadResponse, match="too long to read"):
+        conversation.converse(new_plan(), asked, NOW)
+    assert asked.asked == [1]
+
+
+@given(st.integers(0, 2**32), st.integers(2, 8), st.booleans(), st.integers(5, 20))
+@settings(max_examples=150)
+def test_a_poll_that_goes_on_with_a_listing_gives_the_numbers_of_a_full_one(
+    seed: int, size: int, ties: bool, after: int
+) -> None:
+    """Whatever happens between the polls of what one poll sees at once: pages move by any number of places."""
+    world = World(Random(seed), ties=ties)
+    for _ in range(60):
+        world.happen(world.chance.choice(("create", "create", "progress", "finish")))
+    plan = new_plan(resync_interval=100_000.0)
+    requests = 0
+    for i in range(40):
+        breaking = Breaking(serve(world.batches, size), after=after)
+        complete = poll(plan, breaking, world.now)
+        requests += len(breaking.asked)
+        if complete:
+            expected = oracle(recent(world.batches, world.now))
+            assert essence(plan.window.snapshot(None)) == essence(expected)
+            plan = new_plan(resync_interval=100_000.0)  # and again, at another place of the history
+            after = world.chance.randint(5, 20)
+        for _ in range(world.chance.randint(0, 3)):
+            world.happen(world.chance.choice([what for what in SEEN_AT_ONCE if what != "future" or i % 4 == 0]))
+        world.now += 10
+
+
+class Chaos:
+    """An API that changes between requests, and breaks every rule that the plan knows of; `calm` ends that."""
+
+    def __init__(self, world: World, order: str, refused: frozenset[str], hints: str) -> None:
+        self.world = world
+        self.order = order
+        self.refused = refused
+        self.hints = hints
+        self.calm = False
+        self.requests = 0
+
+    def listing(self, request: PageRequest) -> list[Batch]:
+        order = self.order if "sort" in request.left_out or self.order != "by default" else "newest"
+        if order == "newest" and not self.calm and self.world.chance.random() < 0.5:
+            shuffled = list(self.world.batches)
+            self.world.chance.shuffle(shuffled)
+            return sorted(shuffled, key=lambda batch: -batch.created_at)  # ties in another order
+        if order == "oldest":
+            return self.world.batches[::-1]
+        if order in ("any", "by default"):
+            return sorted(self.world.batches, key=lambda batch: crc32(batch.id.encode()))
+        return self.world.batches
+
+    def __call__(self, request: PageRequest) -> Page:
+        self.requests += 1
+        chance = self.world.chance
+        if not self.calm:
+            if chance.random() < 0.3:
+                self.world.happen(chance.choice((*SEEN_AT_ONCE[:2], *SEEN_AT_ONCE[4:], *SEEN_BY_THE_SWEEP)))
+            if chance.random() < 0.1:
+                raise RequestTimeout("no whole answer within 30s")
+            if chance.random() < 0.05:
+                raise QueryRefused("no reason", words="no reason")
+        if self.refused - request.left_out:
+            raise QueryRefused("refused", words="refused")
+        size = 3 if "page_size" in request.left_out else 7
+        if not self.calm:
+            size = chance.choice((size, size, size, 3, 5))
+        page = page_of(self.listing(request), request.number, size)
+        if self.hints == "none":
+            return Page(page.batches, Pagination())
+        return page if self.hints == "all" else Page(page.batches, Pagination(page_count=page.pagination.page_count))
+
+
+@given(
+    st.integers(0, 2**32),
+    st.booleans(),
+    st.sampled_from(("newest", "oldest", "any", "by default")),
+    st.sampled_from((set(), {"page_size"}, {"sort"}, {"page_size", "sort"})),
+    st.sampled_from(("all", "page_count", "none")),
+)
+@settings(max_examples=100)
+def test_any_mix_of_refusals_sizes_orders_and_failures_ends_in_the_right_numbers(
+    seed: int, ties: bool, order: str, refused: set[str], hints: str
+) -> None:
+    world = World(Random(seed), ties=ties)
+    for _ in range(world.chance.randint(0, 60)):
+        world.happen(world.chance.choice(("create", "create", "progress", "finish")))
+    api = Chaos(world, order, frozenset(refused), hints)
+    plan = new_plan()
+
+    def polls(number: int) -> int:
+        """So many polls; returns how many of them were not complete."""
+        failed = 0
+        for _ in range(number):
+            before = api.requests
+            try:
+                failed += not poll(plan, api, world.now)
+            except BadResponse:
+                plan.break_off(world.now)
+                failed += 1
+            pages = len(world.batches) // 3 + 1
+            assert api.requests - before <= 12 * pages + 40
+            world.now += 10
+            if world.chance.random() < 0.3:
+                world.happen("create")
+        return failed
+
+    polls(15)
+    api.calm = True
+    polls(int(STALE_AFTER) // 10 + 1)  # for that long, no way out of a refusal is looked for again
+    before = api.requests
+    assert not polls(120), "two resync intervals: one until a wrong end is forgotten, and one to come there"
+    poll(plan, api, world.now)
+    if order == "any" and plan.mark.ordered and "sort" not in refused:
+        return  # a first page in order, all of it old, can't be told from the end of the window
+    expected = oracle(recent(world.batches, world.now))
+    assert essence(plan.window.snapshot(None))[:3] == essence(expected)[:3]
+    pages = len(world.batches) // 3 + 2
+    assert api.requests - before <= 121 * (2.5 * pages + 10)

@@ -4,10 +4,12 @@ Errors quote nothing of a body, as it may hold a token.
 """
 
 import re
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, getincrementaldecoder
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
+from itertools import islice
 from typing import Annotated, Final, TypeVar
 
 import msgspec
@@ -24,9 +26,19 @@ Natural = Annotated[int, Meta(ge=0, le=2**53)]
 
 _text_decoder = msgspec.json.Decoder(str)
 _ZONE_NAME = re.compile(r"\[.*\]$| (UTC|GMT)$")  # Java writes `Z[UTC]`
-_NOT_A_NUMBER = re.compile(r"(?<=[\s:,\[])-?(?:NaN|Infinity)(?=\s*[,\]}])")
+# Each begins with what it looks for, as Python then skips what has none of it 20 times faster.
+_NOT_NUMBERS = {
+    word: re.compile(rf"{word}(?<=[\s:,\[]{word})(?=\s*[,\]}}])") for word in ("-Infinity", "Infinity", "-NaN", "NaN")
+}
 # Half of a surrogate pair, as at the end of a name that was cut.
 _HALF_A_CHARACTER = re.compile(r"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..\\u[dD])[c-fC-F]..)")
+
+
+# More would take over 20 ms, in which no scrape is answered. A body with more is not worth it.
+_MOST_REPAIRS = 50_000
+_PART_BYTES = 2**18
+_HEAD_BYTES = 1000
+_REPLACED = "\ufffd".encode()
 
 
 def decode(body: Body, decoder: msgspec.json.Decoder[T]) -> tuple[T, Sequence[str]]:
@@ -34,19 +46,46 @@ def decode(body: Body, decoder: msgspec.json.Decoder[T]) -> tuple[T, Sequence[st
 
     Bytes that are not UTF-8 become U+FFFD, NaN and Infinity become null. Raises one of DECODE_ERRORS.
     """
-    text = body.decode("utf-8-sig", errors="replace")
+    if not body[:_HEAD_BYTES].lstrip().removeprefix(BOM_UTF8).startswith((b"{", b"[")):
+        raise msgspec.DecodeError("it does not begin as JSON")
     odd = ["a byte order mark"] if body.startswith(BOM_UTF8) else []
-    odd += ["bytes that are not UTF-8"] if "\ufffd" in text else []
+    text = _as_utf8(body.removeprefix(BOM_UTF8))
+    odd += ["bytes that are not UTF-8"] if _REPLACED in text else []
     try:
         return decoder.decode(text), odd
-    except msgspec.DecodeError:
-        cleaned = _HALF_A_CHARACTER.sub(r"\\ufffd", _NOT_A_NUMBER.sub("null", text))
-        return decoder.decode(cleaned), [*odd, "NaN, Infinity or half a character"]
+    except msgspec.DecodeError as error:
+        if "truncated" in str(error) or any(_is_often(word, text) for word in (b"NaN", b"Infinity", rb"\\u")):
+            raise
+    cleaned = text.decode()
+    for word, pattern in _NOT_NUMBERS.items():
+        if word in cleaned:
+            cleaned = pattern.sub("null", cleaned)
+    cleaned = _HALF_A_CHARACTER.sub(r"\\ufffd", cleaned)
+    return decoder.decode(cleaned), [*odd, "NaN, Infinity or half a character"]
+
+
+def _is_often(pattern: bytes, text: Body) -> bool:
+    return next(islice(re.finditer(pattern, text), _MOST_REPAIRS, None), None) is not None
+
+
+def _as_utf8(body: Body) -> Body:
+    """The body itself if it is UTF-8, else with U+FFFD for what is not."""
+    with suppress(UnicodeDecodeError):
+        if body.isascii() or body.decode():
+            return body
+    decoder, parts, bad = getincrementaldecoder("utf-8")("replace"), [], 0
+    for start in range(0, len(body), _PART_BYTES):
+        end = start + _PART_BYTES
+        parts.append(decoder.decode(body[start:end], end >= len(body)).encode())
+        bad += parts[-1].count(_REPLACED)
+        if bad > _MOST_REPAIRS:
+            raise msgspec.DecodeError("it is not UTF-8 text")
+    return b"".join(parts)
 
 
 def explain(body: Body, error: Exception) -> str:
     """Say what a body is, given the error of decoding it."""
-    head = body[:1000].lstrip()
+    head = body[:_HEAD_BYTES].lstrip()
     if not head:
         return "it is empty"
     if b"\0" in head[:4]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import socket
 import ssl
 import zlib
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Final, TypedDict
+from typing import Any, Final, TypedDict
 
 import aiohttp
 from yarl import URL
@@ -22,6 +23,8 @@ from inkit_exporter.errors import ConfigError
 
 PART_BYTES: Final = 2**18
 """The most bytes to decompress in one go, which takes at most 2 ms on a slow machine."""
+
+_RECEIVED_AT_ONCE: Final = 2**16
 
 MAX_RETRY_AFTER: Final = 300.0
 """Seconds. Rate limits count over shorter times, so a longer wait is a mistake."""
@@ -94,7 +97,7 @@ def open_session() -> aiohttp.ClientSession:
     """A session without cookies. It asks for no compression; `read_body` decompresses what comes all the same."""
     return aiohttp.ClientSession(
         # Each account uses at most one connection. With a common limit, some could hold up the others.
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=0, socket_factory=_open_socket),
         headers={
             "User-Agent": f"inkit-exporter/{__version__}",
             "Accept": "application/json",
@@ -103,6 +106,21 @@ def open_session() -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
     )
+
+
+class _Socket(socket.socket):
+    """Receives little at once. asyncio asks for 256 KiB; as chunks of one byte, they would hold the loop for 50 ms."""
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        return super().recv(min(bufsize, _RECEIVED_AT_ONCE), flags)
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        return super().recv_into(buffer, min(nbytes or memoryview(buffer).nbytes, _RECEIVED_AT_ONCE), flags)
+
+
+def _open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    family, kind, protocol, *_ = address
+    return _Socket(family, kind, protocol)
 
 
 async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes | bytearray:

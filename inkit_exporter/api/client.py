@@ -65,6 +65,7 @@ class Client:
         self._poll = poll
         self._api = api
         self._token = token
+        self._sent_token = ""
         self._session = session
         self._usage = usage
         self._labels = labels
@@ -83,8 +84,8 @@ class Client:
             ApiError: one of its kinds, after all attempts. Taking the parts may raise BadResponse.
         """
         body, head = await self._get(request)
-        now = time.time()
-        return read_page(body, request.number, self._labels, now, final=self._final_statuses, head=head)
+        now, final, secret = time.time(), self._final_statuses, self._sent_token
+        return read_page(body, request.number, self._labels, now, final=final, secret=secret, head=head)
 
     async def _get(self, request: PageRequest) -> tuple[Body, str]:
         optional = {"page_size": str(self._poll.page_size), "sort": "-created_at"}
@@ -129,7 +130,7 @@ class Client:
 
     async def _attempt(self, query: Mapping[str, str], token: str) -> tuple[Body, str]:
         await self._wait_for_turn()
-        self._sent_at = None
+        self._sent_at, self._sent_token = None, token
         code = "cancelled"
         try:
             async with self._session.get(

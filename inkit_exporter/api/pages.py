@@ -4,7 +4,7 @@ All functions are pure, except that labels remember the names that they have adm
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC
 from typing import Any, Final, Generic, TypeVar
@@ -15,7 +15,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from inkit_exporter.api.batches import EARLIEST, Batch, Page
 from inkit_exporter.api.errors import BadResponse
 from inkit_exporter.api.labels import AccountLabels
-from inkit_exporter.api.records import Record, read_record
+from inkit_exporter.api.records import MAX_DESTINATIONS, Record, read_record
 from inkit_exporter.api.statuses import MAX_LENGTH, read_status
 from inkit_exporter.jsonbody import DECODE_ERRORS, Body, decode, explain
 from inkit_exporter.paging.pagination import Pagination, read_pagination
@@ -27,7 +27,6 @@ AT_ONCE_BYTES: Final = 2**21
 """The most bytes to decode in one go, which takes at most 10 ms on a slow machine. Larger records are skipped."""
 
 _MAX_NAME_LENGTH = 200
-_MAX_DESTINATIONS = 1000
 
 # Records and destinations in one part. A page of 100 batches at nine destinations is one part. Reading and merging it
 # takes 1 to 3 ms. 1,000 destinations with new names take 7 ms.
@@ -37,6 +36,9 @@ _SPLIT_BYTES_AS_A_RECORD = 2**23 // _PART_SIZE
 # The API writes at least 14 bytes for each value. Millions of tiny values would take 30 times their bytes in memory.
 _LEAST_BYTES_A_VALUE = 10
 _ALWAYS_ALLOWED_BYTES = 2**20
+_MOST_VALUES = 400_000  # 1,000 batches at nine destinations have 50,000
+_MOST_PAGINATION_BYTES = 2**16
+_LEAST_SECRET_LENGTH = 8  # a shorter token would be found in innocent words
 _DAY = 86_400.0
 
 
@@ -58,11 +60,19 @@ _raw_page_decoder = msgspec.json.Decoder(_Page[Raw])
 
 
 def read_page(
-    body: Body, number: int, labels: AccountLabels, now: float, *, final: frozenset[str] = frozenset(), head: str = ""
+    body: Body,
+    number: int,
+    labels: AccountLabels,
+    now: float,
+    *,
+    final: frozenset[str] = frozenset(),
+    secret: str = "",
+    head: str = "",
 ) -> Iterator[Page]:
     """Read page `number` in parts, each in a few milliseconds. The last part has `more` False.
 
     `now` is wall time. `final` has the names of further final statuses. `head` describes the rest of the answer.
+    `secret` is the token: a record that holds it elsewhere than in its name can't be read.
 
     Raises:
         BadResponse: the body is no page, or most of its records can't be read.
@@ -81,7 +91,7 @@ def read_page(
             part, size = Page([], pagination), 0
         size += 1
         try:
-            size += _read(record, i, part, labels=labels, final=final, latest=now + _DAY)
+            size += _read(record, i, part, labels=labels, final=final, latest=now + _DAY, secret=secret)
         except DECODE_ERRORS as error:
             part.problems.setdefault(str(error), i)
             part.invalid += 1
@@ -97,7 +107,7 @@ def _split(body: Body, number: int) -> tuple[Sequence[Record | Raw], Pagination,
         with suppress(*DECODE_ERRORS):
             page = _page_decoder.decode(body)
             return page.items or (), _pagination(page, number), ()
-    if body.count(b",") > max(_ALWAYS_ALLOWED_BYTES, len(body)) / _LEAST_BYTES_A_VALUE:
+    if body.count(b",") > min(max(_ALWAYS_ALLOWED_BYTES, len(body)) / _LEAST_BYTES_A_VALUE, _MOST_VALUES):
         raise msgspec.DecodeError("its values are too many and too small to be batches")
     page_of_raw, differences = decode(body, _raw_page_decoder)
     return page_of_raw.items or (), _pagination(page_of_raw, number), differences
@@ -105,11 +115,20 @@ def _split(body: Body, number: int) -> tuple[Sequence[Record | Raw], Pagination,
 
 def _pagination(page: _Page[Any], number: int) -> Pagination:
     raw = {key: value for key, value in msgspec.structs.asdict(page).items() if isinstance(value, Raw)}
+    if any(len(value) > _MOST_PAGINATION_BYTES for value in raw.values()):
+        raise msgspec.DecodeError("its pagination is too large")
     return read_pagination({key: json.loads(bytes(value), parse_int=float) for key, value in raw.items()}, number)
 
 
 def _read(
-    record: Record | Raw, place: int, part: Page, *, labels: AccountLabels, final: frozenset[str], latest: float
+    record: Record | Raw,
+    place: int,
+    part: Page,
+    *,
+    labels: AccountLabels,
+    final: frozenset[str],
+    latest: float,
+    secret: str,
 ) -> int:
     """Add a record to the part, and note what is not as documented. Returns the number of its destinations."""
     reading = None
@@ -118,8 +137,10 @@ def _read(
             raise msgspec.DecodeError(f"it has more than {AT_ONCE_BYTES} bytes")
         reading = read_record(record)
         record = reading.record
-    if len(record.destinations) > _MAX_DESTINATIONS:
-        raise msgspec.DecodeError(f"it has more than {_MAX_DESTINATIONS} destinations")
+    if len(record.destinations) > MAX_DESTINATIONS:
+        raise msgspec.DecodeError(f"it has more than {MAX_DESTINATIONS} destinations")
+    if len(secret) >= _LEAST_SECRET_LENGTH:
+        _keep_secret(record, reading.unreadable if reading else (), secret)
     if "\ufffd" in record.id:
         raise msgspec.ValidationError("it is not UTF-8, so other batches may have the same - at `$.id`")
     # A time without a zone is UTC, like all documented ones.
@@ -139,3 +160,10 @@ def _read(
     destinations = labels.destinations.of_keys(record.destinations)
     part.batches.append(Batch(record.id, name, created, status, destinations, is_final))
     return len(record.destinations)
+
+
+def _keep_secret(record: Record, unreadable: Iterable[str], secret: str) -> None:
+    """Blank the secret in a record's name, which is only shown. Raises ValidationError if it is elsewhere."""
+    if any(secret in text for text in (record.id, record.status, *record.destinations, *unreadable)):
+        raise msgspec.ValidationError("it holds the API token")
+    record.name = (record.name or "").replace(secret, "***")

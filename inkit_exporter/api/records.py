@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -13,6 +13,10 @@ from inkit_exporter.jsonbody import DECODE_ERRORS, Natural, read_text, read_time
 _Id = Annotated[str, Meta(min_length=1, max_length=256)]
 _NULL = Raw(b"null")
 _Empty = Annotated[list[Any], Meta(max_length=0)] | None  # PHP writes an empty object as a list
+
+
+MAX_DESTINATIONS: Final = 1000
+"""Of one batch. Inkit documents nine."""
 
 
 class Record(Struct, gc=False):
@@ -66,6 +70,8 @@ def read_record(raw: Raw) -> Reading:
     except DECODE_ERRORS as error:
         differs = str(error)
     loose = _loose.decode(raw)
+    if len(loose.destinations or ()) > MAX_DESTINATIONS:
+        raise msgspec.DecodeError(f"it has more than {MAX_DESTINATIONS} destinations")
     destinations: dict[str, Counts] = {}
     unreadable: dict[str, str] = {}
     repaired = False

@@ -101,11 +101,15 @@ def _found(
     return sum(map(len, chosen)), [*chosen]
 
 
+# What turns text around (UAX 9, 2): it would make a name look like another, and turn what stands beside it.
+_DIRECTION = dict.fromkeys((0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\ufffd")
+
+
 def _batch(account: str, batch: Batch, changed: float | None) -> BatchStatus:
     return BatchStatus(
         account,
-        batch.id,
-        batch.name,
+        batch.id.translate(_DIRECTION),
+        batch.name.translate(_DIRECTION),
         batch.created_at,
         changed,
         batch.status,

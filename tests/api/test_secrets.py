@@ -1,0 +1,82 @@
+"""An API that sends the token back, wherever it puts it: nothing that is shown or exported holds it."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from support.api import TOKEN, Api, batch
+from support.conversation import joined
+from support.exporter import StartExporter
+from support.samples import up
+
+from inkit_exporter.api.errors import BadResponse
+from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.pages import read_page
+
+NOW = 1_700_000_000.0
+GOOD: dict[str, Any] = {"id": "fb_1", "created_at": "2023-11-07T03:05:52Z", "status": "Completed", "destinations": {}}
+COUNTS = {"count": 1, "completed": 1, "failed": 0, "in_progress": 0}
+WITH_TOKEN: dict[str, dict[str, Any]] = {
+    "id": {"id": f"fb_{TOKEN}"},
+    "status": {"status": TOKEN},
+    "destination": {"destinations": {f"a{TOKEN}": COUNTS}},
+    "unreadable destination": {"destinations": {TOKEN: {"count": -1}, "box": COUNTS}},
+}
+
+
+def escaped(text: str) -> str:
+    """The same JSON with every character of the token escaped."""
+    return text.replace(TOKEN, "".join(f"\\u{ord(character):04X}" for character in TOKEN))
+
+
+@pytest.mark.parametrize("case", WITH_TOKEN)
+@pytest.mark.parametrize("spell", [str, escaped])
+def test_a_record_that_holds_the_token_cannot_be_read(case: str, spell: type[str]) -> None:
+    body = spell(json.dumps({"items": [GOOD, GOOD | {"id": "fb_2"}, GOOD | {"id": "fb_3"} | WITH_TOKEN[case]]}))
+    labels = AccountLabels()
+    page = joined(read_page(body.encode(), 1, labels, NOW, secret=TOKEN))
+    assert ([one.id for one in page.batches], page.invalid) == (["fb_1", "fb_2"], 1)
+    assert list(page.problems) == ["it holds the API token"]
+    assert TOKEN not in repr(page)
+    with pytest.raises(BadResponse) as refused:
+        body = spell(json.dumps({"items": [GOOD | WITH_TOKEN[case]]}))
+        joined(read_page(body.encode(), 1, labels, NOW, secret=TOKEN))
+    assert TOKEN not in str(refused.value)
+
+
+@pytest.mark.parametrize("spell", [str, escaped])
+def test_in_a_name_it_is_blanked(spell: type[str]) -> None:
+    names = [f"of {TOKEN}, twice {TOKEN}", "x" * 195 + TOKEN]
+    body = spell(json.dumps({"items": [GOOD | {"id": f"fb_{i}", "name": name} for i, name in enumerate(names)]}))
+    page = joined(read_page(body.encode(), 1, AccountLabels(), NOW, secret=TOKEN))
+    assert [one.name for one in page.batches] == ["of ***, twice ***", "x" * 195 + "***"]
+
+
+def test_a_token_too_short_to_be_one_is_not_looked_for() -> None:
+    body = json.dumps({"items": [GOOD | {"destinations": {"box": COUNTS}}]}).encode()
+    assert len(joined(read_page(body, 1, AccountLabels(), NOW, secret="box")).batches) == 1
+
+
+async def test_no_endpoint_shows_a_token_that_the_api_sends_back(api: Api, exporter: StartExporter) -> None:
+    failing = batch("fb_1", destinations={"box": (1, 1, 0)})
+    api.batches = [failing | {"name": f"name {TOKEN}"}, failing | {"id": "fb_2"}, failing | {"id": f"fb_{TOKEN}"}]
+    running = await exporter()
+    await running.wait_for(lambda samples: up(samples) == 1)
+    for path in ("/metrics", "/", "/api/v1/status"):
+        status, text = await running.get(path, Accept="application/openmetrics-text")
+        assert status == 200
+        assert TOKEN not in text
+    assert "name ***" in text
+
+
+async def test_characters_that_turn_text_around_are_not_shown(api: Api, exporter: StartExporter) -> None:
+    turned = "".join(map(chr, (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+    api.batches = [batch(f"fb_{turned}1", destinations={"box": (1, 1, 0)}) | {"name": f"invoice{turned}fdp.exe"}]
+    running = await exporter()
+    await running.wait_for(lambda samples: up(samples) == 1)
+    for path in ("/", "/api/v1/status"):
+        _, text = await running.get(path)
+        assert not re.search(f"[{turned}]", text)
+        assert not re.search(r"(?i)\\\\u(061c|200[ef]|202[a-e]|206[6-9])", text)
+        assert "invoice" in text

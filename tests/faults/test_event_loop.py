@@ -1,0 +1,107 @@
+"""Whatever an API answers, up to `max_response_size`: one step of the event loop is short, so that scrapes go on."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from inkit_exporter.api.errors import BadResponse
+from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.pages import read_page
+from inkit_exporter.config import ApiSettings
+from inkit_exporter.transport import open_session, read_body
+
+pytestmark = pytest.mark.alone
+
+STEP_SECONDS = 0.02
+SLOWNESS = 3  # of a machine that runs tests
+LIMIT = int(ApiSettings().max_response_size)
+RECORD = b'{"id": "fb_1", "created_at": "2026-11-20T00:00:00Z", "status": "Completed", "destinations": {}%s}'
+
+
+def page(items: bytes, metadata: bytes = b"{}") -> bytes:
+    return b'{"items": [%s], "metadata": %s}' % (items, metadata)
+
+
+def named(name: bytes, length: int) -> bytes:
+    return page(RECORD % (b', "name": "%s"' % (name * (length // len(name)))))
+
+
+ROOM = LIMIT - 300
+BODIES: dict[str, bytes] = {
+    "a long name": named(b"a", ROOM),
+    "a long name that is escaped": named(rb"\u0041", ROOM),
+    "a long name of two-byte characters": named("é".encode(), ROOM),
+    "half characters": named(rb"\ud800", ROOM),
+    "bytes that are not UTF-8": named(b"\xff", ROOM),
+    "a few bytes that are not UTF-8": page(b",".join([RECORD % b', "name": "\xff"'] * 20_000)),
+    "no number": page(b",".join([b"NaN        "] * (ROOM // 12))),
+    "tiny values": page(b",".join([b"123456789"] * (ROOM // 10))),
+    "tiny objects": page(b",".join([b"{}       "] * (ROOM // 10))),
+    "many records": page(b",".join([RECORD % b""] * 45_000)),
+    "many that are none": page(b",".join([b'{"id": 123456789012345}'] * 60_000)),
+    "blanks": b" " * LIMIT,
+    "blanks amid the list": page(b" " * ROOM),
+    "HTML": (b"<html>" * LIMIT)[:LIMIT],
+    "brackets": b'{"items": ' + b"[" * ROOM,
+    "a large pagination": page(RECORD % b"", b'{"pagination": {"x": "%s"}}' % (b"a" * ROOM)),
+    "a body cut short": page(b",".join([RECORD % b', "name": "aaaaaaaaaaaaaaaaaaaa"'] * 50_000))[:ROOM],
+    "many destinations": page(
+        b'{"id": "a", "created_at": "2026-11-20T00:00:00Z", "status": "x", "destinations": {%s}}'
+        % b",".join(b'"%d": {"count": "1", "completed": 1}' % number for number in range(50_000))
+    ),
+    "a number of millions of digits": page(RECORD.replace(b'"fb_1"', b"1" * (2**21 - 300)) % b""),
+}
+
+
+@pytest.mark.parametrize("case", BODIES)
+def test_no_step_of_reading_a_page_takes_long(case: str) -> None:
+    body = BODIES[case]
+    assert len(body) <= LIMIT
+
+    def longest() -> float:
+        steps, parts = [0.0], read_page(body, 1, AccountLabels(), time.time())
+        while True:
+            started = time.thread_time()
+            try:
+                next(parts)
+            except (StopIteration, BadResponse):
+                return max(*steps, time.thread_time() - started)
+            steps.append(time.thread_time() - started)
+
+    assert min(longest() for _ in range(3)) < STEP_SECONDS * SLOWNESS
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[str]:
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for start in range(0, len(answer), 2**16):
+            writer.write(answer[start : start + 2**16])
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(converse, "127.0.0.1", 0)
+    async with server:
+        yield "http://{}:{}/".format(*server.sockets[0].getsockname())
+
+
+@pytest.mark.parametrize("chunk", [b"1\r\n \r\n", b"1;" + b"x" * 100 + b"\r\n \r\n"])
+async def test_no_step_of_receiving_tiny_chunks_takes_long(chunk: bytes) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 300_000 + b"0\r\n\r\n"
+    steps = []
+
+    async def watch() -> None:
+        while True:
+            started = time.thread_time()
+            await asyncio.sleep(0)
+            steps.append(time.thread_time() - started)
+
+    async with answering(answer) as url, open_session() as session:
+        watching = asyncio.create_task(watch())
+        async with session.get(url) as response:
+            assert len(await read_body(response, LIMIT)) == 300_000
+        watching.cancel()
+    assert max(steps) < STEP_SECONDS

@@ -60,7 +60,7 @@ def right(api: Picky, now: float = NOW) -> set[str]:
 
 
 @pytest.mark.parametrize("first_page", [1, 2, 3])
-@pytest.mark.parametrize("refused", [{"page_size"}, {"sort"}, BOTH], ids=str)
+@pytest.mark.parametrize("refused", [{"page_size"}, {"sort"}, BOTH], ids=lambda names: " and ".join(sorted(names)))
 @pytest.mark.parametrize("hints", [True, False])
 def test_what_is_refused_is_left_out_on_whatever_page_and_the_numbers_are_right(
     refused: set[str], first_page: int, hints: bool
@@ -77,7 +77,7 @@ def test_what_is_refused_is_left_out_on_whatever_page_and_the_numbers_are_right(
     assert plan.mark.ordered == ("sort" not in refused)
 
 
-@pytest.mark.parametrize("refused", [{"page_size"}, {"sort"}, BOTH], ids=str)
+@pytest.mark.parametrize("refused", [{"page_size"}, {"sort"}, BOTH], ids=lambda names: " and ".join(sorted(names)))
 def test_a_refusal_after_months_is_survived_in_the_same_poll(refused: set[str]) -> None:
     api = Picky(batches(360), frozenset())
     plan = new_plan()

@@ -4,12 +4,16 @@ A day's batches arrive evenly; each poll is the exporter's own decision (`inkit_
 listing as the API would give it. Unfinished batches are the newest ones ("recent") or spread evenly over the window
 ("scattered"). Where all are "settled", no batch gets a final status, although all its documents are completed.
 
+The table of long listings has a list that the API cuts to pages of 25, breaks off every hundredth request, or gives in
+no order, because it refuses `sort` or ignores it.
+
     python bench/budget.py [--polls 120] [--full]
 """
 
 import argparse
 import itertools
 import math
+import random
 import sys
 import time
 from collections.abc import Iterator
@@ -22,7 +26,8 @@ sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.par
 from support import conversation
 from support.conversation import make_batch
 
-from inkit_exporter.api.batches import Batch, Counts, Page
+from inkit_exporter.api.batches import Batch, Counts, Page, PageRequest
+from inkit_exporter.api.errors import QueryRefused, RequestTimeout
 from inkit_exporter.config import PollSettings, Seconds
 from inkit_exporter.paging.pagination import Pagination
 from inkit_exporter.window.plan import Plan
@@ -125,6 +130,52 @@ def row(a_day: int, size: int, share: float, place: str, polls: int) -> str:
     )
 
 
+class Unwilling:
+    """An API with a list in an order of its own, whose requests fail at times and whose parameters may be refused."""
+
+    def __init__(
+        self, recent: int, old: int, *, ordered: bool, size: int, refused: str = "", fails_every: int = 0
+    ) -> None:
+        newest = 10 * DAY
+        ages = [DAY * i / recent for i in range(recent)] + [DAY + i for i in range(old)]
+        self.listing = [make_batch(f"fb_{i}", "", newest - age, "completed", NOTHING) for i, age in enumerate(ages)]
+        if not ordered:
+            random.Random(1).shuffle(self.listing)
+        self.size = size
+        self.refused = refused
+        self.fails_every = fails_every
+        self.requests = 0
+
+    def __call__(self, request: PageRequest) -> Page:
+        """Answer a request, or fail it."""
+        self.requests += 1
+        if self.fails_every and self.requests % self.fails_every == 0:
+            raise RequestTimeout("no whole answer")
+        if self.refused and self.refused not in request.left_out:
+            raise QueryRefused("refused")
+        return conversation.page_of(self.listing, request.number, self.size)
+
+    def complete_poll(self, plan: Plan, now: float) -> tuple[int, int]:
+        """The requests until a poll is complete, and the polls that this takes, one a minute."""
+        before, polls = self.requests, 0
+        while True:
+            polls += 1
+            try:
+                conversation.converse(plan, self, now + 60 * polls, most=10**6)
+            except RequestTimeout:
+                plan.break_off(now + 60 * polls)
+            else:
+                return self.requests - before, polls
+
+
+def long_listing(name: str, api: Unwilling) -> str:
+    """A line of the table of long listings: the first complete poll, and the second."""
+    plan = new_plan(replace(DEFAULTS, max_batches=10_000))
+    first, polls = api.complete_poll(plan, 10 * DAY)
+    later, _ = api.complete_poll(plan, 10 * DAY + 60 * polls)
+    return f"| {name} | {first:,} | {polls} | {first / 60:.0f} | {later:,} |"
+
+
 def cost_of_a_key(name: str, value: str, size: int, settings: PollSettings) -> str:
     """A line of the table that changes one key: 10,000 batches a day, 1% of them unfinished."""
     a_day, hours = 10_000, 12
@@ -167,6 +218,17 @@ def main() -> None:
         ("poll.resync_interval", "6h", 100, replace(DEFAULTS, resync_interval=Seconds(6 * 3600.0))),
     ):
         print(cost_of_a_key(name, value, size, settings), flush=True)
+    print("\n| list | until the first is complete: requests | polls | minutes at 60 a minute | the next |")
+    print("|---|---|---|---|---|")
+    for name, api in (
+        ("9,900 batches, pages cut to 25", Unwilling(9900, 0, ordered=True, size=25)),
+        ("the same, each 100th request fails", Unwilling(9900, 0, ordered=True, size=25, fails_every=100)),
+        ("9,900 batches, `page_size` refused", Unwilling(9900, 0, ordered=True, size=25, refused="page_size")),
+        ("9,900 batches in no order, pages of 100", Unwilling(9900, 0, ordered=False, size=100)),
+        ("the same, `sort` refused", Unwilling(9900, 0, ordered=False, size=100, refused="sort")),
+        ("300 recent and 40,000 old ones in no order, pages of 25", Unwilling(300, 40_000, ordered=False, size=25)),
+    ):
+        print(long_listing(name, api), flush=True)
     print("\n| batches in the window | CPU of a steady poll, ms | of that in the smallest window |\n|---|---|---|")
     cpu = {a_day: min(steady_cpu(a_day, 200) for _ in range(3)) for a_day in (1000, 10_000, 100_000)}
     for a_day, milliseconds in cpu.items():

@@ -125,8 +125,9 @@ class PageSequence:
         return number != 1 and (self._lacks <= 0 or number == self.first or not self._more)
 
     def surely_lacks(self, number: int) -> bool:
-        """Whether the pages before say that the list has no such page."""
-        return number != self.first and (self._lacks <= 0 or self._more is False)
+        """Whether the pages before say that the list has no such page, or say nothing and the last one was short."""
+        ended = self._records < self.size if self._more is None else not self._more
+        return number != self.first and (self._lacks <= 0 or ended)
 
     def resume(self) -> None:
         """Read on after a pause, in which pages may have moved: a page begins again, and more may bring nothing new."""

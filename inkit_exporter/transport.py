@@ -26,6 +26,9 @@ PART_BYTES: Final = 2**18
 
 _RECEIVED_AT_ONCE: Final = 2**16
 
+# Of the body of an error. That is more than enough for 200 characters, and takes a few milliseconds.
+_QUOTED_BYTES: Final = 2**15
+
 MAX_RETRY_AFTER: Final = 300.0
 """Seconds. Rate limits count over shorter times, so a longer wait is a mistake."""
 
@@ -168,8 +171,10 @@ async def decompress(body: bytes | bytearray, encoding: str, limit: int) -> byte
 
 
 def quote(body: bytes | bytearray, secret: str) -> str:
-    """What the body of an error says, in at most 200 printable characters, the secret replaced by asterisks."""
-    text = body.decode("utf-8", "replace")
+    """What the body of an error says, in at most 200 printable characters, with asterisks for the secret."""
+    text = body[:_QUOTED_BYTES].decode("utf-8", "replace")
+    if len(body) > _QUOTED_BYTES:
+        text = text[: -len(secret)]  # which may be cut
     with suppress(ValueError, RecursionError):
         text = json.dumps(json.loads(text), ensure_ascii=False)  # without escapes that could hide the secret
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())

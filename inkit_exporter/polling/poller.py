@@ -212,9 +212,7 @@ class Poller:
         error = str(failure)
         if progress := self._plan.progress:
             page, of_pages = progress
-            error += (
-                f"; at page {page} of {(of_pages and f'about {of_pages}') or 'a number not told'}, to go on from there"
-            )
+            error += f"; the next poll goes on after page {page}" + (f" of about {of_pages}" if of_pages else "")
         self._plan.break_off(time.time())
         tell, what = (self._log.debug, "still down") if state.down_since is not None else (self._log.error, "down")
         tell(f"account is {what}", reason=failure.reason, error=error)

@@ -138,6 +138,7 @@ def restore_state(kept: Kept, plan: Plan, state: AccountState, snapshot_at: floa
         state,
         last_success=kept.last_success,
         duration=kept.duration,
+        stale_after=2 * kept.duration,
         snapshot=plan.window.snapshot(seen),
         snapshot_at=snapshot_at,
         newest_first=kept.mark.ordered,

@@ -84,7 +84,7 @@ async def test_a_failure_says_how_far_it_came_and_the_next_poll_goes_on_there(
         one.fails_on = "15"
         failed = await one.poll()
         assert failed.error is not None and failed.error.startswith("the API answered 500")
-        assert failed.error.endswith("; at page 14 of about 20, to go on from there")
+        assert failed.error.endswith("; the next poll goes on after page 14 of about 20")
         assert failed.progress is None
         api.requests.clear()
         state = await one.poll()

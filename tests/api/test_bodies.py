@@ -1,4 +1,4 @@
-"""Bodies that are not quite JSON are read; what is none is told by what it is, and never quoted."""
+"""Bodies that are almost JSON are read. The error for other bodies says what they are, without quoting them."""
 
 import codecs
 import json
@@ -50,13 +50,13 @@ def read(body: bytes, described: str = "200, application/json") -> Page:
     ],
     ids=repr,
 )
-def test_what_is_not_quite_json_is_read_and_told(body: bytes, name: str, difference: str) -> None:
+def test_almost_json_is_read_and_the_difference_reported(body: bytes, name: str, difference: str) -> None:
     page = read(body)
     assert [(batch.id, batch.name) for batch in page.batches] == [("fb_1", name), ("fb_2", "OTHER")]
     assert (page.invalid, page.incomplete, page.differences[difference]) == (0, 0, 0)
 
 
-def test_several_oddities_of_a_body_are_told_each() -> None:
+def test_each_difference_in_a_body_is_reported() -> None:
     body = codecs.BOM_UTF8 + body_of(total=math.nan).replace(b"NAME", b"Caf\xe9")
     assert list(read(body).differences) == [
         "a byte order mark",
@@ -65,21 +65,21 @@ def test_several_oddities_of_a_body_are_told_each() -> None:
     ]
 
 
-def test_a_large_body_is_read_likewise() -> None:
+def test_almost_json_is_read_in_a_large_body_too() -> None:
     body = codecs.BOM_UTF8 + body_of(total=math.nan, remark="x" * AT_ONCE_BYTES).replace(b"NAME", b"Caf\xe9")
     page = read(body)
     assert [batch.id for batch in page.batches] == ["fb_2"]
     assert list(page.problems) == [f"it has more than {AT_ONCE_BYTES} bytes"]
 
 
-def test_an_id_that_is_not_utf_8_could_be_that_of_several_batches() -> None:
+def test_a_batch_id_that_is_not_utf_8_is_refused() -> None:
     page = read(body_of().replace(b"fb_1", b"fb_\xff"))
     assert [batch.id for batch in page.batches] == ["fb_2"]
     assert list(page.problems) == ["it is not UTF-8, so other batches may have the same - at `$.id`"]
 
 
-def test_nan_is_no_number() -> None:
-    """It is missing, and may follow from the others."""
+def test_nan_counts_as_a_missing_number() -> None:
+    """It is inferred if the other counts determine it."""
     counts = RECORD["destinations"]["box"]
     page = read(body_of(destinations={"box": counts | {"failed": math.nan}}))
     assert (page.batches[0].destinations, page.repaired) == (page.batches[1].destinations, 1)
@@ -114,7 +114,7 @@ def test_nan_is_no_number() -> None:
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_what_is_no_page_is_told_by_what_it_is(body: bytes, what: str) -> None:
+def test_the_error_for_a_body_that_is_no_page_says_what_it_is(body: bytes, what: str) -> None:
     with pytest.raises(BadResponse) as raised:
         read(body, "200, text/odd")
     assert str(raised.value).startswith(f"page 1 is not a list of batches: {what}")
@@ -122,7 +122,7 @@ def test_what_is_no_page_is_told_by_what_it_is(body: bytes, what: str) -> None:
 
 
 @given(st.binary(max_size=30), st.binary(max_size=30))
-def test_no_body_is_quoted(before: bytes, after: bytes) -> None:
+def test_errors_never_quote_the_body(before: bytes, after: bytes) -> None:
     for body in (before + SECRET.encode() + after, before + json.dumps({SECRET: SECRET}).encode() + after):
         with pytest.raises(BadResponse) as raised:
             read(body)

@@ -1,4 +1,4 @@
-"""A compressed answer is decompressed to what it was, up to the limit."""
+"""Compressed answers are decompressed, up to the size limit."""
 
 import asyncio
 import zlib
@@ -28,7 +28,7 @@ def decompressed(data: Body, encoding: str, limit: int = 2**24) -> Body:
     st.sampled_from(list(FORMS)),
     st.integers(0, 9),
 )
-def test_any_body_in_any_form_comes_out_as_it_was(body: bytes, form: str, level: int) -> None:
+def test_any_body_in_any_compression_is_restored(body: bytes, form: str, level: int) -> None:
     data = compressed(body, form, level)
     assert decompressed(data, FORMS[form][0]) == decompressed(bytearray(data), FORMS[form][0].upper()) == body
 
@@ -36,7 +36,7 @@ def test_any_body_in_any_form_comes_out_as_it_was(body: bytes, form: str, level:
 @pytest.mark.parametrize("size", [PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES])
 @pytest.mark.parametrize("level", [0, 9])
 @pytest.mark.parametrize("form", FORMS)
-def test_a_body_may_end_where_a_part_does_and_reach_its_bound(form: str, level: int, size: int) -> None:
+def test_a_body_may_end_with_a_part_and_be_as_large_as_the_limit(form: str, level: int, size: int) -> None:
     data = compressed(bytes(size), form, level)
     assert decompressed(data, FORMS[form][0], limit=size) == bytes(size)
     with pytest.raises(
@@ -46,21 +46,21 @@ def test_a_body_may_end_where_a_part_does_and_reach_its_bound(form: str, level: 
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", "gzip", "x-gzip", "deflate"])
-def test_gzip_is_told_by_its_first_byte_whatever_the_header_says(encoding: str) -> None:
+def test_gzip_is_recognised_by_its_first_byte_whatever_the_header_says(encoding: str) -> None:
     assert decompressed(compressed(BODY, "gzip"), encoding) == BODY
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", "gzip", "x-gzip"])
-def test_what_is_plain_stays_as_it_is(encoding: str) -> None:
+def test_uncompressed_bodies_stay_unchanged(encoding: str) -> None:
     assert decompressed(BODY, encoding, limit=1) is BODY
 
 
 @pytest.mark.parametrize("encoding", ["", "gzip", "deflate"])
-def test_nothing_is_decompressed_to_nothing(encoding: str) -> None:
+def test_an_empty_body_stays_empty(encoding: str) -> None:
     assert decompressed(b"", encoding) == b""
 
 
-def test_what_follows_the_end_is_left_out() -> None:
+def test_bytes_after_the_compressed_body_are_ignored() -> None:
     assert decompressed(compressed(BODY, "gzip") + bytes(3 * PART_BYTES), "gzip") == BODY
 
 
@@ -68,19 +68,19 @@ def test_what_follows_the_end_is_left_out() -> None:
     ("encoding", "named"),
     [("br", "br"), ("ZSTD", "zstd"), ("gzip, gzip", "gzip, gzip"), ("secret-token", "something")],
 )
-def test_another_encoding_is_named_unless_it_is_long(encoding: str, named: str) -> None:
+def test_the_error_names_an_unknown_encoding_unless_the_name_is_long(encoding: str, named: str) -> None:
     with pytest.raises(BodyError, match=f"^the answer is compressed as {named}; only gzip and deflate can be read$"):
         decompressed(compressed(BODY, "gzip"), encoding)
 
 
 @given(st.sampled_from(list(FORMS)), st.data())
-def test_what_is_cut_short_never_passes_for_whole(form: str, data: st.DataObject) -> None:
+def test_a_truncated_body_is_an_error(form: str, data: st.DataObject) -> None:
     good = compressed(BODY * 10, form)
     with pytest.raises(BodyError, match=r"^the answer's compressed data are cut short$"):
         decompressed(good[: data.draw(st.integers(1, len(good) - 1))], FORMS[form][0])
 
 
-def test_what_is_damaged_never_passes_for_whole() -> None:
+def test_a_damaged_body_is_an_error() -> None:
     with pytest.raises(BodyError, match=r"^the answer's compressed data are damaged \(.*check"):
         decompressed(compressed(BODY, "gzip")[:-8] + bytes(8), "gzip")
 

@@ -1,4 +1,4 @@
-"""What a page says of the list, however it says it."""
+"""A page's hints about the list, in every spelling."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ EXPECTED = Pagination(more=True, page_count=3, page_size=100, total_count=230)
     ],
     ids=str,
 )
-def test_hints_are_found_where_they_stand_and_in_any_spelling(document: object) -> None:
+def test_hints_are_found_in_every_known_place_and_spelling(document: object) -> None:
     assert read_pagination(document, 1) == EXPECTED
 
 
@@ -62,14 +62,14 @@ def test_hints_are_found_where_they_stand_and_in_any_spelling(document: object) 
     ],
     ids=str,
 )
-def test_a_next_page_says_whether_there_is_one(next_page: object, more: bool | None) -> None:
+def test_next_page_says_whether_another_page_follows(next_page: object, more: bool | None) -> None:
     assert read_pagination({"metadata": {"pagination": {"next_page": next_page}}}, 2).more is more
 
 
 @pytest.mark.parametrize(
     "missing", [{}, None, [], "text", 7, {"metadata": []}, {"metadata": {"pagination": "none"}}], ids=str
 )
-def test_without_hints_there_are_none(missing: object) -> None:
+def test_a_page_without_hints_has_empty_pagination(missing: object) -> None:
     assert read_pagination(missing, 1) == Pagination()
 
 
@@ -95,12 +95,12 @@ def test_without_hints_there_are_none(missing: object) -> None:
     ],
     ids=repr,
 )
-def test_what_is_no_whole_number_is_none(value: object) -> None:
+def test_hints_that_are_not_whole_numbers_are_ignored(value: object) -> None:
     assert whole_number(value) is None
 
 
 @given(st.integers(0, 2**53))
-def test_a_number_is_the_same_in_each_spelling(number: int) -> None:
+def test_all_spellings_of_a_number_mean_the_same(number: int) -> None:
     spellings: list[Any] = [number, float(number), str(number), f"{number}.0", f" {number} ", f"{number}e0"]
     assert {whole_number(value) for value in spellings} == {number}
 
@@ -119,8 +119,6 @@ def test_a_number_is_the_same_in_each_spelling(number: int) -> None:
     ],
     ids=str,
 )
-def test_another_page_follows_unless_all_hints_agree_that_there_is_none(
-    hints: Pagination, promised: bool | None
-) -> None:
-    """After page 2, which ends with the two hundredth record. A count below what was read is no hint."""
+def test_another_page_follows_unless_all_hints_say_otherwise(hints: Pagination, promised: bool | None) -> None:
+    """Page 2 ends with record 200. A count below the records already read is ignored."""
     assert hints.promises(2, 200) is promised

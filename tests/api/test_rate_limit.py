@@ -1,4 +1,4 @@
-"""The account's limiter by a clock of our own, and the times that the API names."""
+"""The account's rate limiter on a fake clock, and how `Retry-After` is read."""
 
 import tracemalloc
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ class Clock:
 
 
 @given(st.integers(1, 20), st.lists(st.floats(0, 30), max_size=100))
-def test_in_no_minute_more_requests_go_than_allowed_and_none_waits_longer_than_it_must(
+def test_no_minute_has_more_requests_than_allowed_and_no_request_waits_longer_than_needed(
     allowed: int, pauses: list[float]
 ) -> None:
     clock = Clock()
@@ -33,7 +33,7 @@ def test_in_no_minute_more_requests_go_than_allowed_and_none_waits_longer_than_i
         clock.now += pause
         assert limiter.in_last_minute() == min(allowed, sum(when > clock.now - 60 for when in sent))
         if (delay := limiter.delay()) > 0:
-            # The request that is in the way left less than a minute ago.
+            # It waits until the oldest of the last `allowed` requests is a minute old.
             assert delay == pytest.approx(sent[-allowed] + 60 - clock.now)
             clock.now += delay
         limiter.count_request()
@@ -43,7 +43,7 @@ def test_in_no_minute_more_requests_go_than_allowed_and_none_waits_longer_than_i
         assert sum(first <= later < first + 59.999 for later in sent[i:]) <= allowed
 
 
-def test_a_pause_holds_everything_back_until_its_end() -> None:
+def test_a_pause_delays_all_requests_until_it_ends() -> None:
     clock = Clock()
     limiter = RateLimiter(10, clock)
     limiter.pause(30)
@@ -53,7 +53,7 @@ def test_a_pause_holds_everything_back_until_its_end() -> None:
     assert limiter.delay() == 0
 
 
-def test_a_large_allowance_that_is_never_used_up_takes_no_memory() -> None:
+def test_a_high_limit_that_is_not_reached_takes_no_memory() -> None:
     clock = Clock()
     limiter = RateLimiter(10**6, clock)
     tracemalloc.start()
@@ -76,7 +76,7 @@ def test_a_request_counts_for_a_minute() -> None:
     assert limiter.in_last_minute() == 0
 
 
-def test_a_machine_that_has_only_just_started_may_ask_at_once() -> None:
+def test_the_first_request_goes_at_once_even_right_after_the_machine_booted() -> None:
     clock = Clock()
     clock.now = 0.0
     assert RateLimiter(10, clock).delay() == 0
@@ -91,7 +91,7 @@ def test_a_machine_that_has_only_just_started_may_ask_at_once() -> None:
         ("300", 300),
         ("301", None),
         ("30000", None),  # milliseconds
-        ("1772366400", None),  # an epoch
+        ("1772366400", None),  # seconds since 1970
         (" 7 ", 7),
         ("9" * 400, None),
         ("1" * 5000, None),
@@ -112,7 +112,7 @@ def test_a_machine_that_has_only_just_started_may_ask_at_once() -> None:
     ],
 )
 @pytest.mark.usefixtures("elsewhere")
-def test_retry_after_is_seconds_or_a_date_within_five_minutes_or_nothing(value: str, seconds: float | None) -> None:
+def test_retry_after_is_read_as_seconds_or_a_date_up_to_five_minutes_ahead(value: str, seconds: float | None) -> None:
     assert parse_retry_after(value, NOW.timestamp()) == seconds
 
 
@@ -122,7 +122,7 @@ def test_any_retry_after_is_read_without_an_error(value: str) -> None:
     assert seconds is None or 0 <= seconds <= 300
 
 
-def test_another_allowance_takes_in_what_was_sent_before() -> None:
+def test_a_changed_limit_counts_earlier_requests() -> None:
     clock = Clock()
     limiter = RateLimiter(2, clock)
     limiter.count_request()

@@ -1,4 +1,4 @@
-"""Decoding and normalising: whatever the bytes, a batch or a named error."""
+"""Records: any bytes give batches or an error that names the problem."""
 
 import json
 import math
@@ -33,12 +33,12 @@ json_values = st.recursive(
 
 
 def read(body: bytes) -> Page:
-    """The page, and not its parts."""
+    """Read a page as a whole, not in parts."""
     return joined(read_page(body, 1, AccountLabels(), NOW))
 
 
 def page(*records: str) -> bytes:
-    """A page of these records."""
+    """Return the body of a page with these records."""
     return b'{"items": [%b], "metadata": %b}' % (
         ",".join(records).encode(),
         json.dumps(EXAMPLE["metadata"]).encode(),
@@ -67,9 +67,7 @@ def test_the_documented_example() -> None:
 
 
 @pytest.mark.parametrize(("records", "destinations", "parts"), [(100, 9, 1), (200, 9, 2), (1000, 0, 1), (5, 1000, 3)])
-def test_a_page_comes_in_parts_by_the_number_of_its_records_and_destinations(
-    records: int, destinations: int, parts: int
-) -> None:
+def test_a_page_is_cut_into_parts_by_its_records_and_destinations(records: int, destinations: int, parts: int) -> None:
     counts = {"count": 1, "completed": 1, "failed": 0, "in_progress": 0}
     used = {f"place {i}": counts for i in range(destinations)}
     body = page(*[record(id=f"fb_{i}", destinations=used) for i in range(records)])
@@ -104,7 +102,7 @@ def test_snake_case_is_stable_and_has_nothing_to_escape(text: str) -> None:
 
 
 @given(st.lists(st.text(max_size=80), max_size=200))
-def test_labels_are_few_and_stay(texts: list[str]) -> None:
+def test_the_number_of_labels_is_limited_and_a_label_never_changes(texts: list[str]) -> None:
     labels = Labels(("completed",))
     first = [labels.of(text) for text in texts]
     assert len(set(first) - {OTHER}) <= LABEL_LIMIT
@@ -115,7 +113,7 @@ def test_labels_are_few_and_stay(texts: list[str]) -> None:
     assert labels.of("Completed") == "completed"
 
 
-def test_labels_end_at_their_limit_and_texts_at_theirs() -> None:
+def test_labels_are_limited_in_number_and_length() -> None:
     labels = Labels(("completed",))
     assert [labels.of(f"status {i}") for i in range(LABEL_LIMIT)] == [
         *(f"status_{i}" for i in range(LABEL_LIMIT - 1)),
@@ -126,7 +124,7 @@ def test_labels_end_at_their_limit_and_texts_at_theirs() -> None:
     assert Labels(()).of("x" * 65) == OTHER
 
 
-def test_what_is_documented_has_its_place_whoever_came_first() -> None:
+def test_documented_names_have_labels_even_after_many_unknown_names() -> None:
     labels = AccountLabels()
     for i in range(LABEL_LIMIT):
         labels.destinations.of(f"stranger {i}")
@@ -140,7 +138,7 @@ names = st.dictionaries(st.sampled_from(["Box", "box", "BOX", "Drop Box", "drop_
 
 
 @given(names)
-def test_names_that_become_one_label_are_added_up(counts: dict[str, int]) -> None:
+def test_the_counts_of_names_with_the_same_label_are_added_up(counts: dict[str, int]) -> None:
     labelled = Labels(("sepire",)).of_keys({name: Counts(6 * n, n, 2 * n, 3 * n) for name, n in counts.items()})
     for label in labelled.keys() | {snake_case(name) for name in counts}:
         total = sum(n for name, n in counts.items() if snake_case(name) == label)
@@ -148,7 +146,7 @@ def test_names_that_become_one_label_are_added_up(counts: dict[str, int]) -> Non
 
 
 @given(st.sampled_from(["items", "metadata", "pagination", "next_page", "total_count", "page_size"]), json_values)
-def test_a_page_with_anything_anywhere_is_decoded_or_refused(key: str, value: Any) -> None:
+def test_a_page_with_any_value_anywhere_is_decoded_or_refused(key: str, value: Any) -> None:
     page = {"items": [], "metadata": {"pagination": dict(EXAMPLE["metadata"]["pagination"])}}
     place: Any = page if key in page else page["metadata"] if key == "pagination" else page["metadata"]["pagination"]  # type: ignore[index]
     place[key] = value
@@ -159,7 +157,7 @@ def test_a_page_with_anything_anywhere_is_decoded_or_refused(key: str, value: An
 
 
 @given(st.sampled_from([*EXAMPLE["items"][0], "box"]), json_values)
-def test_a_batch_with_anything_anywhere_is_decoded_or_refused(key: str, value: Any) -> None:
+def test_a_batch_with_any_value_anywhere_is_decoded_or_refused(key: str, value: Any) -> None:
     record = EXAMPLE["items"][0] | ({"destinations": {"box": value}} if key == "box" else {key: value})
     try:
         batches = read(page(json.dumps(record), '{"id": 1, "created_at": 1699326352}')).batches
@@ -173,13 +171,13 @@ def test_a_batch_with_anything_anywhere_is_decoded_or_refused(key: str, value: A
 
 
 def only(record: str) -> Batch:
-    """The batch of a page with one record."""
+    """Return the batch of a page with only this record."""
     (batch,) = read(page(record)).batches
     return batch
 
 
 def problem(record: str) -> str:
-    """What is wrong with the record of a page."""
+    """Return what is wrong with this record."""
     answer = read(page(record, '{"id": 1, "created_at": 1699326352}'))
     assert (len(answer.batches), answer.invalid) == (1, 1)
     (only,) = answer.problems
@@ -194,12 +192,12 @@ def test_a_time_without_a_zone_is_utc(text: str) -> None:
     assert only(record(created_at=text)).created_at == 1699326352.298042
 
 
-def test_a_name_may_be_missing_and_is_cut_where_it_is_long() -> None:
+def test_a_name_may_be_missing_and_a_long_one_is_cut() -> None:
     assert only(record(name=None)).name == ""
     assert only(record(name="x" * 300)).name == "x" * 200
 
 
-def test_a_record_may_be_large_but_not_beyond_all_measure() -> None:
+def test_a_record_may_be_large_up_to_a_limit() -> None:
     longest = record(remark="x" * (AT_ONCE_BYTES - len(record(remark=""))))
     assert len(longest) == AT_ONCE_BYTES
     assert only(longest).name == "Quarterly statements"
@@ -211,7 +209,7 @@ def test_a_record_may_be_large_but_not_beyond_all_measure() -> None:
     assert sum(one.count for one in only(record(destinations=many)).destinations.values()) == 3000
 
 
-def test_what_is_malformed_is_told_with_its_place() -> None:
+def test_errors_of_malformed_records_name_the_place() -> None:
     answer = read(page(record(), record(created_at="yesterday"), record(), record(id=None)))
     assert (len(answer.batches), answer.invalid) == (2, 2)
     (no_time, no_id) = answer.problems.items()
@@ -222,7 +220,7 @@ def test_what_is_malformed_is_told_with_its_place() -> None:
 
 
 @pytest.mark.parametrize("bad", range(1, 4))
-def test_a_page_of_which_most_records_can_not_be_read_is_no_page(bad: int) -> None:
+def test_a_page_is_refused_if_most_of_its_records_are_unreadable(bad: int) -> None:
     unreadable = [record(id=None)] * bad
     good = [record(id=f"fb_{i}") for i in range(bad)]
     assert read(page(*unreadable, *good)).invalid == bad
@@ -263,7 +261,7 @@ NO_DOCUMENTS = {"no destinations", "destinations as an empty list"}
 
 @pytest.mark.usefixtures("elsewhere")
 @pytest.mark.parametrize("deviation", DEVIATIONS)
-def test_what_leaves_the_truth_readable_is_read(deviation: str) -> None:
+def test_records_with_unusual_but_clear_values_are_read(deviation: str) -> None:
     changes = DEVIATIONS[deviation]
     answer = read(
         page(record(destinations={"box": COUNTS}, **changes) if "destinations" not in changes else record(**changes))
@@ -277,7 +275,7 @@ def test_what_leaves_the_truth_readable_is_read(deviation: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["total", "name", "status", "destinations"])
-def test_a_field_that_is_not_needed_may_be_missing(field: str) -> None:
+def test_unneeded_fields_may_be_missing(field: str) -> None:
     rest = {key: value for key, value in EXAMPLE["items"][0].items() if key != field}
     assert len(read(page(json.dumps(rest))).batches) == 1
 
@@ -288,10 +286,10 @@ counted = st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)).map
 
 
 @given(counted, st.sets(st.sampled_from([*COUNTS]), min_size=1))
-def test_missing_counts_are_inferred_where_the_others_tell_them_and_only_there(
+def test_missing_counts_are_inferred_only_if_the_others_determine_them(
     counts: dict[str, int], missing: set[str]
 ) -> None:
-    """The oracle: of all numbers that fit to those that are there, there is only one."""
+    """The oracle tries all numbers: a missing count is determined if only one solution fits the given ones."""
     given = {key: value for key, value in counts.items() if key not in missing}
     fitting = {
         (total, *parts)
@@ -328,7 +326,7 @@ def test_missing_counts_are_inferred_where_the_others_tell_them_and_only_there(
     ],
     ids=str,
 )
-def test_a_destination_that_can_not_be_read_is_left_out_and_counted(destination: object, problem: str) -> None:
+def test_an_unreadable_destination_is_left_out_and_counted(destination: object, problem: str) -> None:
     answer = read(page(record(), record(id="fb_2", destinations={"Drop Box": destination, "box": COUNTS})))
     assert answer.batches[1].destinations == {"box": Counts(3, 1, 1, 1)}
     assert (answer.invalid, answer.incomplete, answer.repaired) == (0, 1, 0)
@@ -337,7 +335,7 @@ def test_a_destination_that_can_not_be_read_is_left_out_and_counted(destination:
     assert answer.differences == {}
 
 
-def test_a_destination_is_left_out_of_each_record_and_told_once() -> None:
+def test_an_unreadable_destination_is_left_out_of_each_record_and_named_once() -> None:
     bad = {"box": 1, "dropbox": COUNTS | {"count": None, "failed": None}, "sepire": COUNTS}
     answer = read(page(*[record(id=f"fb_{i}", destinations=bad) for i in range(3)]))
     assert (len(answer.batches), answer.incomplete, answer.unreadable) == (3, 3, {"box": 3, "dropbox": 3})
@@ -368,27 +366,29 @@ def test_a_destination_is_left_out_of_each_record_and_told_once() -> None:
     ],
     ids=str,
 )
-def test_what_differs_from_the_documentation_is_told_with_its_field(changes: dict[str, Any], difference: str) -> None:
+def test_deviations_from_the_documentation_are_reported_with_their_field(
+    changes: dict[str, Any], difference: str
+) -> None:
     answer = read(page(record(), record(**changes), record(**changes)))
     assert (len(answer.batches), answer.invalid, answer.incomplete) == (3, 0, 0)
     assert (answer.differences, answer.problems) == ({difference: 2}, {})
 
 
-def test_counts_that_contradict_one_another_are_all_taken_for_true() -> None:
+def test_counts_that_contradict_each_other_are_all_kept() -> None:
     assert only(record(destinations={"box": COUNTS | {"count": 1}})).destinations["box"] == Counts(1, 1, 1, 1)
     two_done_of_one = {"count": "1", "completed": 2, "failed": 0}
     assert only(record(destinations={"box": two_done_of_one})).destinations["box"] == Counts(1, 2, 0, 0)
 
 
 def spelled(numbers: st.SearchStrategy[int]) -> st.SearchStrategy[tuple[int, Any]]:
-    """A number, and how it may be written."""
+    """Draw a number and one of its spellings."""
     ways: list[Callable[[int], Any]] = [int, str, float, lambda n: f"{n}.0", lambda n: f"{n}e0", lambda n: f"{n}.00E+0"]
     return st.tuples(numbers, st.sampled_from(ways)).map(lambda pair: (pair[0], pair[1](pair[0])))
 
 
 @st.composite
 def destinations(draw: st.DrawFn) -> tuple[Counts | None, Any]:
-    """Counts at a destination, and how the API may write them; of one that is not used there are none."""
+    """Draw a destination's counts and how the API may write them. An unused destination has no counts."""
     if draw(st.booleans()) and draw(st.booleans()):
         return None, draw(st.sampled_from([None, {}, [], {"status": None}, dict.fromkeys(COUNTS)]))
     parts = [draw(spelled(st.integers(0, 10**6))) for _ in range(3)]
@@ -402,7 +402,7 @@ def destinations(draw: st.DrawFn) -> tuple[Counts | None, Any]:
 
 @st.composite
 def deviating(draw: st.DrawFn) -> tuple[Batch, dict[str, Any]]:
-    """A batch, and a record of it in any spelling that leaves the truth readable."""
+    """Draw a batch and a record that says the same, in unusual spellings."""
     moment = draw(st.datetimes(datetime(2015, 1, 2), datetime(2023, 11, 13)))
     utc = moment.replace(tzinfo=UTC)
     zone = timezone(timedelta(minutes=draw(st.integers(-14 * 60, 14 * 60))))
@@ -439,7 +439,7 @@ def deviating(draw: st.DrawFn) -> tuple[Batch, dict[str, Any]]:
 
 @given(st.lists(deviating(), min_size=1, max_size=5))
 @settings(max_examples=500)
-def test_whatever_spelling_leaves_the_truth_readable_gives_the_same_batches(
+def test_all_clear_spellings_of_a_record_give_the_same_batch(
     batches: list[tuple[Batch, dict[str, Any]]],
 ) -> None:
     answer = read(page(*[json.dumps(written) for _, written in batches]))
@@ -459,7 +459,7 @@ def test_whatever_spelling_leaves_the_truth_readable_gives_the_same_batches(
     ],
     ids=str,
 )  # fmt: skip
-def test_what_can_not_be_read_is_counted(changes: dict[str, Any]) -> None:
+def test_unreadable_records_are_counted(changes: dict[str, Any]) -> None:
     answer = read(page(record(**changes), record(id="fb_good")))
     assert ([batch.id for batch in answer.batches], answer.invalid) == (["fb_good"], 1)
     assert list(answer.problems.values()) == [1]
@@ -473,7 +473,7 @@ def test_what_can_not_be_read_is_counted(changes: dict[str, Any]) -> None:
     ],
     ids=["not UTF-8", "NaN in a name"],
 )
-def test_text_that_is_not_utf_8_and_nan_where_it_is_not_needed_cost_no_page(written: bytes, name: str) -> None:
+def test_a_page_with_invalid_utf_8_or_nan_in_unneeded_fields_is_read(written: bytes, name: str) -> None:
     odd = record(name="NAME", total=math.nan, remark=[-math.inf]).encode().replace(b"NAME", written)
     hints = b'{"pagination": {"total_count": NaN, "page_size": 1%b}}' % (b"0" * 5000)
     answer = read(b'{"items": [%b, %b], "metadata": %b}' % (odd, record(id="fb_2").encode(), hints))
@@ -481,7 +481,7 @@ def test_text_that_is_not_utf_8_and_nan_where_it_is_not_needed_cost_no_page(writ
     assert (len(answer.batches), answer.invalid, answer.pagination) == (2, 0, Pagination())
 
 
-def test_a_byte_order_mark_and_an_empty_list_of_any_kind_are_read() -> None:
+def test_byte_order_marks_and_all_kinds_of_empty_lists_are_read() -> None:
     assert len(read(b"\xef\xbb\xbf" + page(record())).batches) == 1
     for empty in (
         b'{"items": []}',
@@ -492,13 +492,13 @@ def test_a_byte_order_mark_and_an_empty_list_of_any_kind_are_read() -> None:
 
 
 @given(st.binary().filter(lambda body: b"items" not in body))
-def test_any_bytes_are_refused(body: bytes) -> None:
+def test_random_bytes_are_refused(body: bytes) -> None:
     with pytest.raises(BadResponse):
         read(body)
 
 
 @pytest.mark.parametrize("text", [b'"\xff"', rb'"\ud800"', b"[" * 10**6])
-def test_text_that_is_no_text_is_refused(text: bytes) -> None:
+def test_invalid_strings_and_deep_nesting_are_refused(text: bytes) -> None:
     try:
         assert read(b'{"items": [{"id": ' + text + b'}], "metadata": {}}').invalid == 1
     except BadResponse as error:

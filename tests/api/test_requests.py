@@ -1,4 +1,4 @@
-"""One account's requests: what is asked, what an answer stands for, and what another attempt is worth."""
+"""One account's requests: what they contain, which errors answers cause, and what is retried."""
 
 import asyncio
 import gzip
@@ -71,7 +71,7 @@ RECORD = json.dumps(BATCH).encode()
         (599, ServerError, "an error on the API's side"),
     ],
 )
-def test_each_status_is_a_kind_of_failure_and_names_a_remedy(status: int, kind: type[ApiError], remedy: str) -> None:
+def test_each_error_status_has_a_reason_and_a_remedy(status: int, kind: type[ApiError], remedy: str) -> None:
     with pytest.raises(ApiError, match=f"^the API answered {status}.*{remedy}") as raised:
         check_status(status, 7.0)
     assert type(raised.value) is kind
@@ -79,14 +79,14 @@ def test_each_status_is_a_kind_of_failure_and_names_a_remedy(status: int, kind: 
         assert raised.value.retry_after == 7
 
 
-def test_a_403_after_what_was_allowed_hints_at_a_firewall_or_rate_limiter() -> None:
+def test_a_403_after_a_success_hints_at_a_firewall_or_rate_limiter() -> None:
     with pytest.raises(AuthError, match=r"^the API answered 403, although .* a firewall or rate limiter .* key's role"):
         check_status(403, worked_before=True)
     with pytest.raises(AuthError, match=r"^the API answered 401: the API key is not accepted"):
         check_status(401, worked_before=True)
 
 
-def test_a_time_to_come_back_may_be_missing() -> None:
+def test_retry_after_may_be_missing() -> None:
     for status in (429, 503):
         with pytest.raises(TransientError) as raised:
             check_status(status)
@@ -94,7 +94,7 @@ def test_a_time_to_come_back_may_be_missing() -> None:
 
 
 class Keys:
-    """The account's token, as it may be exchanged on the way."""
+    """Returns the next token at each call, and then keeps the last one."""
 
     def __init__(self, *tokens: str) -> None:
         self.tokens = list(tokens)
@@ -106,7 +106,7 @@ class Keys:
 
 
 class Recorder(Usage):
-    """A client's usage, with the code and the seconds of each request."""
+    """A client's usage that also records each request's code and duration."""
 
     ended: list[tuple[str, float]] = field(default_factory=list)
 
@@ -151,12 +151,12 @@ async def client_of(
 
 
 async def whole(client: Client, number: int) -> Page:
-    """The page, and not its parts."""
+    """Request a page and join its parts."""
     return joined(await client.page(PageRequest(number)))
 
 
 def then(*answers: web.Response | None) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
-    """These answers one after another, None for the simulator's own; the last one for good."""
+    """Answer with these in turn, and then always with the last. None is the simulator's answer."""
     left = list(answers)
 
     async def fault(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -168,7 +168,7 @@ def then(*answers: web.Response | None) -> Callable[[web.Request, Handler], Awai
     return fault
 
 
-async def test_a_page_is_asked_for_newest_first_with_filters_token_and_who_asks(api: Api) -> None:
+async def test_a_request_has_sort_filters_token_and_user_agent(api: Api) -> None:
     api.batches = [batch(f"fb_{i}", age=i) for i in range(5)]
     filters = Filters(search="batch", destination_name="inkit_storage")
     with capture_logs() as logs:
@@ -204,7 +204,7 @@ async def test_a_page_is_asked_for_newest_first_with_filters_token_and_who_asks(
     }
 
 
-async def test_document_batches_are_asked_for_in_the_same_way_at_their_own_place(api: Api) -> None:
+async def test_document_batches_are_requested_at_another_path_in_the_same_way(api: Api) -> None:
     api.batches, api.document_batches = [batch("fb_1")], [batch(f"rb_{i}", age=i) for i in range(5)]
     filters = Filters(search="batch")
     with capture_logs() as logs:
@@ -217,7 +217,7 @@ async def test_document_batches_are_asked_for_in_the_same_way_at_their_own_place
     assert [told["path"] for told in logs] == ["/v1/batch"]
 
 
-async def test_what_is_no_page_is_a_bad_response_that_says_where(api: Api) -> None:
+async def test_an_answer_that_is_no_page_is_a_bad_response_that_names_the_place(api: Api) -> None:
     api.fault = then(web.Response(body=b'{"metadata": {}}'))
     async with client_of(api.base_url) as (client, _):
         with pytest.raises(BadResponse, match=r"^page 3 is not a list of batches: .*items"):
@@ -233,7 +233,7 @@ async def test_what_is_no_page_is_a_bad_response_that_says_where(api: Api) -> No
         (None, "(200, application/octet-stream)"),
     ],
 )
-async def test_what_is_no_json_is_told_with_its_status_and_type_but_never_the_token(
+async def test_an_answer_that_is_no_json_is_described_by_status_and_type_without_the_token(
     api: Api, content_type: str | None, told: str
 ) -> None:
     headers = {"Content-Type": content_type} if content_type else {}
@@ -244,7 +244,7 @@ async def test_what_is_no_json_is_told_with_its_status_and_type_but_never_the_to
     assert str(raised.value) == f"page 1 is not a list of batches: it is HTML or XML {told}"
 
 
-async def test_records_that_can_not_be_read_are_skipped_and_the_first_is_told(api: Api) -> None:
+async def test_unreadable_records_are_skipped_and_the_first_problem_is_reported(api: Api) -> None:
     api.batches = [batch("fb_0", age=0), batch("fb_1", age=1, created_at="1"), batch("fb_2", age=2)]
     async with client_of(api.base_url) as (client, _):
         page = await whole(client, 1)
@@ -252,7 +252,7 @@ async def test_records_that_can_not_be_read_are_skipped_and_the_first_is_told(ap
     assert page.problems == {"it is not between 2015 and tomorrow - at `$.created_at`": 2}
 
 
-async def test_a_page_of_which_most_records_can_not_be_read_is_refused_however_short(api: Api) -> None:
+async def test_even_a_short_page_is_refused_if_most_of_its_records_are_unreadable(api: Api) -> None:
     api.batches = [batch("fb_0"), batch("fb_1", age=1, created_at="x")]
     async with client_of(api.base_url) as (client, _):
         assert (await whole(client, 1)).invalid == 1
@@ -261,7 +261,7 @@ async def test_a_page_of_which_most_records_can_not_be_read_is_refused_however_s
             await whole(client, 1)
 
 
-async def test_a_large_page_is_read_as_well(api: Api) -> None:
+async def test_a_large_page_is_read(api: Api) -> None:
     api.batches = [batch(f"fb_{i}", age=i, remark="x" * 100_000) for i in range(30)]
     api.batches[7]["created_at"] = "now"
     async with client_of(api.base_url, max_response_size=10**7) as (client, _):
@@ -281,7 +281,7 @@ async def test_a_flood_of_tiny_values_is_refused_before_it_is_decoded(api: Api, 
 
 
 @pytest.mark.parametrize("status", [400, 422])
-async def test_what_is_left_out_is_not_sent_and_a_refusal_quotes_the_server_without_the_token(
+async def test_refused_parameters_are_left_out_and_the_error_quotes_the_server_without_the_token(
     api: Api, status: int
 ) -> None:
     body = json.dumps({"detail": f"page_size is\tno good \u2028 for {TOKEN}" + "!" * 300}).encode()
@@ -301,7 +301,7 @@ async def test_what_is_left_out_is_not_sent_and_a_refusal_quotes_the_server_with
     )
 
 
-async def test_a_refusal_names_the_filters_where_there_are_some(api: Api) -> None:
+async def test_a_refused_query_with_filters_names_them(api: Api) -> None:
     api.fault = then(web.Response(status=400))
     async with client_of(api.base_url, filters=Filters(search="x", destination_name="box")) as (client, _):
         with pytest.raises(QueryRefused) as raised:
@@ -310,7 +310,7 @@ async def test_a_refusal_names_the_filters_where_there_are_some(api: Api) -> Non
     assert str(raised.value) == f"the API answered 400: it refuses the query; {named}"
 
 
-async def test_every_fault_is_told_by_its_kind_and_none_tells_the_token() -> None:
+async def test_every_fault_has_its_error_class_and_no_error_contains_the_token() -> None:
     some = [batch(f"fb_{i}") for i in range(PAGE_SIZE)]
     accounts = {name: Account(name, "any", fault, some, broken=True) for name, (_, fault) in FAULTS.items()}
 
@@ -338,7 +338,7 @@ async def test_every_fault_is_told_by_its_kind_and_none_tells_the_token() -> Non
     assert not visits and not server.strange
 
 
-async def test_a_request_that_is_given_up_is_counted_as_such(api: Api) -> None:
+async def test_a_cancelled_request_is_counted_as_cancelled(api: Api) -> None:
     started = asyncio.Event()
 
     async def hang(_request: web.Request, _handler: Handler) -> web.StreamResponse:
@@ -364,7 +364,7 @@ async def chunked(request: web.Request, _handler: Handler) -> web.StreamResponse
     return response
 
 
-async def test_an_answer_may_be_as_large_as_configured_and_no_larger_whether_it_tells_its_size_or_not(api: Api) -> None:
+async def test_an_answer_is_limited_in_size_with_or_without_content_length(api: Api) -> None:
     for api.fault in (then(web.Response(body=ONE)), chunked):
         async with client_of(api.base_url, max_response_size=len(ONE)) as (client, _):
             assert len((await whole(client, 1)).batches) == 1
@@ -393,7 +393,7 @@ RAW = zlib.compress(ONE)[2:-4]
         (ONE, ""),
     ],
 )
-async def test_a_compressed_answer_is_read_though_none_was_asked_for(body: bytes, encoding: str | None) -> None:
+async def test_a_compressed_answer_is_read_although_the_request_accepts_none(body: bytes, encoding: str | None) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for _ in range(2):
             await reader.readuntil(b"\r\n\r\n")
@@ -405,7 +405,7 @@ async def test_a_compressed_answer_is_read_though_none_was_asked_for(body: bytes
         assert usage.codes == ["200", "200"]
 
 
-async def test_the_limit_is_that_of_the_decompressed_answer(api: Api) -> None:
+async def test_the_size_limit_applies_to_the_decompressed_answer(api: Api) -> None:
     api.fault = then(web.Response(body=gzip.compress(ONE), headers={"Content-Encoding": "gzip"}))
     async with client_of(api.base_url, max_response_size=len(ONE)) as (client, _):
         assert len((await whole(client, 1)).batches) == 1
@@ -417,7 +417,7 @@ async def test_the_limit_is_that_of_the_decompressed_answer(api: Api) -> None:
 
 
 @pytest.mark.parametrize(("pack", "encoding"), [(gzip.compress, "gzip"), (zlib.compress, "deflate")])
-async def test_a_bomb_fails_as_too_large_without_being_decompressed(
+async def test_a_decompression_bomb_fails_as_too_large_before_it_is_decompressed(
     api: Api, pack: Callable[[bytes], bytes], encoding: str
 ) -> None:
     api.fault = then(web.Response(body=pack(bytes(2**26)), headers={"Content-Encoding": encoding}))
@@ -427,11 +427,11 @@ async def test_a_bomb_fails_as_too_large_without_being_decompressed(
             await whole(client, 1)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert most < 4 * 2**20, "while it grows, a body is there twice"
+    assert most < 4 * 2**20, "a growing body may be in memory twice"
 
 
 async def test_a_large_compressed_answer_leaves_the_event_loop_free(api: Api) -> None:
-    """By CPU time, as other programs may have the machine for longer."""
+    """It measures CPU time, because other programs may be using the machine."""
     body = ONE.replace(RECORD, RECORD + b" " * (8 * 2**20 - len(ONE)))
     api.fault = then(web.Response(body=gzip.compress(body), headers={"Content-Encoding": "gzip"}))
     turns = [time.thread_time()]
@@ -460,7 +460,7 @@ async def test_a_large_compressed_answer_leaves_the_event_loop_free(api: Api) ->
         (ONE, "deflate", "the answer's compressed data are damaged"),
     ],
 )
-async def test_what_can_not_be_decompressed_is_a_bad_response_that_says_why(
+async def test_an_answer_that_cannot_be_decompressed_is_a_bad_response_that_says_why(
     api: Api, body: bytes, encoding: str, error: str
 ) -> None:
     api.fault = then(web.Response(body=body, headers={"Content-Encoding": encoding}))
@@ -471,12 +471,12 @@ async def test_what_can_not_be_decompressed_is_a_bad_response_that_says_why(
 
 
 def dated(seconds_ahead: float, status: int = 200, **headers: str) -> web.Response:
-    """An answer by a clock that is ahead of ours."""
+    """Return an answer from a server whose clock is ahead."""
     date = {"Date": formatdate(time.time() + seconds_ahead, usegmt=True)}
     return web.Response(status=status, body=ONE, headers=date | {k.replace("_", "-"): v for k, v in headers.items()})
 
 
-async def test_the_difference_to_the_apis_clock_is_that_of_the_last_answer_with_a_date(api: Api) -> None:
+async def test_clock_skew_is_measured_at_the_last_answer_with_a_date(api: Api) -> None:
     async with client_of(api.base_url) as (client, usage):
         assert usage.clock_skew is None
         for ahead in (0, 5000, -5000, 10**9):
@@ -494,7 +494,7 @@ async def test_the_difference_to_the_apis_clock_is_that_of_the_last_answer_with_
             assert usage.clock_skew == pytest.approx(status, abs=1.5)
 
 
-async def test_without_a_date_nothing_is_said_of_the_apis_clock() -> None:
+async def test_without_a_date_header_the_clock_skew_is_unknown() -> None:
     async def undated(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(http(ONE))
@@ -504,7 +504,7 @@ async def test_without_a_date_nothing_is_said_of_the_apis_clock() -> None:
         assert usage.clock_skew is None
 
 
-async def test_a_clock_that_is_ahead_by_more_than_the_lookback_fails_instead_of_an_empty_window(api: Api) -> None:
+async def test_a_clock_ahead_by_more_than_the_lookback_is_an_error_not_an_empty_window(api: Api) -> None:
     async with client_of(api.base_url, lookback=3600.0, max_attempts=3) as (client, usage):
         api.fault = then(dated(-3595))
         assert len((await whole(client, 1)).batches) == 1
@@ -516,7 +516,7 @@ async def test_a_clock_that_is_ahead_by_more_than_the_lookback_fails_instead_of_
             api.fault = then(dated(-3605, status, Retry_After="300"))
             with pytest.raises(kind):
                 await whole(client, 1)
-    # Dates are whole seconds, and an answer takes its time.
+    # A skew below a second may only come from rounding, as `Date` has whole seconds.
     async with client_of(api.base_url, lookback=0.1) as (client, _):
         api.fault = None
         for _ in range(20):
@@ -524,7 +524,7 @@ async def test_a_clock_that_is_ahead_by_more_than_the_lookback_fails_instead_of_
             await asyncio.sleep(0.05)
 
 
-async def test_a_date_to_come_back_is_one_of_the_apis_clock(api: Api) -> None:
+async def test_a_date_in_retry_after_is_compared_with_the_apis_clock(api: Api) -> None:
     for ahead in (-3600, 3600):
         api.fault = then(dated(ahead, 503, Retry_After=formatdate(time.time() + ahead + 40, usegmt=True)))
         async with client_of(api.base_url) as (client, _):
@@ -533,14 +533,14 @@ async def test_a_date_to_come_back_is_one_of_the_apis_clock(api: Api) -> None:
             assert raised.value.retry_after == pytest.approx(40, abs=1.1)
 
 
-async def test_where_nobody_listens_the_system_says_why() -> None:
+async def test_if_nobody_listens_the_error_is_the_systems() -> None:
     async with client_of("http://127.0.0.1:1/v1") as (client, usage):
         with pytest.raises(ConnectionFailed, match=r"^cannot connect to 127\.0\.0\.1:\d+: Connect call failed"):
             await whole(client, 1)
     assert (usage.codes, usage.requests) == (["connection"], 1)
 
 
-async def test_silence_is_given_up_after_the_timeout(api: Api) -> None:
+async def test_a_request_without_an_answer_ends_after_the_timeout(api: Api) -> None:
     api.fault = hang
     async with asyncio.timeout(30), client_of(api.base_url, seconds=0.2) as (client, usage):
         with pytest.raises(RequestTimeout, match=r"no whole answer within 0\.2s"):
@@ -549,14 +549,14 @@ async def test_silence_is_given_up_after_the_timeout(api: Api) -> None:
     assert 0.19 < usage.ended[0][1] < 10
 
 
-async def test_what_may_pass_is_tried_again_after_a_moment_and_up_to_max_attempts(api: Api) -> None:
+async def test_temporary_failures_are_retried_with_backoff_up_to_max_attempts(api: Api) -> None:
     api.fault = then(web.Response(status=503), web.Response(status=429), None)
     async with client_of(api.base_url, max_attempts=3) as (client, usage):
         started = time.monotonic()
         await whole(client, 1)
         waited = time.monotonic() - started
     assert usage.codes == ["503", "429", "200"]
-    assert 0.75 <= waited < 10, "0.25 s and 0.5 s, each with up to 0.5 s of jitter"
+    assert 0.75 <= waited < 10, "waits of 0.25 s and 0.5 s, each with up to 0.5 s of jitter"
     assert not usage.throttled_seconds
     api.fault = then(web.Response(status=503))
     async with asyncio.timeout(30), client_of(api.base_url, max_attempts=2) as (client, usage):
@@ -566,7 +566,7 @@ async def test_what_may_pass_is_tried_again_after_a_moment_and_up_to_max_attempt
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 302])
-async def test_what_does_not_pass_is_not_tried_again(api: Api, status: int) -> None:
+async def test_permanent_failures_are_not_retried(api: Api, status: int) -> None:
     api.fault = then(web.Response(status=status))
     async with client_of(api.base_url, max_attempts=4) as (client, usage):
         with pytest.raises(ApiError):
@@ -574,7 +574,7 @@ async def test_what_does_not_pass_is_not_tried_again(api: Api, status: int) -> N
     assert usage.codes == [str(status)]
 
 
-async def test_the_time_that_the_api_names_is_waited_for_by_all_that_the_account_asks(api: Api) -> None:
+async def test_all_requests_of_the_account_wait_for_retry_after(api: Api) -> None:
     api.fault = then(web.Response(status=429, headers={"Retry-After": "1"}), None)
     limiter = RateLimiter(1000)
     async with client_of(api.base_url, rate_limiter=limiter, max_attempts=2, patience=1.0) as (client, usage):
@@ -589,7 +589,7 @@ async def test_the_time_that_the_api_names_is_waited_for_by_all_that_the_account
     assert 0.5 < usage.throttled_seconds < 10
 
 
-async def test_a_time_longer_than_the_patience_fails_at_once_and_still_counts(api: Api) -> None:
+async def test_a_retry_after_beyond_the_patience_fails_at_once_and_still_pauses_the_account(api: Api) -> None:
     for when in ("40", format_datetime(datetime.now(UTC) + timedelta(seconds=41), usegmt=True)):
         api.fault = then(web.Response(status=503, headers={"Retry-After": when}))
         limiter = RateLimiter(1000)
@@ -602,7 +602,7 @@ async def test_a_time_longer_than_the_patience_fails_at_once_and_still_counts(ap
             assert limiter.delay() == pytest.approx(40, abs=1.5)
 
 
-async def test_the_budget_is_waited_for_and_the_wait_is_told(api: Api) -> None:
+async def test_a_request_waits_for_the_rate_limiter_and_the_wait_is_counted(api: Api) -> None:
     limiter = RateLimiter(1000)
     async with client_of(api.base_url, rate_limiter=limiter) as (client, usage):
         started = time.monotonic()
@@ -615,7 +615,7 @@ async def test_the_budget_is_waited_for_and_the_wait_is_told(api: Api) -> None:
         assert usage.throttled_seconds == waited
 
 
-async def test_clients_with_one_limiter_never_send_more_than_it_allows_together(api: Api) -> None:
+async def test_clients_with_the_same_limiter_share_its_limit(api: Api) -> None:
     limiter = RateLimiter(5)
     async with AsyncExitStack() as stack:
         clients = [
@@ -630,7 +630,7 @@ async def test_clients_with_one_limiter_never_send_more_than_it_allows_together(
         await asyncio.wait(asking)
 
 
-async def test_a_pause_that_another_client_was_asked_for_is_waited_for_or_fails_without_a_request(api: Api) -> None:
+async def test_a_pause_for_one_client_delays_the_others_or_fails_them_without_a_request(api: Api) -> None:
     api.fault = then(web.Response(status=429, headers={"Retry-After": "1"}), None)
     limiter = RateLimiter(1000)
     asks = client_of(api.base_url, rate_limiter=limiter)
@@ -648,7 +648,7 @@ async def test_a_pause_that_another_client_was_asked_for_is_waited_for_or_fails_
         await whole(fails, 1)
 
 
-async def test_a_token_that_is_replaced_is_read_again_once_it_is_refused(api: Api) -> None:
+async def test_a_refused_token_is_read_again_and_the_new_one_used(api: Api) -> None:
     keys = Keys("old", TOKEN)
     async with client_of(api.base_url, token=keys) as (client, usage):
         await whole(client, 1)
@@ -656,7 +656,7 @@ async def test_a_token_that_is_replaced_is_read_again_once_it_is_refused(api: Ap
     assert usage.codes == ["401", "200", "200"]
 
 
-async def test_a_token_that_stays_refused_fails_without_another_request(api: Api) -> None:
+async def test_an_unchanged_refused_token_fails_without_another_request(api: Api) -> None:
     keys = Keys("old")
     async with client_of(api.base_url, token=keys) as (client, usage):
         with pytest.raises(AuthError, match="check the account's token"):
@@ -669,7 +669,7 @@ async def test_a_token_that_stays_refused_fails_without_another_request(api: Api
     assert usage.codes == ["401", "401"]
 
 
-async def test_without_a_token_nothing_is_sent_until_there_is_one(api: Api) -> None:
+async def test_no_request_is_sent_without_a_token(api: Api) -> None:
     keys = Keys(TOKEN)
     async with client_of(api.base_url, token=keys) as (client, _):
         keys.tokens.clear()
@@ -680,7 +680,7 @@ async def test_without_a_token_nothing_is_sent_until_there_is_one(api: Api) -> N
         await whole(client, 1)
 
 
-async def test_a_kept_connection_that_is_found_closed_counts_as_the_request_it_was() -> None:
+async def test_a_request_on_a_closed_kept_alive_connection_is_counted_and_retried() -> None:
     async def one_answer_each(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(http(ONE))
@@ -703,7 +703,7 @@ async def test_a_kept_connection_that_is_found_closed_counts_as_the_request_it_w
             assert usage.requests == 2
 
 
-async def test_no_cookie_comes_back_and_no_account_holds_up_another(api: Api) -> None:
+async def test_cookies_are_not_sent_back_and_accounts_do_not_block_each_other(api: Api) -> None:
     cookies: list[Any] = []
 
     async def bake(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -713,7 +713,7 @@ async def test_no_cookie_comes_back_and_no_account_holds_up_another(api: Api) ->
         return response
 
     api.fault = bake
-    # By name, as aiohttp keeps no cookies of an address anyway.
+    # By name: aiohttp never keeps cookies of an IP address.
     async with client_of(api.base_url.replace("127.0.0.1", "localhost")) as (client, _):
         await whole(client, 1)
         await whole(client, 1)

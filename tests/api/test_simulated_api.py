@@ -1,4 +1,4 @@
-"""The simulated API: the documented shape over HTTP, and days that can be told apart only by their seed."""
+"""The simulated API: its answers have the documented shape, and its days differ only by their seed."""
 
 import math
 from collections.abc import Sequence
@@ -64,14 +64,14 @@ async def test_without_a_sort_key_the_newest_come_first_and_the_metadata_say_so(
 
 
 @pytest.mark.parametrize("sort", ["created_at", "-created_at"])
-async def test_a_page_beyond_the_end_is_empty_and_the_last(api: Api, sort: str) -> None:
+async def test_a_page_beyond_the_end_is_empty_and_has_no_next_page(api: Api, sort: str) -> None:
     api.batches = [batch("fb_1")]
     status, page = await get(api, page=9, sort=sort)
     assert (status, page["items"], page["metadata"]["pagination"]["next_page"]) == (200, [], None)
 
 
 class CountedListing(Sequence[JsonBatch]):
-    """A long listing that counts the batches it is asked for."""
+    """A long listing that counts the batches that are read from it."""
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -92,7 +92,7 @@ class CountedListing(Sequence[JsonBatch]):
 
 
 @pytest.mark.parametrize("sort", ["created_at", "-created_at"])
-async def test_a_page_of_a_long_listing_touches_no_other_batch(sort: str) -> None:
+async def test_a_page_of_a_long_listing_reads_no_batch_of_other_pages(sort: str) -> None:
     listing = CountedListing(100_000)
     async with serve_api(make_api(lambda: listing, token=TOKEN)) as base_url:
         status, page = await get(Api(base_url=base_url), page=500, page_size=100, sort=sort)
@@ -132,7 +132,7 @@ async def test_without_the_key_it_is_401(api: Api) -> None:
     assert (await get(api, token="other"))[0] == 401
 
 
-async def test_over_the_rate_limit_it_says_when_to_come_back() -> None:
+async def test_a_request_over_the_rate_limit_is_told_when_to_retry() -> None:
     async with (
         serve_api(make_api(list, token=TOKEN, requests_per_minute=2)) as base_url,
         aiohttp.ClientSession() as http,
@@ -146,13 +146,13 @@ async def test_over_the_rate_limit_it_says_when_to_come_back() -> None:
         assert 1 <= int(retry_after) <= 60
 
 
-def test_the_destinations_are_those_the_exporter_knows() -> None:
+def test_the_simulated_api_and_the_exporter_know_the_same_destinations() -> None:
     assert DESTINATIONS == model.DESTINATIONS
 
 
 @given(seeds)
 @example(4854)
-def test_a_day_shows_everything_from_its_first_moment(seed: int) -> None:
+def test_a_day_has_every_destination_and_status_from_its_first_moment(seed: int) -> None:
     batches = day(seed, started_at=START)(START)
     assert {name for one in batches for name in one["destinations"]} == set(DESTINATIONS)
     assert {one["status"] for one in batches} >= {"In Progress", "Completed", "Failed"}
@@ -160,7 +160,7 @@ def test_a_day_shows_everything_from_its_first_moment(seed: int) -> None:
 
 @given(seeds, st.lists(moments, min_size=2, max_size=3))
 @settings(max_examples=20)
-def test_a_day_depends_on_nothing_but_seed_start_and_time(seed: int, times: list[float]) -> None:
+def test_a_day_depends_only_on_seed_start_and_time(seed: int, times: list[float]) -> None:
     forwards = [day(seed, started_at=START)(START + time) for time in times]
     backwards = [day(seed, started_at=START)(START + time) for time in reversed(times)]
     assert forwards == backwards[::-1]
@@ -186,7 +186,7 @@ def test_the_counts_of_every_batch_add_up_and_agree_with_its_status(seed: int, t
 
 @given(seeds, moments)
 @settings(max_examples=30)
-def test_batches_come_newest_first_none_of_the_future_and_none_older_than_two_days(seed: int, time: float) -> None:
+def test_batches_come_newest_first_and_are_at_most_two_days_old(seed: int, time: float) -> None:
     batches = day(seed, started_at=START)(START + time)
     created = [datetime.fromisoformat(one["created_at"]).timestamp() for one in batches]
     assert created == sorted(created, reverse=True)
@@ -197,7 +197,9 @@ def test_batches_come_newest_first_none_of_the_future_and_none_older_than_two_da
 
 @given(seeds, moments, st.floats(0, DAY_SECONDS))
 @settings(max_examples=30)
-def test_documents_never_go_back_and_a_finished_batch_never_changes(seed: int, time: float, later: float) -> None:
+def test_counts_of_documents_never_fall_and_a_finished_batch_never_changes(
+    seed: int, time: float, later: float
+) -> None:
     batches = day(seed, started_at=START)
     after = {one["id"]: one for one in batches(START + time + later)}
     for one in batches(START + time):
@@ -214,7 +216,7 @@ def test_documents_never_go_back_and_a_finished_batch_never_changes(seed: int, t
 
 @given(seeds, st.integers(1, 4))
 @settings(max_examples=10)
-def test_midnight_drops_no_more_than_any_other_moment(seed: int, days: int) -> None:
+def test_midnight_drops_no_more_batches_than_any_other_moment(seed: int, days: int) -> None:
     batches = day(seed, started_at=START)
     before = batches(START + days * DAY_SECONDS - 1)
     after = batches(START + days * DAY_SECONDS + 1)
@@ -230,7 +232,7 @@ def test_once_a_day_most_documents_of_one_destination_fail_for_a_while(seed: int
         for name, counts in one["destinations"].items()
         if one["status"] == "Completed" and counts["count"] >= 10 and counts["failed"] > counts["count"] / 2
     }
-    assert 1 <= len(failing) <= 2, "one of today, one of the day of history"
+    assert 1 <= len(failing) <= 2, "one incident today, one on the day before"
 
 
 async def test_the_exporter_reads_all_of_a_day() -> None:

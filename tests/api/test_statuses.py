@@ -1,4 +1,4 @@
-"""Which statuses are final: whole words decide, in any spelling, and a word of waiting or negation beside them wins."""
+"""Which statuses are final: whole words decide, in any spelling. A word of waiting or negation overrides them."""
 
 import json
 import signal
@@ -54,13 +54,13 @@ SPELLINGS: tuple[Callable[[list[str]], str], ...] = (
 
 
 @given(st.lists(st.sampled_from(FINAL + WAITING + NEITHER), min_size=1, max_size=5), st.sampled_from(SPELLINGS))
-def test_a_final_word_decides_unless_one_of_waiting_is_beside_it(
+def test_a_final_word_makes_a_status_final_unless_it_also_has_a_word_of_waiting(
     words: list[str], spell: Callable[[list[str]], str]
 ) -> None:
     waits, ends = bool({*words} & {*WAITING}), bool({*words} & {*FINAL})
     expected = False if waits else True if ends else None
     if spell(["a", "b"]) == "ab" and "2" in words:
-        return  # nothing tells where the next word begins
+        return  # "ab2" does not show where the next word begins
     assert read_status(spell(words))[1] is expected
 
 
@@ -85,12 +85,12 @@ def test_a_final_word_decides_unless_one_of_waiting_is_beside_it(
         )),
     ],
 )  # fmt: skip
-def test_what_a_status_says(status: str, final: bool | None) -> None:
+def test_statuses_are_final_or_passing_or_unknown(status: str, final: bool | None) -> None:
     assert read_status(status)[1] is final
 
 
 @given(st.text(max_size=300))
-def test_any_text_is_read_and_a_further_status_is_final_however_it_is_spelt(text: str) -> None:
+def test_any_text_is_read_and_a_configured_final_status_matches_in_every_spelling(text: str) -> None:
     name, final = read_status(text)
     assert name == snake_case_of_camel(text)
     assert final in (True, False, None)
@@ -98,14 +98,14 @@ def test_any_text_is_read_and_a_further_status_is_final_however_it_is_spelt(text
     assert read_status(name, frozenset({snake_case_of_camel(name)}))[1] is True
 
 
-def test_a_further_status_is_final_as_a_whole_and_not_by_its_words() -> None:
+def test_a_configured_final_status_matches_as_a_whole_not_by_its_words() -> None:
     further = frozenset({snake_case_of_camel("Awaiting Archive")})
     assert read_status("AwaitingArchive", further) == ("awaiting_archive", True)
     assert read_status("awaiting archive documents", further)[1] is False
     assert read_status("Archive", further)[1] is None
 
 
-def test_a_status_without_a_label_of_its_own_is_read_all_the_same() -> None:
+def test_a_status_that_is_labelled_other_is_still_read_as_final_or_not() -> None:
     statuses = [f"Odd {i}" for i in range(LABEL_LIMIT)] + ["Expired", "Expired " + "x" * 80, "Sent", "Sent, retrying"]
     body = {"items": [batch(f"fb_{i}", status=status) for i, status in enumerate(statuses)]}
     page = joined(read_page(json.dumps(body).encode(), 1, AccountLabels(), time.time()))
@@ -117,7 +117,7 @@ def test_a_status_without_a_label_of_its_own_is_read_all_the_same() -> None:
 @pytest.mark.parametrize(
     ("final", "in_progress", "finished"), [(True, 0, True), (True, 1, False), (False, 0, False), (False, 1, False)]
 )
-def test_a_batch_is_finished_if_its_status_is_final_and_nothing_is_in_progress(
+def test_a_batch_is_finished_if_its_status_is_final_and_no_document_is_in_progress(
     final: bool, in_progress: int, finished: bool
 ) -> None:
     destinations = {"box": Counts(1, 0, 0, 0), "dropbox": Counts(1, 0, 0, in_progress)}
@@ -131,7 +131,7 @@ def unfinished(samples: dict[str, float]) -> bool:
 async def test_each_unknown_status_is_named_once_with_how_many_batches_have_it(
     api: Api, exporter: StartExporter
 ) -> None:
-    """As many of them as there are labels."""
+    """The number of named statuses is limited, as labels are."""
     statuses = ["Archived", "Failed", "Archived", "Not completed", "Mislaid", "Archived", "Expired"]
     statuses += [f"Odd {i}" for i in range(100)]
     api.batches = [batch(f"fb_{i}", age=100 + i, status=status) for i, status in enumerate(statuses)]
@@ -146,7 +146,7 @@ async def test_each_unknown_status_is_named_once_with_how_many_batches_have_it(
     assert all("level=warning" in line for line in named)
 
 
-async def test_a_reload_applies_further_final_statuses(api: Api, exporter: StartExporter, tmp_path: Path) -> None:
+async def test_a_reload_applies_changed_final_statuses(api: Api, exporter: StartExporter, tmp_path: Path) -> None:
     api.batches = [batch("fb_1", status="Archived"), batch("fb_2", age=70, status="Awaiting Archive")]
     running = await exporter()
     assert unfinished(await running.wait_for(lambda s: up(s) == 1))

@@ -20,14 +20,14 @@ from inkit_exporter.cli import parse_address
 
 
 @pytest.mark.process
-async def test_version_is_told() -> None:
+async def test_version_prints_the_version() -> None:
     assert await run_to_end("--version") == (0, f"inkit-exporter {inkit_exporter.__version__}\n", "")
 
 
 @pytest.mark.parametrize("command", [["exporter.py"], ["-m", "inkit_exporter"]])
 @pytest.mark.process
-def test_each_way_to_start_is_the_same_and_survives_a_signal_to_reload(command: list[str], tmp_path: Path) -> None:
-    """That of an installed command is tested with the wheel."""
+def test_both_ways_to_start_print_the_same_and_survive_a_reload_signal(command: list[str], tmp_path: Path) -> None:
+    """The test of the wheel tries the installed command."""
     started = subprocess.run(
         [sys.executable, *command, "--version"],
         cwd=ROOT, env=hang_up_while_it_starts(tmp_path), capture_output=True, text=True, check=True,
@@ -36,7 +36,7 @@ def test_each_way_to_start_is_the_same_and_survives_a_signal_to_reload(command: 
 
 
 @pytest.mark.process
-async def test_once_prints_the_exposition_and_tells_success_by_its_status(api: Api, tmp_path: Path) -> None:
+async def test_once_prints_the_exposition_and_its_exit_status_shows_success(api: Api, tmp_path: Path) -> None:
     api.batches = [batch("fb_1")]
     path = write_config(tmp_path, api.base_url)
     status, out, err = await run_to_end("--once", f"--config.file={path}")
@@ -45,7 +45,7 @@ async def test_once_prints_the_exposition_and_tells_success_by_its_status(api: A
 
 
 @pytest.mark.process
-async def test_a_token_in_the_environment_is_enough(tmp_path: Path) -> None:
+async def test_without_a_config_file_the_token_in_the_environment_is_enough(tmp_path: Path) -> None:
     status, out, err = await run_to_end("--once", env={"INKIT_API_TOKEN": TOKEN, "https_proxy": "http://127.0.0.1:1"})
     assert status == 1  # the real API can't be reached from a test
     assert 'inkit_up{account="default"} 0.0' in out
@@ -78,7 +78,7 @@ async def test_a_token_in_the_environment_is_enough(tmp_path: Path) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 @pytest.mark.process
-async def test_bad_usage_ends_with_status_2_and_a_plain_word(flags: list[str], word: str) -> None:
+async def test_bad_usage_exits_with_status_2_and_one_plain_line(flags: list[str], word: str) -> None:
     status, out, err = await run_to_end(*flags)
     assert status == 2
     assert out == ""
@@ -96,7 +96,7 @@ async def test_an_address_in_use_is_bad_usage() -> None:
 
 
 @pytest.mark.process
-async def test_config_check_says_ok_or_what_is_wrong(tmp_path: Path) -> None:
+async def test_config_check_prints_ok_or_the_error(tmp_path: Path) -> None:
     good = write_config(tmp_path, "http://127.0.0.1:1/v1")
     assert await run_to_end("--config.check", f"--config.file={good}") == (0, f"{good}: ok, accounts: default\n", "")
     bad = tmp_path / "bad.yaml"
@@ -107,7 +107,7 @@ async def test_config_check_says_ok_or_what_is_wrong(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-async def test_the_example_configuration_passes_the_check_with_a_warning_of_the_missing_token() -> None:
+async def test_the_example_configuration_passes_the_check_with_a_warning_about_the_missing_token() -> None:
     status, out, err = await run_to_end("--config.check", f"--config.file={ROOT / 'config.example.yaml'}")
     assert status == 0
     assert "ok, accounts: production" in out
@@ -115,7 +115,7 @@ async def test_the_example_configuration_passes_the_check_with_a_warning_of_the_
 
 
 @pytest.mark.process
-async def test_a_token_variable_that_is_not_set_names_its_place(api: Api, tmp_path: Path) -> None:
+async def test_the_error_for_an_unset_token_variable_names_the_setting(api: Api, tmp_path: Path) -> None:
     path = write_config(tmp_path, api.base_url, api_token_file=None, api_token_env="NO_SUCH_TOKEN")
     status, _, err = await run_to_end(f"--config.file={path}")
     assert status == 2
@@ -123,24 +123,22 @@ async def test_a_token_variable_that_is_not_set_names_its_place(api: Api, tmp_pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_it_within_a_second_even_in_the_middle_of_a_request(
+async def test_a_signal_ends_the_exporter_within_a_second_even_during_a_request(
     api: Api, exporter: StartExporter, number: signal.Signals
 ) -> None:
     api.fault = hang
     running = await exporter(limits={"timeout": "60s"})
-    await running.get("/metrics")  # leaves a connection open on our side as well
+    await running.get("/metrics")  # leaves a client's connection open too
     async with asyncio.timeout(10):
         while not api.requests:
             await asyncio.sleep(0.01)
     running.process.send_signal(number)
-    async with asyncio.timeout(2):  # one second, and one for a busy machine
+    async with asyncio.timeout(2):  # one second, and another for a busy machine
         assert await running.process.wait() == 0
     assert "Traceback" not in "".join(running.log)
 
 
-async def test_the_start_is_one_line_that_names_version_accounts_and_addresses(
-    api: Api, exporter: StartExporter
-) -> None:
+async def test_startup_logs_one_line_with_version_accounts_and_addresses(api: Api, exporter: StartExporter) -> None:
     unset = {"INKIT_EXPORTER_REVISION": ""}
     running = await exporter(accounts=[{"name": "one"}, {"name": "two"}], env=unset)
     await running.wait_for(lambda s: up(s, "one") == 1 and up(s, "two") == 1)
@@ -153,7 +151,7 @@ async def test_the_start_is_one_line_that_names_version_accounts_and_addresses(
 
 
 @pytest.mark.process
-async def test_logs_as_json(api: Api, tmp_path: Path) -> None:
+async def test_logs_can_be_json(api: Api, tmp_path: Path) -> None:
     path = write_config(tmp_path, "http://127.0.0.1:1/v1", name='a "quoted" name')
     _, _, err = await run_to_end("--once", "--log.format=json", f"--config.file={path}")
     line = json.loads(err)
@@ -161,7 +159,7 @@ async def test_logs_as_json(api: Api, tmp_path: Path) -> None:
     assert line["reason"] == "connection"
 
 
-async def test_the_error_level_silences_the_rest(api: Api, exporter: StartExporter, tmp_path: Path) -> None:
+async def test_at_level_error_only_errors_are_logged(api: Api, exporter: StartExporter, tmp_path: Path) -> None:
     path = write_config(tmp_path, api.base_url)
     status, _, err = await run_to_end("--once", "--log.level=error", f"--config.file={path}")
     assert (status, err) == (0, "")
@@ -176,11 +174,13 @@ async def test_the_error_level_silences_the_rest(api: Api, exporter: StartExport
         ("exporter.example:80", ("exporter.example", 80)),
     ],
 )
-def test_listen_addresses_are_read_as_prometheus_writes_them(text: str, address: tuple[str | None, int]) -> None:
+def test_listen_addresses_have_the_same_format_as_those_of_prometheus(
+    text: str, address: tuple[str | None, int]
+) -> None:
     assert parse_address(text) == address
 
 
-async def test_several_listen_addresses_are_served(api: Api, exporter: StartExporter) -> None:
+async def test_the_exporter_can_listen_on_several_addresses(api: Api, exporter: StartExporter) -> None:
     running = await exporter("--web.listen-address=127.0.0.2:0")
     addresses = running.log[0].split("addresses=")[1].split()[0].split(",")
     assert len(addresses) == 2
@@ -190,7 +190,7 @@ async def test_several_listen_addresses_are_served(api: Api, exporter: StartExpo
 
 
 @pytest.mark.process
-async def test_the_demo_needs_no_key_and_shows_all_destinations_and_moves() -> None:
+async def test_the_demo_needs_no_key_and_shows_all_destinations_changing() -> None:
     async with demo("--demo.seed=7") as (running, printed):
         assert f"INKIT_API_TOKEN=<key> {sys.executable} {ROOT / 'exporter.py'}\n" in printed
         samples = await running.wait_for(lambda s: up(s, "demo") == 1)
@@ -218,7 +218,7 @@ def test_the_demo_names_the_command_it_was_started_with() -> None:
 
 
 @pytest.mark.process
-async def test_a_shard_polls_its_own_accounts_and_names_itself(api: Api, tmp_path: Path) -> None:
+async def test_a_shard_polls_only_its_own_accounts_and_exports_its_number(api: Api, tmp_path: Path) -> None:
     names = [f"account-{i}" for i in range(6)]
     path = write_config(tmp_path, api.base_url, accounts=[{"name": name} for name in names])
     owned = []
@@ -232,7 +232,7 @@ async def test_a_shard_polls_its_own_accounts_and_names_itself(api: Api, tmp_pat
 
 
 @pytest.mark.process
-async def test_a_reader_that_has_had_enough_gets_no_traceback(api: Api, tmp_path: Path) -> None:
+async def test_a_closed_output_pipe_causes_no_traceback(api: Api, tmp_path: Path) -> None:
     path = write_config(tmp_path, api.base_url)
     process = await asyncio.create_subprocess_shell(
         f"{sys.executable} {ROOT / 'exporter.py'} --once --config.file={path} | true",

@@ -1,4 +1,4 @@
-"""The configuration: what is accepted, what is refused and how, and that the example documents all of it."""
+"""The configuration: what is accepted, what is refused with which error, and the example, which documents all keys."""
 
 import os
 import re
@@ -24,7 +24,7 @@ ACCOUNT = "accounts: [{name: a, api_token_file: t}]\n"
 
 
 def everything_uncommented() -> str:
-    """The example with its optional keys in force; the other way to name a token is left out."""
+    """Return the example with its optional keys uncommented, except `api_token_env`."""
     text = re.sub(
         r"^( +)# ( *)(filters|search|destination_\w+|final_statuses):", r"\1\2\3:", EXAMPLE, flags=re.MULTILINE
     )
@@ -56,7 +56,7 @@ def settings_keys(settings: type, place: str = "") -> Iterator[str]:
             yield name
 
 
-def test_the_example_documents_every_key_and_no_other() -> None:
+def test_the_example_documents_exactly_the_existing_keys() -> None:
     documented = set(keys(yaml.safe_load(everything_uncommented())))
     assert "# api_token_env:" in EXAMPLE
     egress = {f".api.{name}" for name in ("proxy_url", "proxy_from_environment", "ca_file")}
@@ -176,7 +176,7 @@ def test_the_example_loads_as_it_is_and_shows_the_defaults() -> None:
         ("accounts: [{name: a, api_token_file: ''}]", "accounts[0]: has no token"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(text: str, error: str, tmp_path: Path) -> None:
+def test_errors_name_their_place(text: str, error: str, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as raised:
@@ -190,7 +190,7 @@ EMPTY = ["", "~", "null", "NULL"]
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_text_is_kept_as_it_is_written(word: str) -> None:
+def test_text_is_kept_as_written(word: str) -> None:
     filters = "".join(f"\n    {name}: {word}" for name in ("search", "destination_name", "destination_status"))
     (account,) = config.parse(f"accounts:\n- name: {word}\n  api_token_file: {word}\n  filters:{filters}").accounts
     assert (account.name, account.api_token_file) == (word, word)
@@ -202,7 +202,7 @@ def test_an_account_may_be_called_null(name: str) -> None:
     assert config.parse(f"accounts: [{{name: {name}, api_token_file: t}}]").accounts[0].name == name.strip("'\"")
 
 
-def test_quoted_text_is_never_an_empty_value() -> None:
+def test_quoted_text_is_never_taken_for_an_empty_value() -> None:
     filters = "filters: {search: '', destination_name: '~', destination_status: 'null'}"
     (account,) = config.parse(f"accounts: [{{name: a, api_token_file: t, {filters}}}]").accounts
     assert msgspec.structs.astuple(account.filters) == ("", "~", "null")
@@ -232,13 +232,13 @@ def test_a_number_may_be_quoted(text: str) -> None:
     "text",
     ["1e2", "100.5", "100.0", "true", "0x10", "010", "1_000", "+5", "-1", "1:30", "''", "' 5'", "'null'", "1001"],
 )
-def test_any_other_number_is_refused_with_its_place(text: str) -> None:
+def test_errors_of_invalid_numbers_name_the_place(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^poll\.page_size: expected `int`"):
         config.parse(ACCOUNT + f"poll: {{page_size: {text}}}")
 
 
 class Switches(Section, frozen=True):
-    """What a later setting may be."""
+    """Booleans, as a future setting may have them."""
 
     wanted: bool
     others: tuple[bool, ...] = ()
@@ -248,7 +248,7 @@ def read_switches(text: str) -> Switches:
     return convert(read_yaml_as(Switches, text), Switches, reference="nothing")
 
 
-def test_a_boolean_is_written_as_in_yaml() -> None:
+def test_booleans_are_written_as_in_yaml() -> None:
     for value, words in ((True, "true True TRUE yes Yes YES on On ON"), (False, "false False no No NO off Off OFF")):
         for word in words.split():
             assert read_switches(f"{{wanted: {word}, others: [{word}, '{word}']}}") == Switches(
@@ -257,18 +257,18 @@ def test_a_boolean_is_written_as_in_yaml() -> None:
 
 
 @pytest.mark.parametrize("text", ["y", "1", "0", "enabled", "''", "[true]"])
-def test_any_other_boolean_is_refused_with_its_place(text: str) -> None:
+def test_errors_of_invalid_booleans_name_the_place(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^wanted: expected `bool`"):
         read_switches(f"wanted: {text}")
 
 
 @pytest.mark.parametrize("empty", EMPTY)
-def test_a_boolean_without_a_default_is_missing_where_it_is_empty(empty: str) -> None:
+def test_an_empty_boolean_without_a_default_is_missing(empty: str) -> None:
     with pytest.raises(ConfigError, match=r"^wanted: missing; nothing shows it"):
         read_switches(f"wanted: {empty}")
 
 
-def test_files_that_can_not_be_read_are_told_by_name(tmp_path: Path) -> None:
+def test_errors_of_unreadable_files_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"\xe4")
     for path, error in (
         (tmp_path / "none", "cannot be read: No such file or directory"),
@@ -280,13 +280,13 @@ def test_files_that_can_not_be_read_are_told_by_name(tmp_path: Path) -> None:
         assert str(raised.value) == f"{path}: {error}"
 
 
-def test_without_a_file_the_token_is_in_the_environment() -> None:
+def test_without_a_config_file_the_token_comes_from_the_environment() -> None:
     account = AccountSettings(name="default", api_token_env="INKIT_API_TOKEN")
     assert config.default_settings() == Settings(accounts=(account,))
 
 
 @given(st.text() | st.text("{}[]:,&*!|>'\"%@ \n-ab1").map(lambda text: ACCOUNT + text))
-def test_any_text_is_settings_or_one_error_of_one_line(text: str) -> None:
+def test_any_text_gives_settings_or_an_error(text: str) -> None:
     try:
         config.parse(text)
     except ConfigError as error:
@@ -302,7 +302,7 @@ def test_any_text_is_settings_or_one_error_of_one_line(text: str) -> None:
         ),
     )
 )
-def test_any_document_is_settings_or_an_error(document: Any) -> None:
+def test_any_document_gives_settings_or_an_error(document: Any) -> None:
     try:
         config.parse(yaml.safe_dump({"accounts": document, "poll": document}))
     except ConfigError as error:
@@ -317,7 +317,7 @@ def test_durations_add_up_their_units(numbers: tuple[int, ...]) -> None:
     assert Seconds.parse(text) == pytest.approx(expected)
 
 
-def test_sizes() -> None:
+def test_sizes_have_binary_and_decimal_units() -> None:
     assert Bytes.parse("32MiB") == 32 * 2**20
     assert Bytes.parse("5 kB") == 5000
     assert Bytes.parse(17) == 17
@@ -327,7 +327,7 @@ def test_the_longest_duration_is_a_hundred_years() -> None:
     assert Seconds.parse("100y") == Seconds(100 * 365 * 86400)
 
 
-def test_defaults_give_way_to_a_long_interval() -> None:
+def test_defaults_grow_with_a_long_interval() -> None:
     poll = config.parse(ACCOUNT + "poll: {interval: 2h}").poll
     assert (poll.stale_after, poll.resync_interval) == (Seconds(14400), Seconds(14400))
     assert config.parse(ACCOUNT + "poll: {interval: 2h, stale_after: , resync_interval: ~}").poll == poll
@@ -338,7 +338,7 @@ def test_defaults_give_way_to_a_long_interval() -> None:
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:8080/v1", "http://localhost/v1", "http://[::1]:9/v1", "https://x.example"]
 )
-def test_http_is_for_loopback_only(url: str) -> None:
+def test_plain_http_is_allowed_only_to_loopback(url: str) -> None:
     assert config.parse(f"accounts: [{{name: a, api_token_file: t, base_url: '{url}'}}]").accounts[0].base_url == url
 
 
@@ -354,7 +354,7 @@ def test_http_is_for_loopback_only(url: str) -> None:
         (b"a" * (2**16 + 1), " cannot be read (too large for a token); put"),
     ],
 )
-def test_a_token_that_no_header_could_carry_is_refused_without_being_shown(
+def test_a_token_that_is_no_valid_header_value_is_refused_and_not_shown(
     content: bytes, error: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "t"
@@ -365,7 +365,7 @@ def test_a_token_that_no_header_could_carry_is_refused_without_being_shown(
     assert not content.strip() or content.decode(errors="replace") not in str(raised.value)
 
 
-def test_a_token_is_what_the_file_or_the_environment_holds_less_blanks_around_it(tmp_path: Path) -> None:
+def test_a_token_is_read_from_a_file_or_variable_without_surrounding_blanks(tmp_path: Path) -> None:
     (tmp_path / "t").write_text("a" * (2**16 - 1) + "\n")
     in_file, in_environment = (
         AccountSettings(name="a", api_token_file=str(tmp_path / "t")),
@@ -379,7 +379,7 @@ def test_a_token_is_what_the_file_or_the_environment_holds_less_blanks_around_it
         config.read_token(in_environment, {"T": ""})
 
 
-def test_a_token_file_that_is_none_is_refused_and_holds_up_nothing(tmp_path: Path) -> None:
+def test_a_token_path_that_is_no_regular_file_is_refused_without_blocking(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for place, reason in (
         ("pipe", "not a regular file"),
@@ -394,7 +394,7 @@ def test_a_token_file_that_is_none_is_refused_and_holds_up_nothing(tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "shard"), [("0/1", Shard(0, 1)), ("2/3", Shard(2, 3)), ("0/999999", Shard(0, 999999))]
 )
-def test_a_shard_is_written_as_its_number_and_how_many_there_are(text: str, shard: Shard) -> None:
+def test_a_shard_is_written_as_index_slash_count(text: str, shard: Shard) -> None:
     assert Shard.parse(text) == shard
 
 
@@ -414,17 +414,17 @@ def test_each_account_is_on_exactly_one_shard(names: list[str], count: int) -> N
 
 
 @given(accounts, st.integers(1, 12))
-def test_a_further_shard_moves_accounts_to_itself_only(names: list[str], count: int) -> None:
+def test_adding_a_shard_moves_accounts_only_to_it(names: list[str], count: int) -> None:
     for name in names:
         before = [Shard(index, count).owns(name) for index in range(count)]
         after = [Shard(index, count + 1).owns(name) for index in range(count + 1)]
         assert after[-1] or after[:-1] == before
 
 
-def test_accounts_spread_over_the_shards_and_stay_where_they_are() -> None:
+def test_accounts_spread_over_the_shards_and_never_move() -> None:
     owned = [sum(Shard(index, 4).owns(f"account-{i}") for i in range(1000)) for index in range(4)]
     assert all(200 < number < 300 for number in owned)
-    # These places are an interface: another hash would move every account at an update.
+    # Users depend on these places: with another hash, an update would move accounts.
     assert [[i for i in range(12) if Shard(index, 3).owns(f"account-{i}")] for index in range(3)] == [
         [2, 5, 7, 8, 11],
         [0, 9, 10],

@@ -1,4 +1,4 @@
-"""What goes to standard output and standard error: in UTF-8, with priorities for the journal, and on a full disk."""
+"""Standard output and standard error: UTF-8, priorities for the journal, and a full disk."""
 
 import asyncio
 import os
@@ -46,7 +46,7 @@ async def test_output_is_utf8_under_every_locale(api: Api, tmp_path: Path, env: 
 
 @pytest.mark.skipif(not FULL.exists(), reason="the system has no /dev/full")
 @pytest.mark.parametrize("command", ["--once", "--config.check"])
-async def test_a_full_disk_ends_it_with_one_line(api: Api, tmp_path: Path, command: str) -> None:
+async def test_on_a_full_disk_it_exits_with_one_line(api: Api, tmp_path: Path, command: str) -> None:
     config = f"--config.file={write_config(tmp_path, api.base_url)}"
     with FULL.open("wb") as full:  # noqa: ASYNC230
         ended = await asyncio.to_thread(run, command, config, "--log.level=error", stdout=full)
@@ -57,9 +57,7 @@ async def test_a_full_disk_ends_it_with_one_line(api: Api, tmp_path: Path, comma
 
 
 @pytest.mark.parametrize("log_format", ["logfmt", "json"])
-async def test_lines_that_the_journal_reads_begin_with_their_priority(
-    api: Api, tmp_path: Path, log_format: str
-) -> None:
+async def test_lines_for_the_journal_begin_with_their_priority(api: Api, tmp_path: Path, log_format: str) -> None:
     api.batches = [batch("a")]
     config = write_config(
         tmp_path,
@@ -90,6 +88,6 @@ async def test_lines_that_the_journal_reads_begin_with_their_priority(
     assert b"<" not in other.stderr[:1] and other.stderr
 
 
-async def test_what_the_journal_does_not_read_has_no_priority(api: Api, exporter: StartExporter) -> None:
+async def test_other_lines_have_no_priority(api: Api, exporter: StartExporter) -> None:
     running = await exporter()
     assert all(line.startswith("ts=") for line in running.log)

@@ -1,4 +1,4 @@
-"""Reloading the configuration: what is good takes effect at once, what is not changes nothing and says why."""
+"""Reloads: a valid configuration takes effect at once; an invalid one changes nothing, and the error says why."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ Reload = Callable[[Exporter], Awaitable[None]]
 
 
 def account(name: str, **changes: Any) -> dict[str, Any]:
-    """An account whose requests tell its name."""
+    """Return an account that sends its name in each request."""
     return {"name": name, "filters": {"search": name}} | changes
 
 
@@ -48,7 +48,7 @@ async def by_signal(running: Exporter) -> None:
     await running.wait_for_line('msg="configuration reloaded"', lines)
 
 
-async def test_a_signal_to_reload_while_it_starts_does_not_end_it(
+async def test_a_reload_signal_during_startup_does_not_end_the_exporter(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
     running = await exporter(env=hang_up_while_it_starts(tmp_path))
@@ -57,7 +57,7 @@ async def test_a_signal_to_reload_while_it_starts_does_not_end_it(
 
 
 @pytest.mark.parametrize("reload", [by_signal, by_post])
-async def test_what_is_new_starts_what_is_gone_ends_and_the_rest_goes_on_as_it_was(
+async def test_a_reload_starts_new_accounts_ends_removed_ones_and_keeps_the_rest(
     api: Api, exporter: StartExporter, tmp_path: Path, reload: Reload
 ) -> None:
     api.batches = [batch("fb_stays"), batch("fb_goes"), batch("fb_comes")]
@@ -92,7 +92,7 @@ async def test_what_is_new_starts_what_is_gone_ends_and_the_rest_goes_on_as_it_w
         (None, r"cannot be read: No such file"),
     ],
 )
-async def test_what_is_invalid_is_told_and_the_configuration_in_use_stays(
+async def test_an_invalid_configuration_is_reported_and_the_current_one_kept(
     api: Api, exporter: StartExporter, tmp_path: Path, text: str | None, reason: str
 ) -> None:
     api.batches = [batch("fb_1")]
@@ -122,7 +122,7 @@ async def test_what_is_invalid_is_told_and_the_configuration_in_use_stays(
     fixed = await running.samples()
     assert fixed[SUCCESSFUL] == 1
     assert fixed[SUCCESS_TIME] > before[SUCCESS_TIME]
-    assert (polls(fixed, "default") or 0) >= seen + 2, "its totals are those from before"
+    assert (polls(fixed, "default") or 0) >= seen + 2, "it keeps its totals"
 
 
 @pytest.mark.parametrize(
@@ -136,13 +136,13 @@ async def test_what_is_invalid_is_told_and_the_configuration_in_use_stays(
         ({"Sec-Fetch-Site": ""}, 403),
         ({"Sec-Fetch-Site": "cross-site", "Origin": "http://HOST"}, 403),
         ({"Origin": "http://HOST"}, 200),
-        ({"Origin": "https://HOST"}, 200),  # behind a proxy that ends TLS
+        ({"Origin": "https://HOST"}, 200),  # behind a proxy that terminates TLS
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "http://HOST.evil.example"}, 403),
         ({"Origin": "null"}, 403),
     ],
 )
-async def test_a_page_of_another_site_cannot_reload_it(
+async def test_a_web_page_of_another_site_cannot_reload_the_exporter(
     exporter: StartExporter, headers: dict[str, str], status: int
 ) -> None:
     running = await exporter("--web.enable-lifecycle")
@@ -157,7 +157,7 @@ async def test_a_page_of_another_site_cannot_reload_it(
     assert (await running.get("/metrics", **sent))[0] == 200
 
 
-async def test_reloading_over_http_is_off_unless_it_is_allowed(exporter: StartExporter) -> None:
+async def test_reloading_over_http_needs_the_lifecycle_flag(exporter: StartExporter) -> None:
     running = await exporter()
     before = await running.wait_for(lambda s: up(s) == 1)
     status, answer = await post(running)
@@ -169,7 +169,7 @@ async def test_reloading_over_http_is_off_unless_it_is_allowed(exporter: StartEx
     assert not any("reloaded" in line for line in running.log)
 
 
-async def test_new_limits_keep_snapshot_and_totals_and_apply_at_once(
+async def test_new_limits_apply_at_once_and_keep_snapshot_and_totals(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
     failed = sample_key("inkit_documents_failed_total", account="default", destination="box")
@@ -196,9 +196,7 @@ async def test_new_limits_keep_snapshot_and_totals_and_apply_at_once(
     assert up(after) == 1
 
 
-async def test_an_account_with_another_address_begins_from_nothing(
-    api: Api, exporter: StartExporter, tmp_path: Path
-) -> None:
+async def test_an_account_whose_address_changes_starts_empty(api: Api, exporter: StartExporter, tmp_path: Path) -> None:
     api.batches = [batch("fb_1")]
     running = await exporter(poll={"interval": "1h"})
     await running.wait_for(lambda s: up(s) == 1)
@@ -209,7 +207,7 @@ async def test_an_account_with_another_address_begins_from_nothing(
     assert polls(samples, "default") == 1
 
 
-async def test_an_account_that_polls_the_other_kind_of_batch_begins_from_nothing(
+async def test_an_account_whose_kind_of_batch_changes_starts_empty(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
     api.batches, api.document_batches = [batch("fb_1")], [batch("rb_1", destinations={"box": (2, 1, 0)})]
@@ -223,7 +221,7 @@ async def test_an_account_that_polls_the_other_kind_of_batch_begins_from_nothing
     assert [request.path for request in api.requests] == ["/v1/invoke/batch", "/v1/batch"]
 
 
-async def test_a_pause_belongs_to_the_token_whatever_a_reload_changes(
+async def test_a_pause_belongs_to_the_token_and_survives_a_reload(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
     async def pause_one(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -246,11 +244,11 @@ async def test_a_pause_belongs_to_the_token_whatever_a_reload_changes(
     samples = await running.wait_for(lambda s: up(s, "asks") == 0)
     seen, goes_on = asked(api, "shares"), polls(samples, "apart") or 0
     samples = await running.wait_for(lambda s: (polls(s, "apart") or 0) >= goes_on + 5)
-    assert asked(api, "shares") <= seen + 1, "one may have been under way"
+    assert asked(api, "shares") <= seen + 1, "one request may have been under way"
     assert up(samples, "shares") == 1
     assert await paused() == {"asks": True, "shares": True, "apart": False}
 
-    # Without its fault, and with another token, it is free, while the others stay as they were.
+    # With another token, the account is not paused; the others do not change.
     api.fault = None
     seen, since = asked(api, "shares"), asked(api, "asks")
     write_config(tmp_path, api.base_url, accounts=accounts(str(apart)))
@@ -267,7 +265,7 @@ async def test_a_pause_belongs_to_the_token_whatever_a_reload_changes(
     assert (asked(api, "asks"), asked(api, "shares")) == (since, seen)
 
 
-async def test_a_poll_that_hangs_neither_holds_up_a_reload_nor_outlives_its_account(
+async def test_a_hanging_poll_does_not_delay_a_reload_and_ends_with_its_account(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
     def hanging() -> set[str]:
@@ -287,7 +285,7 @@ async def test_a_poll_that_hangs_neither_holds_up_a_reload_nor_outlives_its_acco
     assert len(api.requests) == 2
 
 
-async def test_a_storm_of_reloads_leaves_one_loop_for_each_account(
+async def test_after_many_reloads_each_account_still_has_one_loop(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
     running = await exporter("--web.enable-lifecycle", poll={"interval": "1h"})
@@ -300,10 +298,10 @@ async def test_a_storm_of_reloads_leaves_one_loop_for_each_account(
     assert 2 <= len(api.requests) - before <= 5
 
 
-async def test_a_token_file_that_is_swapped_as_kubernetes_does_is_used_at_the_next_poll(
+async def test_the_next_poll_uses_a_token_that_kubernetes_replaced(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
-    """A mounted secret is a link into a folder, itself a link, which is replaced as a whole."""
+    """Kubernetes mounts a secret as a symlink into a folder that is a symlink too, and replaces the latter."""
     for version, token in (("v1", "revoked"), ("v2", TOKEN)):
         (tmp_path / version).mkdir()
         (tmp_path / version / "token").write_text(token)

@@ -32,7 +32,7 @@ _LONG = "takes from half an hour to a night"
 
 # A pattern for the commands, and the test that runs them, or the reason.
 ROWS = {
-    "make demo": _COMMAND_LINE + "test_the_demo_needs_no_key_and_shows_all_destinations_and_moves",
+    "make demo": _COMMAND_LINE + "test_the_demo_needs_no_key_and_shows_all_destinations_changing",
     "make check": _TESTS,
     "make test": _TESTS,
     "make mutate*": _LONG,
@@ -41,14 +41,14 @@ ROWS = {
     ".venv/bin/uvx mutmut==* show NAME": "needs the result of `make mutate`",
     "gh attestation verify *": _GITHUB,
     "INKIT_API_TOKEN=… .venv/bin/python exporter.py --once*": _COMMAND_LINE
-    + "test_a_token_in_the_environment_is_enough",
+    + "test_without_a_config_file_the_token_in_the_environment_is_enough",
     "curl -si -H *": _HERE + "test_an_answer_is_captured_without_the_token",
     "inkit-exporter --config.file=/etc/*": _COMMAND_LINE
-    + "test_the_start_is_one_line_that_names_version_accounts_and_addresses",
+    + "test_startup_logs_one_line_with_version_accounts_and_addresses",
     "inkit-exporter --config.file=config.yaml --once": _COMMAND_LINE
-    + "test_once_prints_the_exposition_and_tells_success_by_its_status",
+    + "test_once_prints_the_exposition_and_its_exit_status_shows_success",
     "inkit-exporter --config.file=config.yaml --shard=*": _COMMAND_LINE
-    + "test_a_shard_polls_its_own_accounts_and_names_itself",
+    + "test_a_shard_polls_only_its_own_accounts_and_exports_its_number",
     "prometheus --config.file=deploy/*": "tests/monitoring/test_prometheus.py::"
     "test_prometheus_scrapes_what_the_api_holds",
     "alertmanager --config.file=deploy/*": _HERE + "test_an_alert_and_a_silence_are_added",

@@ -11,8 +11,9 @@ import aiohttp
 import pytest
 import yaml
 from support import ROOT
+from support.edges import TOLD
 from support.monitoring import DEPLOY, alertmanager, free_address
-from support.rules import ALERTS, RULE_TESTS
+from support.rules import ALERTS
 
 CONFIG = DEPLOY / "alertmanager" / "alertmanager.yml"
 DOCUMENT = (ROOT / "docs" / "alerting.md").read_text()
@@ -21,15 +22,15 @@ Labels = dict[str, str]
 
 
 def variants() -> dict[str, Labels]:
-    """Labels of each alert, as the first test of its rule expects them; one may come without an instance."""
+    """Labels of each alert in a cluster; one may come without an instance."""
+    place = {"cluster": "eu", "namespace": "inkit"}
     found: dict[str, Labels] = {}
-    for test in RULE_TESTS:
-        for check in test["alert_rule_test"]:
-            for expected in check["exp_alerts"]:
-                labels = {"alertname": check["alertname"]} | expected["exp_labels"]
-                without_target = "job" in labels and "instance" not in labels
-                found.setdefault(check["alertname"] + (", without a target" if without_target else ""), labels)
-    return found
+    for alert, told in TOLD.items():
+        labels = {"alertname": alert, "severity": ALERTS[alert]["labels"]["severity"]} | told.labels
+        # Where there never was a target, nobody knows of a cluster.
+        found[alert] = labels if alert == "InkitExporterMissing" else labels | place
+    gone = {name: text for name, text in found["InkitExporterDown"].items() if name != "instance"}
+    return found | {"InkitExporterDown, without a target": gone}
 
 
 VARIANTS = variants()
@@ -115,6 +116,16 @@ def documented() -> set[Inhibition]:
     }
 
 
+def test_the_table_of_alerts_is_complete_and_says_what_hides_each() -> None:
+    rows = re.findall(
+        r"^\| (Inkit\w+) \| ([^|]+) \| (critical|warning) \| ([^|]+) \| ([^|]+) \|$", DOCUMENT, flags=re.MULTILINE
+    )
+    assert [(row[0], row[2]) for row in rows] == [(name, rule["labels"]["severity"]) for name, rule in ALERTS.items()]
+    for name, _, _, _, hidden in rows:
+        causes = {cause.split(",")[0] for cause, symptom, _ in documented() if symptom == name}
+        assert set(re.findall(r"Inkit\w+", hidden)) == causes, name
+
+
 def test_what_wakes_somebody_is_not_hidden_by_what_does_not() -> None:
     for cause, symptom, _ in documented():
         assert VARIANTS[cause]["severity"] == "critical" or ALERTS[symptom]["labels"]["severity"] == "warning"
@@ -125,36 +136,39 @@ def test_what_wakes_somebody_is_not_hidden_by_what_does_not() -> None:
 async def test_a_symptom_is_hidden_under_its_cause_alone_and_where_the_documented_labels_are_equal(
     tmp_path: Path,
 ) -> None:
-    """Each pair of alerts with all labels equal, and with each one different, each time in a world of its own."""
-    trials: list[tuple[str, str, str | None, Labels, Labels]] = []
+    """Each pair of alerts with all labels equal, and those that hide with each one different."""
     pairs = [pair for pair in itertools.permutations(VARIANTS, 2) if len({name.split(",")[0] for name in pair}) == 2]
-    for cause, symptom in pairs:
-        scopes = sorted(VARIANTS[symptom].keys() - {"alertname", "severity"})
-        for different in (None, *scopes):
-            apart = f"-{len(trials)}"
-            one, other = (
-                {name: text if name in ("alertname", "severity") else text + apart for name, text in labels.items()}
-                for labels in (VARIANTS[cause], VARIANTS[symptom])
-            )
-            if different:
-                other[different] += "-other"
-            trials.append((cause, symptom, different, one, other))
-
+    found = set()
     address = free_address()
     async with alertmanager(CONFIG.read_text(), tmp_path, address) as http:
-        hidden = await hidden_of(http, [labels for trial in trials for labels in trial[3:]])
-
-    equal_where = {}
-    for cause, symptom, different, _, labels in trials:
-        if different is None and frozenset(labels.items()) in hidden:
-            equal_where[cause, symptom] = set[str]()
-    for cause, symptom, different, _, labels in trials:
-        if different and (cause, symptom) in equal_where and frozenset(labels.items()) not in hidden:
-            equal_where[cause, symptom].add(different)
-        if (cause, symptom) not in equal_where:
-            assert frozenset(labels.items()) not in hidden
-    found = {Inhibition(cause, symptom, frozenset(equal)) for (cause, symptom), equal in equal_where.items()}
+        equal = {pair: _apart(pair, f"-{number}") for number, pair in enumerate(pairs)}
+        hidden = await hidden_of(http, [labels for both in equal.values() for labels in both])
+        hiding = [pair for pair, (_, symptom) in equal.items() if frozenset(symptom.items()) in hidden]
+        trials = {
+            (pair, label): _apart(pair, f"-{number}-{label}", different=label)
+            for number, pair in enumerate(hiding)
+            for label in VARIANTS[pair[1]].keys() - {"alertname", "severity"}
+        }
+        hidden = await hidden_of(http, [labels for both in trials.values() for labels in both])
+    for pair in hiding:
+        needed = {
+            label
+            for (one, label), (_, symptom) in trials.items()
+            if one == pair and frozenset(symptom.items()) not in hidden
+        }
+        found.add(Inhibition(*pair, frozenset(needed)))
     assert found == documented()
+
+
+def _apart(pair: tuple[str, str], suffix: str, different: str | None = None) -> tuple[Labels, Labels]:
+    """The labels of two alerts, in a world of their own; one label may be different."""
+    cause, symptom = (
+        {name: text if name in ("alertname", "severity") else text + suffix for name, text in VARIANTS[variant].items()}
+        for variant in pair
+    )
+    if different:
+        symptom[different] += "-other"
+    return cause, symptom
 
 
 async def hidden_of(http: aiohttp.ClientSession, alerts: list[Labels]) -> set[frozenset[tuple[str, str]]]:
@@ -163,5 +177,5 @@ async def hidden_of(http: aiohttp.ClientSession, alerts: list[Labels]) -> set[fr
         assert response.status == 200, await response.text()
     async with http.get("/api/v2/alerts") as response:
         known = await response.json()
-    assert len(known) == len({frozenset(labels.items()) for labels in alerts})
+    assert {frozenset(labels.items()) for labels in alerts} <= {frozenset(one["labels"].items()) for one in known}
     return {frozenset(alert["labels"].items()) for alert in known if alert["status"]["inhibitedBy"]}

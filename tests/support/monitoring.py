@@ -20,7 +20,7 @@ PACE = 200
 """How much faster than in earnest: 30 seconds between scrapes become 150 ms, an hour 18 seconds."""
 
 _MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_SECONDS_IN_RULES = ("> 300\n", "> 6 * 3600\n", "> 1800\n", "> 10 * inkit:batch_duration_seconds:p95_1d\n")
+_SECONDS_IN_RULES = ("> 6 * 3600\n", "> 1800\n", "> 10 * inkit:batch_duration_seconds:p95_1d\n")
 
 
 def shorten(text: str) -> str:

@@ -1,5 +1,7 @@
-"""The rules for Prometheus in `deploy/`, and the tests that promtool runs on them."""
+"""The rules for Prometheus in `deploy/`."""
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -7,13 +9,30 @@ import yaml
 from support import ROOT
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
+TEXT = (PROMETHEUS / "rules.yml").read_text()
 
-RULES: list[dict[str, Any]] = [
-    rule for group in yaml.safe_load((PROMETHEUS / "rules.yml").read_text())["groups"] for rule in group["rules"]
-]
+RULES: list[dict[str, Any]] = [rule for group in yaml.safe_load(TEXT)["groups"] for rule in group["rules"]]
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
-TEST_FILES: dict[str, dict[str, Any]] = {
-    name: yaml.safe_load((PROMETHEUS / name).read_text()) for name in ("rules_test.yml", "rules_slow_test.yml")
+
+
+CONSTANTS: dict[str, float] = {
+    rule["record"]: float(number[1])
+    for rule in RULES
+    if "record" in rule and (number := re.fullmatch(r"vector\(([\d.]+)\)", rule["expr"]))
 }
-RULE_TESTS: list[dict[str, Any]] = [test for content in TEST_FILES.values() for test in content["tests"]]
+"""The numbers that users may adapt."""
+
+
+def only(alerts: Sequence[dict[str, Any]]) -> str:
+    """A rules file with nothing but these alerts and what they need."""
+    names = _needed("\n".join(alert["expr"] for alert in alerts))
+    recorded = [rule for rule in RULES if rule.get("record") in names]
+    group = {"name": "one", "rules": [*recorded, *alerts]}
+    return yaml.safe_dump({"groups": [group]}, sort_keys=False, width=10_000)
+
+
+def _needed(expression: str) -> set[str]:
+    """The recorded series that an expression reads, and what those read."""
+    found = set(re.findall(r"\binkit:[a-z_0-9]+:[a-z0-9_]+", expression))
+    return found.union(*(_needed(rule["expr"]) for rule in RULES if rule.get("record") in found))

@@ -35,8 +35,8 @@ from inkit_exporter.web.systemd import systemd_sockets
 if TYPE_CHECKING:
     from inkit_exporter.web.toolkit.guard import ReloadingWebConfig
 
-# A scrape before this would lack accounts whose disk is slow. Nobody waits for it longer.
-_RESTORE_SECONDS = 5.0
+# So long, scrapes wait for what is stored. Accounts whose disk takes longer are missing until then.
+_RESTORE_SECONDS = 2.0
 
 log = structlog.get_logger()
 
@@ -133,7 +133,7 @@ class Exporter:
     def _metrics(self) -> list[AccountMetrics]:
         names = [state.account for state in self._states]
         if self._storage:  # while it loads, totals are at 0, and Prometheus would take what comes back for news
-            names = [name for name in names if not self._storage.loading(name)]
+            names = [name for name in names if self._states[name].snapshot or not self._storage.loading(name)]
         return [AccountMetrics(self._states, name) for name in names]
 
 

@@ -194,7 +194,7 @@ class AccountFile:
         if self._connection is not None:
             return self._connection
         _make_private(self.path)
-        self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        self._connection = sqlite3.connect(self.path, timeout=20.0, isolation_level=None, check_same_thread=False)
         try:
             for pragma in _PRAGMAS:
                 self._connection.execute(f"PRAGMA {pragma}")

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -21,9 +22,11 @@ from inkit_exporter.storage.files import AccountFile, UnusableFile
 from inkit_exporter.storage.health import StorageHealth
 from inkit_exporter.window.plan import Plan
 
+LOAD_SECONDS: Final = 30.0
+SAVE_SECONDS: Final = 10.0
+"""If the disk takes longer, an account goes on in memory."""
+
 _LOCK_EVERY = 0.2
-_LOAD_SECONDS = 30.0
-_SAVE_SECONDS = 10.0
 
 log = structlog.get_logger()
 
@@ -46,13 +49,13 @@ class Storage:
         return self._accounts[account]
 
     def follow(self, settings: AccountSettings, labels: AccountLabels, states: States) -> None:
-        """Store what is published of an account, and publish what is stored, if nothing else is known of it yet."""
+        """Store what is published of an account from now on. First, load and publish what is stored already."""
         stored = self._accounts.get(settings.name)
         if stored is None:
             stored = AccountStorage(settings.name, AccountFile(self._directory / files.file_name(settings.name)), self)
             self._accounts[settings.name] = stored
         stored.origin, stored.labels = records.origin_of(settings), labels
-        if states[settings.name].snapshot is None:
+        if stored.error is None or states[settings.name].snapshot is None:
             stored.load(states)
 
     async def loaded(self, patience: float) -> None:
@@ -121,30 +124,30 @@ class AccountStorage:
     async def plan(self) -> Plan | None:
         """The plan that was stored, once it is loaded; None if there is none, or if it was asked for before."""
         if reading := self.reading:
-            await asyncio.wait({reading}, timeout=_LOAD_SECONDS)
+            await asyncio.wait({reading}, timeout=LOAD_SECONDS)
             if not reading.done():
                 self.reading = None
-                self._failed(f"the disk has not answered for {_LOAD_SECONDS:g}s")
+                self._failed(f"the disk has not answered for {LOAD_SECONDS:g}s")
         plan, self._restored = self._restored, None
         return plan
 
     async def save(self, plan: Plan, state: AccountState) -> None:
         """Store the state after a complete poll, which is not published yet. What fails is made up for by the next.
 
-        It never raises, and takes at most `_SAVE_SECONDS`.
+        It never raises, and takes at most `SAVE_SECONDS`.
         """
         self._owed |= plan.window.totals.changed
         plan.window.totals.changed = set()
         if self._writing is not None:
-            self._failed(f"the disk has not answered for more than {_SAVE_SECONDS:g}s")
+            self._failed(f"the disk has not answered for more than {SAVE_SECONDS:g}s")
             return
         changed, self._owed = self._owed, set()
         write = partial(self._write, plan, state, changed, whole=plan is not self._plan)
         self._writing = asyncio.get_running_loop().run_in_executor(self._thread, write)
         self._writing.add_done_callback(partial(self._written, plan, changed))
-        done, _ = await asyncio.wait({self._writing}, timeout=_SAVE_SECONDS)
+        done, _ = await asyncio.wait({self._writing}, timeout=SAVE_SECONDS)
         if not done:
-            self._failed(f"the disk has not answered for {_SAVE_SECONDS:g}s")
+            self._failed(f"the disk has not answered for {SAVE_SECONDS:g}s")
 
     def close(self) -> None:
         """Release the file, once what is under way has ended."""
@@ -172,11 +175,12 @@ class AccountStorage:
             self._failed(error)
         elif found := reading.result():
             kept, plan = found
-            self._plan = self._restored = plan
+            self._plan, self._restored, self._owed = plan, plan, set()
             self.labels.destinations.admitted.update(kept.destinations)
             self.labels.statuses.admitted.update(kept.statuses)
-            at = boot_time() - max(0.0, time.time() - kept.last_success)
-            states.publish(records.restore_state(kept, plan, states[self._account], snapshot_at=at))
+            if (state := states[self._account]).snapshot is None:
+                at = boot_time() - max(0.0, time.time() - kept.last_success)
+                states.publish(records.restore_state(kept, plan, state, snapshot_at=at))
 
     def _write(self, plan: Plan, state: AccountState, changed: set[str], *, whole: bool) -> None:
         kept = records.take(plan, state, self.labels, self.origin)

@@ -1,0 +1,121 @@
+"""A disk that takes its time costs its own account at most a delay, and no other account anything."""
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from support.api import Api, batch
+from support.conversation import make_batch, pages, poll
+from support.exporter import StartExporter
+from support.samples import sample_key, up
+from support.world import NOW
+
+from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.usage import Usage
+from inkit_exporter.config import AccountSettings, PollSettings
+from inkit_exporter.rate_limit import RateLimiter
+from inkit_exporter.state import AccountState, States
+from inkit_exporter.storage import storage as module
+from inkit_exporter.storage.files import AccountFile, file_name
+from inkit_exporter.storage.storage import Storage, open_storage
+from inkit_exporter.window.plan import Plan
+from inkit_exporter.window.totals import Totals
+
+SETTINGS = PollSettings()
+
+
+@asynccontextmanager
+async def storing(directory: Path, *names: str) -> AsyncIterator[tuple[Storage, States]]:
+    """The storage of these accounts, of which nothing is known, once it is loaded."""
+    states, storage = States(), await open_storage(directory, asyncio.Event())
+    assert storage is not None
+    for name in names:
+        states.publish(AccountState(account=name, settings=SETTINGS, usage=Usage(RateLimiter(60))))
+        storage.follow(AccountSettings(name=name, api_token_env="T"), AccountLabels(), states)
+    await storage.loaded(60)
+    yield storage, states
+    storage.close()
+
+
+def polled(plan: Plan, batches: int, state: AccountState) -> AccountState:
+    """The state after a poll that lists so many batches."""
+    poll(plan, pages([make_batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in range(batches)], 100), NOW)
+    return replace(
+        state, last_success=NOW, snapshot=plan.window.snapshot(None), totals=plan.window.totals.totals.copy()
+    )
+
+
+async def test_a_save_that_hangs_is_given_up_and_made_up_for_and_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, save = threading.Event(), AccountFile.save
+
+    def slow(self: AccountFile, *arguments: Any, **named: Any) -> None:
+        if self.path.name == file_name("slow"):
+            free.wait(60)
+        save(self, *arguments, **named)
+
+    monkeypatch.setattr(AccountFile, "save", slow)
+    monkeypatch.setattr(module, "SAVE_SECONDS", 0.2)
+    async with storing(tmp_path, "slow", "fast") as (storage, states):
+        plans = {name: Plan(SETTINGS, Totals()) for name in ("slow", "fast")}
+        hanging = asyncio.create_task(storage["slow"].save(plans["slow"], polled(plans["slow"], 3, states["slow"])))
+        await storage["fast"].save(plans["fast"], polled(plans["fast"], 2, states["fast"]))
+        assert storage.health().healthy and not hanging.done(), "the other one was not held up"
+        await hanging
+        health = storage.health()
+        assert not health.healthy and health.error == "slow: the disk has not answered for 0.2s"
+        begun = time.monotonic()
+        await storage["slow"].save(plans["slow"], polled(plans["slow"], 4, states["slow"]))
+        assert time.monotonic() - begun < 0.2, "it is waited for once"
+        free.set()
+        while not storage.health().healthy:
+            await storage["slow"].save(plans["slow"], polled(plans["slow"], 5, states["slow"]))
+            await asyncio.sleep(0.01)
+        await storage["slow"].save(plans["slow"], polled(plans["slow"], 5, states["slow"]))
+    async with storing(tmp_path, "slow", "fast") as (_, states):
+        assert [len(snapshot.newest) for state in states if (snapshot := state.snapshot)] == [5, 2]
+
+
+@pytest.mark.process
+async def test_an_account_whose_file_is_busy_at_the_start_is_missing_until_it_is_loaded(
+    api: Api, exporter: StartExporter, tmp_path: Path
+) -> None:
+    api.batches = [batch("fb_1")]
+    directory, accounts = tmp_path / "storage", [{"name": "slow"}, {"name": "fast"}]
+    flag = f"--storage.path={directory}"
+    running = await exporter(flag, accounts=accounts)
+    await running.wait_for(lambda s: up(s, "slow") == up(s, "fast") == 1)
+    api.batches = [batch("fb_2"), *api.batches]
+    created = sample_key("inkit_batches_created_total", account="slow")
+    await running.wait_for(lambda s: s[created] == 1)
+    assert await running.stop() == 0
+    holder = sqlite3.connect(directory / file_name("slow"), isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    running = await exporter(flag, accounts=accounts)
+    samples = await running.wait_for(lambda s: up(s, "fast") == 1)
+    assert not [name for name in samples if 'account="slow"' in name], "or its totals would begin at 0"
+    holder.close()
+    samples = await running.wait_for(lambda s: up(s, "slow") == 1)
+    assert samples[created] == 1
+
+
+async def test_an_account_whose_file_can_not_be_read_begins_from_nothing_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: AccountFile) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(AccountFile, "load", fails)
+    async with storing(tmp_path, "a") as (storage, states):
+        assert states["a"].snapshot is None
+        assert await storage["a"].plan() is None
+        assert storage.health().error == "a: Input/output error"
+        assert storage.health().failures == 1

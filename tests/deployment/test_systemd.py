@@ -60,7 +60,9 @@ def test_the_environment_file_has_flags_that_exist() -> None:
 
 def test_the_steps_put_everything_where_the_unit_looks_for_it() -> None:
     settings = dict(re.findall(r"^(\w+)=(.+)$", UNIT.read_text(), flags=re.MULTILINE))
-    program, config, _ = settings["ExecStart"].split()
+    program, config, storage, _ = settings["ExecStart"].split()
+    assert storage == f"--storage.path=/var/lib/{settings['StateDirectory']}"
+    assert settings["StateDirectoryMode"] == "0700"
     credential, token = settings["LoadCredential"].split(":")
     assert f"python3 -m venv {Path(program).parent.parent}\n" in GUIDE
     assert {Path(program).name} == PROJECT["scripts"].keys()

@@ -54,15 +54,15 @@ SCRAPE_EVERY = (
 )
 
 
-def make_batches(count: int) -> list[JsonBatch]:
-    """Batches of the last minutes, each with all nine destinations."""
+def make_batches(count: int, unfinished_every: int = 100) -> list[JsonBatch]:
+    """Batches of the last minutes, each with all nine destinations. The newest and every so many are unfinished."""
     now = time.time()
     return [
         {
             "id": f"fb_{i:022d}",
             "name": f"batch {i}",
             "created_at": format_time(now - i / 100),
-            "status": "In Progress" if i % 100 == 0 else "Completed",
+            "status": "In Progress" if i % unfinished_every == 0 else "Completed",
             "total": 10,
             "destinations": {
                 name: {"count": 10, "completed": 9, "failed": 1, "in_progress": 0, "status": "completed"}
@@ -73,11 +73,11 @@ def make_batches(count: int) -> list[JsonBatch]:
     ]
 
 
-def serve(batches: int, started: Connection) -> None:
+def serve(batches: int, unfinished_every: int, started: Connection) -> None:
     """Run the simulated API; it sends its URL through the pipe, and ends when the pipe closes."""
 
     async def run() -> None:
-        listing = make_batches(batches)
+        listing = make_batches(batches, unfinished_every)
         async with serve_api(make_api(lambda: listing, token=TOKEN, max_page_size=None)) as base_url:
             started.send(base_url)
             await asyncio.to_thread(started.recv)
@@ -87,10 +87,12 @@ def serve(batches: int, started: Connection) -> None:
 
 
 @contextmanager
-def serving(batches: int) -> Iterator[str]:
+def serving(batches: int, unfinished_every: int = 100) -> Iterator[str]:
     """The simulated API with that many batches; yields its URL."""
     ours, theirs = multiprocessing.Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(batches, theirs), daemon=True)
+    server = multiprocessing.get_context("spawn").Process(
+        target=serve, args=(batches, unfinished_every, theirs), daemon=True
+    )
     server.start()
     try:
         yield ours.recv()

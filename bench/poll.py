@@ -90,9 +90,8 @@ def serve(batches: int, unfinished_every: int, started: Connection) -> None:
 def serving(batches: int, unfinished_every: int = 100) -> Iterator[str]:
     """The simulated API with that many batches; yields its URL."""
     ours, theirs = multiprocessing.Pipe()
-    server = multiprocessing.get_context("spawn").Process(
-        target=serve, args=(batches, unfinished_every, theirs), daemon=True
-    )
+    arguments = batches, unfinished_every, theirs
+    server = multiprocessing.get_context("spawn").Process(target=serve, args=arguments, daemon=True)
     server.start()
     try:
         yield ours.recv()

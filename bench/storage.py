@@ -89,7 +89,7 @@ async def saves(batches: int, rounds: int, directory: Path) -> None:
 
 
 def start(base_url: str, batches: int, folder: Path, *flags: str) -> tuple[float, float, int]:
-    """Start an exporter; returns the seconds until it serves totals and until its first poll, and that poll's requests."""
+    """Start an exporter. Returns the seconds until it serves totals, those until its first poll, and its requests."""
     config = folder / "config.yaml"
     config.write_text(
         f"accounts: [{{name: bench, api_token_env: BENCH_TOKEN, base_url: '{base_url}'}}]\n"
@@ -119,10 +119,8 @@ def starts(batches: int, rounds: int, folder: Path) -> None:
         for name, flags in (("without", ()), ("with", (flag,))):
             rows = [start(base_url, batches, folder, *flags) for _ in range(rounds)]
             totals, polled, requests = (statistics.median(values) for values in zip(*rows, strict=True))
-            print(
-                f"| {batches:,} | {name} | {totals:.1f} | {polled:.1f} | {requests:,.0f} | {requests / 60:.1f} |",
-                flush=True,
-            )
+            row = f"{totals:.1f} | {polled:.1f} | {requests:,.0f} | {requests / 60:.1f}"
+            print(f"| {batches:,} | {name} | {row} |", flush=True)
 
 
 def main() -> None:
@@ -133,10 +131,8 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=Path())
     options = parser.parse_args()
     logs.configure("error", "logfmt")
-    print(
-        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores; batches of nine"
-    )
-    print("destinations\n")
+    print(f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores")
+    print("Batches of nine destinations\n")
     parts: dict[str, Callable[[int, Path], None]] = {
         "| batches in the window | changed since the last poll | CPU of a save, ms | it takes, ms | written, KiB |\n"
         "|---:|---:|---:|---:|---:|": lambda batches, folder: asyncio.run(

@@ -31,7 +31,8 @@ class Kept(Struct, frozen=True):
     """What is kept of an account besides its batches, as of a complete poll. Times are seconds since the epoch.
 
     `destinations` and `statuses` are the label values that were admitted, `combinations` and `batch_statuses` those of
-    the gauges. `edge` is that of the totals, `cut` that of the window. `records` is how many batches there are.
+    the gauges. `edge` is that of the totals, `cut` that of the window. `stale_after` is there if a slow poll made it longer
+    than the setting. `records` is how many batches there are.
     """
 
     origin: Origin
@@ -47,11 +48,11 @@ class Kept(Struct, frozen=True):
     truncated: bool
     totals: Totals
     last_success: float
-    duration: float
+    stale_after: float
     records: int
 
 
-class Record(Struct, frozen=True, omit_defaults=True):
+class Record(Struct, frozen=True, omit_defaults=True, gc=False):
     """What is kept of one batch: all that window and totals know of it. If it is `missing`, when it was created."""
 
     batch: Batch | None = None
@@ -98,7 +99,7 @@ def take(plan: Plan, state: AccountState, labels: AccountLabels, origin: Origin)
         truncated=window.truncated,
         totals=state.totals,
         last_success=state.last_success or 0.0,
-        duration=state.duration,
+        stale_after=state.stale_after if state.stale_after > state.settings.stale_after else 0.0,
         records=len(window.by_id) + len(window.totals.missing),
     )
 
@@ -137,8 +138,7 @@ def restore_state(kept: Kept, plan: Plan, state: AccountState, snapshot_at: floa
     return replace(
         state,
         last_success=kept.last_success,
-        duration=kept.duration,
-        stale_after=2 * kept.duration,
+        stale_after=kept.stale_after,
         snapshot=plan.window.snapshot(seen),
         snapshot_at=snapshot_at,
         newest_first=kept.mark.ordered,

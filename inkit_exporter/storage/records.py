@@ -31,8 +31,8 @@ class Kept(Struct, frozen=True):
     """What is kept of an account besides its batches, as of a complete poll. Times are seconds since the epoch.
 
     `destinations` and `statuses` are the label values that were admitted, `combinations` and `batch_statuses` those of
-    the gauges. `edge` is that of the totals, `cut` that of the window. `stale_after` is there if a slow poll made it longer
-    than the setting. `records` is how many batches there are.
+    the gauges. `edge` is that of the totals, `cut` that of the window. `stale_after` is 0 unless a slow poll has made
+    it longer than the setting. `records` is how many batches there are.
     """
 
     origin: Origin

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
+from random import Random
 
 import pytest
 from aiohttp import web
@@ -13,10 +14,14 @@ from support.api import TOKEN, Api, Handler, batch, hang
 from support.exporter import Exporter, StartExporter, run_to_end, start_process, write_config
 from support.samples import Samples, sample_key, up
 
+from inkit_exporter.demo import JsonBatch
+
 CREATED = sample_key("inkit_batches_created_total", account="default")
+COMPLETED = sample_key("inkit_documents_completed_total", account="default", destination="box")
 FAILED = sample_key("inkit_documents_failed_total", account="default", destination="box")
 LAST_SUCCESS = sample_key("inkit_last_successful_poll_timestamp_seconds", account="default")
 DURATIONS = sample_key("inkit_batch_duration_seconds_count", account="default")
+TOTALS = {CREATED, COMPLETED, FAILED, DURATIONS}
 HEALTHY, FAILURES = "inkit_exporter_storage_healthy", "inkit_exporter_storage_failures_total"
 
 
@@ -30,6 +35,12 @@ def all_up(accounts: set[str], samples: Samples) -> bool:
 
 def has_created_one(name: str, samples: Samples) -> bool:
     return samples[name] == 1
+
+
+def batch_documents(samples: Samples) -> list[float]:
+    """Documents completed, failed and in progress."""
+    fields = ("completed", "failed", "in_progress")
+    return [sum(v for k, v in samples.items() if k.startswith(f"inkit_batch_documents_{f}{{")) for f in fields]
 
 
 async def fail(_request: web.Request, _handler: Handler) -> web.StreamResponse:
@@ -94,6 +105,54 @@ async def test_a_restart_serves_what_is_stored_at_once_and_counts_what_happened_
     assert {request.query["page"] for request in api.requests} == {"1"}
     for path in (tmp_path / "storage").iterdir():
         assert TOKEN.encode() not in path.read_bytes()
+
+
+@pytest.mark.process
+async def test_killed_ten_times_at_random_moments_it_has_counted_everything_once(
+    api: Api, start: StartExporter
+) -> None:
+    """Batches are created and make progress all the time. No total that was scraped ever goes down."""
+    chance, batches_made, done = Random(1), 0, asyncio.Event()
+    documents: dict[str, list[int]] = {}
+
+    def as_listed(name: str) -> JsonBatch:
+        completed, failed, waiting = documents[name]
+        status, age = "In Progress" if waiting else "Completed", 100 - int(name.removeprefix("fb_")) / 100
+        return batch(name, age=age, status=status, destinations={"box": (completed, failed, waiting)})
+
+    async def change() -> None:
+        nonlocal batches_made
+        while not done.is_set():
+            if chance.random() < 0.3:
+                batches_made += 1
+                documents[f"fb_{batches_made:06}"] = [0, 0, chance.randint(1, 5)]
+            for name in chance.sample(sorted(documents), min(3, len(documents))):
+                if documents[name][2]:
+                    documents[name][2] -= 1
+                    documents[name][chance.random() < 0.3] += 1
+            api.batches = [as_listed(name) for name in sorted(documents, reverse=True)]
+            await asyncio.sleep(0.01)
+
+    changing = asyncio.create_task(change())
+    running = await start(poll={"interval": "20ms", "page_size": 10})
+    first = await running.wait_for(lambda s: up(s) == 1)
+    seen = first
+    for _ in range(10):
+        deadline = asyncio.get_running_loop().time() + chance.uniform(0.0, 0.4)
+        while asyncio.get_running_loop().time() < deadline:
+            samples = await running.samples()
+            assert all(samples[name] >= seen[name] for name in seen if name in TOTALS)
+            seen = samples
+        await kill(running)
+        running = await start(poll={"interval": "20ms", "page_size": 10})
+    done.set()
+    await changing
+    sums = [sum(numbers[i] for numbers in documents.values()) for i in range(3)]
+    final = await running.wait_for(lambda s: batches(s) == batches_made and batch_documents(s) == sums)
+    assert final[CREATED] - first[CREATED] == batches_made - batches(first)
+    assert [final[name] - first[name] for name in (COMPLETED, FAILED)] == [
+        sums[i] - batch_documents(first)[i] for i in range(2)
+    ]
 
 
 @pytest.mark.process

@@ -19,7 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from inkit_exporter import logs
-from inkit_exporter.api.batches import Batch, Page
+from inkit_exporter.api.batches import Batch, Page, PageRequest
 from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.statuses import read_status
 from inkit_exporter.api.usage import Usage
@@ -82,7 +82,7 @@ class _Api:
     The memory `step` outlives the process: the number of the step, and a byte that tells that it polls.
     """
 
-    page_size = PAGE_SIZE
+    alive_at = patience = 0.0
 
     def __init__(self, states: States, steps: Sequence[list[Batch]], step: mmap.mmap) -> None:
         self._states = states
@@ -90,7 +90,7 @@ class _Api:
         self._step = step
         self._polls = -1
 
-    async def page(self, number: int) -> Iterator[Page]:
+    async def page(self, request: PageRequest) -> Iterator[Page]:
         """A page of the list as it is during this poll."""
         self._step[8] = 1
         step = int.from_bytes(self._step[:8])
@@ -98,7 +98,7 @@ class _Api:
             self._polls = self._states["a"].polls
             step += 1
             self._step[:8] = step.to_bytes(8)
-        return iter([page_of(self._steps[min(step, len(self._steps) - 1)], number, PAGE_SIZE)])
+        return iter([page_of(self._steps[min(step, len(self._steps) - 1)], request.number, PAGE_SIZE)])
 
 
 async def live(folder: Path, steps: Sequence[list[Batch]], step: mmap.mmap) -> None:

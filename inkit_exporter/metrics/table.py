@@ -163,13 +163,13 @@ FAMILIES: Final = (
     ),
     _counter(
         "inkit_documents_completed_total",
-        "Documents seen to complete, from the differences between polls; what was there at start is not counted.",
+        "Documents seen to complete, from the differences between polls; what was there at first is not counted.",
         lambda s: _from_zero(_destinations(s), s.totals.completed),
         "destination",
     ),
     _counter(
         "inkit_documents_failed_total",
-        "Documents seen to fail, from the differences between polls; what was there at start is not counted.",
+        "Documents seen to fail, from the differences between polls; what was there at first is not counted.",
         lambda s: _from_zero(_destinations(s), s.totals.failed),
         "destination",
     ),
@@ -179,12 +179,10 @@ FAMILIES: Final = (
         lambda s: _from_zero(_destinations(s), s.totals.with_failures),
         "destination",
     ),
-    _counter(
-        "inkit_batches_created_total", "Batches seen to appear in the window since start.", lambda s: s.totals.created
-    ),
+    _counter("inkit_batches_created_total", "Batches seen to appear in the window.", lambda s: s.totals.created),
     _counter(
         "inkit_batches_finished_total",
-        "Batches seen to finish since start, by the status with which they did; each counts once.",
+        "Batches seen to finish, by the status with which they did; each counts once.",
         lambda s: _from_zero(_FINAL_STATUSES, s.totals.finished),
         "batch_status",
     ),

@@ -1,9 +1,9 @@
-"""An hour of simulated days with faults: memory and descriptors must stay flat.
+"""An hour of simulated days with faults: memory, descriptors and the stored files must stay flat.
 
-Five accounts are polled every second, over an API that plays a day a minute and, one request in five, fails: with 5xx,
-429, garbage, a cut or a hang. Prometheus' part is played by a scrape every second, in turns plain, compressed and in
-OpenMetrics; clients vanish in the middle of an answer, and every two minutes the configuration is reloaded. Windows
-reach back 100 seconds, so that batches come and go. The first tenth is left out of the trend, as the windows fill.
+The exporter polls five accounts every second, with storage. The API plays a day a minute. One request in five fails:
+5xx, 429, garbage, a cut or a hang. A scraper asks every second for the plain, the compressed and the OpenMetrics text.
+Other clients vanish in the middle of an answer. Every two minutes the configuration is reloaded. Windows reach back
+100 seconds, so that batches come and go. The trend leaves out the first tenth, in which the windows fill.
 
     make bench-soak        takes an hour; python bench/soak.py --minutes 10 is shorter
 """
@@ -76,6 +76,11 @@ async def scrape(http: aiohttp.ClientSession, address: str) -> None:
     writer.transport.abort()
 
 
+def stored_kib(directory: Path) -> float:
+    """Size of all files of the storage."""
+    return sum(path.stat().st_size for path in directory.glob("*.db")) / 1024
+
+
 def descriptors_of(pid: int) -> float:
     """How many files and sockets a process has open."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
@@ -103,13 +108,13 @@ async def soak(minutes: float) -> None:
         address = f"127.0.0.1:{free_port()}"
         url = f"http://{address}/metrics"
         command = [sys.executable, str(ROOT / "exporter.py"), f"--config.file={config}"]
-        command += [f"--web.listen-address={address}", "--log.level=error"]
+        command += [f"--web.listen-address={address}", "--log.level=error", f"--storage.path={folder / 'storage'}"]
         process: subprocess.Popen[bytes] = await asyncio.to_thread(
             stack.enter_context, running(command, url, {"T": TOKEN})
         )
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        print("| minute | resident, MiB | descriptors | CPU, % |\n|---:|---:|---:|---:|")
-        memory, descriptors = [], []
+        print("| minute | resident, MiB | descriptors | stored, KiB | CPU, % |\n|---:|---:|---:|---:|---:|")
+        memory, descriptors, stored = [], [], []
         begun, cpu = time.monotonic(), cpu_seconds(process.pid)
         for second in range(1, int(minutes * 60) + 1):
             await scrape(http, address)
@@ -119,20 +124,23 @@ async def soak(minutes: float) -> None:
             if second % 10 == 0:
                 memory.append(resident_mib(process.pid))
                 descriptors.append(descriptors_of(process.pid))
+                stored.append(stored_kib(folder / "storage"))
             if second % 60 == 0:
                 used, cpu = cpu_seconds(process.pid) - cpu, cpu_seconds(process.pid)
-                print(f"| {second // 60} | {memory[-1]:.1f} | {descriptors[-1]:.0f} | {used / 60:.1%} |", flush=True)
+                row = f"{memory[-1]:.1f} | {descriptors[-1]:.0f} | {stored[-1]:.0f} | {used / 60:.1%}"
+                print(f"| {second // 60} | {row} |", flush=True)
         text = (await asyncio.to_thread(get, url)).decode()
         polls = [
             line for line in text.splitlines() if line.startswith(("inkit_polls_total", "inkit_poll_failures_total"))
         ]
         ended = sum(float(line.rpartition(" ")[2]) for line in polls if "reason" not in line)
         failed = sum(float(line.rpartition(" ")[2]) for line in polls if "reason" in line)
-        late, late_descriptors = (values[len(values) // 10 :] for values in (memory, descriptors))
+        late, late_descriptors, late_stored = (values[len(values) // 10 :] for values in (memory, descriptors, stored))
         print(
             f"\n{(time.monotonic() - begun) / DAY_SECONDS:.0f} days, {ended:,.0f} polls of which {failed:,.0f} failed. "
             f"Trend after the first tenth: memory {slope(late):+.1f} MiB ({min(late):.1f} to {max(late):.1f}), "
-            f"descriptors {slope(late_descriptors):+.1f} ({min(late_descriptors):.0f} to {max(late_descriptors):.0f})."
+            f"descriptors {slope(late_descriptors):+.1f} ({min(late_descriptors):.0f} to {max(late_descriptors):.0f}), "
+            f"stored {slope(late_stored):+.0f} KiB ({min(late_stored):.0f} to {max(late_stored):.0f})."
         )
 
 

@@ -3,8 +3,8 @@
 import re
 import sqlite3
 import time
-from collections.abc import Collection, Iterable
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -29,19 +29,8 @@ _CREATE = f"""
 """
 # An exclusive lock needs no shared memory, so that network volumes will do. A commit is synced before it returns.
 _PRAGMAS = ("locking_mode = EXCLUSIVE", "journal_mode = TRUNCATE", "synchronous = FULL")
-# These tell of the disk, or of somebody who reads the file. Any other error tells of what is in the file.
-_OF_THE_DISK = {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_INTERRUPT,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_PROTOCOL,
-    sqlite3.SQLITE_READONLY,
-}
+# These tell of what is in a file, the other errors of the disk, or of somebody who holds the file.
+_OF_THE_FILE = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_NOTADB}
 _OURS = re.compile(r"(.+-[0-9a-f]{8}\.db)(-journal|\.set-aside)?")
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -121,7 +110,7 @@ class AccountFile:
             UnusableFile: it is broken, or not ours, or of another version.
             OSError, sqlite3.Error: the disk fails.
         """
-        try:
+        with _telling_file_from_disk():
             connection = self._open()
             rows = dict(connection.execute("SELECT name, value FROM account"))
             if not rows:
@@ -130,51 +119,38 @@ class AccountFile:
             kept = msgspec.convert(fields, Kept)
             batches = connection.execute("SELECT id, value FROM batches")
             records = {key: _decode_record(_checked(key, value)) for key, value in batches}
-        except (msgspec.MsgspecError, TypeError, UnicodeError) as error:
-            raise UnusableFile(str(error)) from None
-        except sqlite3.DatabaseError as error:
-            raise _sorted_out(error) from None
         if len(records) != kept.records:
             raise UnusableFile(f"holds {len(records)} batches instead of {kept.records}")
         self._saved = rows
         return kept, records
 
     def goes_on(self) -> bool:
-        """Whether the file holds what was last loaded or saved, so that changes are enough.
-
-        Raises as `load` does.
-        """
-        try:
-            if not self.path.exists():
-                self.close()
-            connection = self._open()
-            return bool(self._saved) and self._saved == dict(connection.execute("SELECT name, value FROM account"))
-        except sqlite3.DatabaseError as error:
-            raise _sorted_out(error) from None
+        """Whether the file holds what was last loaded or saved, so that changes are enough. Raises as `load` does."""
+        if not self.path.exists():
+            self.close()
+        with _telling_file_from_disk():
+            rows = dict(self._open().execute("SELECT name, value FROM account"))
+            return bool(rows) and self._saved == rows
 
     def save(self, kept: Kept, records: Iterable[tuple[str, Record | None]], *, whole: bool) -> None:
         """Write the state, and these records: all there are, or those that changed. None deletes one.
 
         Raises as `load` does; then the file is as it was.
         """
-        try:
-            connection = self._open()
-            rows = {name: _sealed(name, _encode(getattr(kept, name))) for name in Kept.__struct_fields__}
+        rows = {name: _sealed(name, _encode(getattr(kept, name))) for name in Kept.__struct_fields__}
+        with _telling_file_from_disk(), self._open() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            if whole:
+                connection.execute("DELETE FROM account")
+                connection.execute("DELETE FROM batches")
             changed = [(name, value) for name, value in rows.items() if whole or self._saved.get(name) != value]
-            with connection:
-                connection.execute("BEGIN IMMEDIATE")
-                if whole:
-                    connection.execute("DELETE FROM account")
-                    connection.execute("DELETE FROM batches")
-                connection.executemany("REPLACE INTO account VALUES (?, ?)", changed)
-                for key, record in records:
-                    if record is None:
-                        connection.execute("DELETE FROM batches WHERE id = ?", (key,))
-                    else:
-                        connection.execute("REPLACE INTO batches VALUES (?, ?)", (key, _sealed(key, _encode(record))))
-            self._saved = rows
-        except sqlite3.DatabaseError as error:
-            raise _sorted_out(error) from None
+            connection.executemany("REPLACE INTO account VALUES (?, ?)", changed)
+            for key, record in records:
+                if record is None:
+                    connection.execute("DELETE FROM batches WHERE id = ?", (key,))
+                else:
+                    connection.execute("REPLACE INTO batches VALUES (?, ?)", (key, _sealed(key, _encode(record))))
+        self._saved = rows
 
     def set_aside(self) -> Path:
         """Rename the file, so that a new one can take its place. Returns its new path; what was there is replaced."""
@@ -231,7 +207,14 @@ def _checked(key: str, value: bytes) -> bytes:
     return payload
 
 
-def _sorted_out(error: sqlite3.DatabaseError) -> Exception:
-    """The error itself if it tells of the disk, else one that tells of the file."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-    return error if code & 0xFF in _OF_THE_DISK else UnusableFile(str(error))
+@contextmanager
+def _telling_file_from_disk() -> Iterator[None]:
+    """Raises UnusableFile in place of an error that tells of what is in the file."""
+    try:
+        yield
+    except (msgspec.MsgspecError, TypeError, UnicodeError) as error:
+        raise UnusableFile(str(error)) from None
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _OF_THE_FILE:
+            raise UnusableFile(str(error)) from None
+        raise

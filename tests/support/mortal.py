@@ -59,9 +59,10 @@ def listings(seed: int, steps: int) -> list[list[Batch]]:
 
 
 def read_reports(folder: Path) -> list[Report]:
-    """What all the processes have published, in order."""
+    """What all the processes have published, in order, but for lines that their process did not live to complete."""
     decode = msgspec.msgpack.Decoder(Report).decode
-    return [decode(bytes.fromhex(line)) for line in (folder / "reports").read_text().splitlines()]
+    lines = [line.split() for line in (folder / "reports").read_text().splitlines()]
+    return [decode(bytes.fromhex(line[1])) for line in lines if len(line) > 1 and len(line[1]) == int(line[0])]
 
 
 class _Reporting(States):
@@ -73,7 +74,8 @@ class _Reporting(States):
         super().publish(state)
         if state.snapshot:
             report = Report(state.polls == 0, state.snapshot, state.totals)
-            os.write(self._reports, msgspec.msgpack.encode(report).hex().encode() + b"\n")
+            line = msgspec.msgpack.encode(report).hex()
+            os.write(self._reports, f"\n{len(line)} {line}".encode())
 
 
 class _Api:

@@ -1,4 +1,4 @@
-"""Deviations put together at random, and anything at any place of a page: right numbers, or a poll that fails."""
+"""Random combinations of deviations, and random values anywhere in a page: right numbers, or a failed poll."""
 
 import asyncio
 import math
@@ -27,7 +27,7 @@ FINE = Expected(numbers="documented")
 
 @asynccontextmanager
 async def polled(deviant: Iterable[Account]) -> AsyncIterator[tuple[Accounts, States]]:
-    """Accounts that are polled when `poll_once` is called, and what is known of them."""
+    """Serve these accounts, and yield `Accounts` for `poll_once` and their states."""
     served = {account.name: account for account in deviant}
     for account in served.values():
         account.token = TOKEN
@@ -44,7 +44,7 @@ async def polled(deviant: Iterable[Account]) -> AsyncIterator[tuple[Accounts, St
 
 
 def published(state: AccountState) -> tuple[Documents, dict[str, int]]:
-    """What the gauges say; zeros left out."""
+    """Return what the gauges say, without zeros."""
     assert state.snapshot
     documents: Documents = {}
     for (destination, status), n in state.snapshot.documents.items():
@@ -57,7 +57,7 @@ happenings = st.lists(st.sampled_from(("create", "create", "burst", "finish", "p
 
 
 def happen(account: Account, what: str, now: float) -> None:
-    """Something that the next poll must see."""
+    """Change the account's batches, which the next poll must notice."""
     running = [batch for batch in account.batches if batch["status"] == "In Progress"]
     if what in ("create", "burst"):
         for i in range(1 if what == "create" else 12):
@@ -68,10 +68,10 @@ def happen(account: Account, what: str, now: float) -> None:
 
 @given(deviations(), st.lists(happenings, min_size=2, max_size=3))
 @settings(max_examples=120)
-def test_deviations_that_leave_the_truth_readable_give_its_numbers_however_many(
+def test_any_combination_of_readable_deviations_gives_the_right_numbers(
     deviation: Deviation, history: list[list[str]]
 ) -> None:
-    """At the first poll, and after batches have come, progressed, finished and gone."""
+    """At the first poll, and after batches were created, progressed, finished and dropped."""
 
     async def poll() -> None:
         account = Account("a", deviation, time.time() - 3600)
@@ -116,19 +116,19 @@ NEEDED = (
 
 
 def odd_account(name: str, place: str, value: Any) -> Account:
-    """An account with this value at that place of the first page."""
+    """Return an account whose first page has this value at that place."""
     change = Change(at=[1], set={place: value})
     return Account(name, Deviation(what="", expect=FINE, batches=13, page=[change]), time.time())
 
 
 def is_right(account: Account, place: str, value: Any, seen: tuple[int, dict[str, list[int]]], invalid: int) -> bool:
-    """Whether these numbers can be read from the page, or something is missing from them and that is counted."""
+    """Tell whether the numbers are right, or miss only what is counted as unreadable."""
     documented = by_destination(sums(account.batches, set()))
     count = place.rpartition(".")[2]
     if count in COUNTS and (number := as_number(value)) is not None:
         documented[1]["inkit_storage"][COUNTS.index(count)] += number - 2 * (count in ("count", "completed"))
     if place in OF_THE_LIST and any(hint in str(value) for hint in HINTS):
-        return True  # it says itself where the list ends
+        return True  # the hint itself says where the list ends
     if seen == documented or place not in NEEDED:
         return seen == documented
     less = [by_destination(sums(account.batches, {f"{ODD}{what}"})) for what in (".inkit_storage", ".*", "")]
@@ -136,14 +136,14 @@ def is_right(account: Account, place: str, value: Any, seen: tuple[int, dict[str
 
 
 def is_nothing(value: Any) -> bool:
-    """Whether this says that there is no document, at a destination or at all of them."""
+    """Tell whether this value says that a destination, or all of them, have no documents."""
     if isinstance(value, dict):
         return all(key == "status" or is_nothing(inner) for key, inner in value.items())
     return value in (None, []) or (isinstance(value, float) and not math.isfinite(value))
 
 
 def as_number(value: Any) -> int | None:
-    """A count in any spelling."""
+    """Return a count in any spelling, or None."""
     try:
         number = float(value)
         return None if isinstance(value, bool) or number != int(number) else int(number)
@@ -160,7 +160,7 @@ def by_destination(numbers: tuple[Documents, dict[str, int]]) -> tuple[int, dict
 
 @given(st.lists(st.tuples(st.sampled_from((*UNNEEDED, *OF_THE_LIST, *NEEDED)), anything), min_size=1, max_size=20))
 @settings(max_examples=60)
-def test_anything_at_any_place_of_a_page_fails_the_poll_or_leaves_the_numbers_right(
+def test_any_value_at_any_place_of_a_page_fails_the_poll_or_leaves_the_numbers_right(
     odd: list[tuple[str, Any]],
 ) -> None:
     async def poll() -> None:
@@ -184,7 +184,7 @@ def test_anything_at_any_place_of_a_page_fails_the_poll_or_leaves_the_numbers_ri
 
 @given(st.lists(anything | st.dictionaries(keys, anything), min_size=1, max_size=20))
 @settings(max_examples=60)
-def test_anything_for_a_page_fails_the_poll_or_is_an_empty_list(bodies: list[Any]) -> None:
+def test_any_value_as_a_page_fails_the_poll_or_is_an_empty_list(bodies: list[Any]) -> None:
     async def poll() -> None:
         accounts = [
             Account(f"a{i}", Deviation(what="", expect=FINE, answers={"all": Answer(json=body)}), time.time())

@@ -1,4 +1,4 @@
-"""Anything at all, to whatever reads it: the documented error, or all of what is good, and nothing else."""
+"""Random input to every reader gives either the documented error or everything that is valid."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ odd_scalars = (
 
 
 def places(document: object) -> list[str]:
-    """The scalars of a document in its flow style, keys included: where something else can be put."""
+    """Return the scalars of a document in flow style, keys included, which a test can replace."""
     return [str(event.value) for event in yaml.parse(flow(document)) if isinstance(event, yaml.ScalarEvent)]
 
 
@@ -57,7 +57,7 @@ def flow(document: object) -> str:
 
 
 async def use(loaded: Settings) -> None:
-    """What loads must work: every account is made, and its loop begins."""
+    """Check that loaded settings work: every account is created and its loop starts."""
     states = States()
     async with open_session() as session:
         accounts = Accounts(session, {"T": TOKEN}, states)
@@ -72,7 +72,7 @@ async def use(loaded: Settings) -> None:
 
 @given(st.data())
 @settings(max_examples=400)
-def test_anything_anywhere_in_a_configuration_is_refused_in_one_line_or_works(data: st.DataObject) -> None:
+def test_any_value_anywhere_in_a_configuration_works_or_is_refused_in_one_line(data: st.DataObject) -> None:
     text = flow(GOOD)
     for _ in range(data.draw(st.integers(1, 2))):
         text = text.replace(data.draw(st.sampled_from(places(GOOD))), data.draw(odd_scalars), 1)
@@ -99,7 +99,7 @@ def test_anything_anywhere_in_a_configuration_is_refused_in_one_line_or_works(da
         ('accounts: [{name: a, api_token_env: "\\ud800"}]', "line 1, column 37: "),
     ],
 )
-def test_yaml_that_is_none_to_anybody_is_refused_with_its_place(text: str, message: str) -> None:
+def test_errors_of_invalid_yaml_name_the_place(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{message}"):
         config.parse(text)
 
@@ -114,14 +114,16 @@ def test_yaml_that_is_none_to_anybody_is_refused_with_its_place(text: str, messa
         ("api: {requests_per_minute: 10000000000000000000}", "api.requests_per_minute: expected `int` <= 1000000000"),
     ],
 )
-def test_numbers_beyond_all_use_are_refused(text: str, message: str) -> None:
+def test_absurdly_large_numbers_are_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{message}"):
         config.parse(f"accounts: [{{name: a, api_token_env: T}}]\n{text}")
 
 
 @given(content=st.binary(max_size=300))
 @settings(max_examples=50)
-def test_a_file_of_any_bytes_is_refused_by_its_name(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_the_error_for_a_file_of_random_bytes_names_the_file(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as raised:
@@ -152,7 +154,7 @@ def durations(least: int) -> st.SearchStrategy[str]:
         },
     ),
 )
-def test_what_is_good_is_kept_as_it_is_written(names: list[str], poll: dict[str, Any]) -> None:
+def test_valid_settings_are_kept_as_written(names: list[str], poll: dict[str, Any]) -> None:
     written_accounts = "".join(f"- name: {name}\n  api_token_file: /{name}\n" for name in names)
     loaded = config.parse(f"accounts:\n{written_accounts}{yaml.safe_dump({'poll': poll})}")
     assert [account.name for account in loaded.accounts] == names
@@ -187,7 +189,7 @@ odd_records = json_values | st.builds(
 
 
 def read(body: bytes) -> tuple[list[Batch], int]:
-    """The batches of a page, and how many of its records can't be read."""
+    """Return the batches of a page and the number of its unreadable records."""
     parts = list(read_page(body, 1, AccountLabels(), 1_700_000_000.0))
     assert [part.more for part in parts] == [True] * (len(parts) - 1) + [False]
     assert all(part.problems for part in parts if part.invalid)
@@ -196,7 +198,7 @@ def read(body: bytes) -> tuple[list[Batch], int]:
 
 @given(st.lists(st.just(None) | odd_records, max_size=12))
 @settings(max_examples=300)
-def test_on_a_page_of_anything_each_good_record_is_kept_and_each_other_counted(records: list[Any]) -> None:
+def test_on_a_page_with_random_records_the_valid_ones_are_kept_and_the_others_counted(records: list[Any]) -> None:
     listed = [RECORD | {"id": f"fb_{i}"} if record is None else record for i, record in enumerate(records)]
     body = json.dumps({"items": listed, "metadata": {"pagination": PAGINATION}}).encode()
     try:
@@ -213,13 +215,13 @@ def test_on_a_page_of_anything_each_good_record_is_kept_and_each_other_counted(r
 
 @given(st.lists(st.just(None) | odd_records, max_size=4))
 @settings(max_examples=200)
-def test_a_record_is_the_same_whether_its_page_is_decoded_at_once_or_apart(records: list[Any]) -> None:
+def test_a_record_reads_the_same_whether_its_page_is_decoded_at_once_or_record_by_record(records: list[Any]) -> None:
     listed = [RECORD | {"id": f"fb_{i}"} if record is None else record for i, record in enumerate(records)]
     try:
         together = read(json.dumps({"items": listed, "metadata": {"pagination": PAGINATION}}).encode())
     except BadResponse:
         return
-    # One that can't be read makes each be decoded apart.
+    # An unreadable record makes the reader decode record by record.
     odd = [*listed, RECORD | {"id": "fb_last"}, RECORD | {"id": "fb_very_last"}, None]
     batches, invalid = read(json.dumps({"items": odd, "metadata": {"pagination": PAGINATION}}).encode())
     assert (batches[:-2], invalid) == (together[0], together[1] + 1)
@@ -227,7 +229,7 @@ def test_a_record_is_the_same_whether_its_page_is_decoded_at_once_or_apart(recor
 
 @given(st.data())
 @settings(max_examples=200)
-def test_bytes_that_are_changed_on_the_way_are_refused_or_a_page(data: st.DataObject) -> None:
+def test_an_answer_with_changed_bytes_is_refused_or_read_as_a_page(data: st.DataObject) -> None:
     good = json.dumps({"items": [RECORD], "metadata": {"pagination": PAGINATION}}).encode()
     start = data.draw(st.integers(0, len(good) - 1))
     body = good[:start] + data.draw(st.binary(max_size=4)) + good[data.draw(st.integers(start, len(good))) :]
@@ -250,7 +252,7 @@ odd_bytes = st.binary(max_size=8) | st.sampled_from(ODD_BYTES.split(b"|"))
 
 @given(st.lists(st.tuples(st.integers(0, len(ANSWER)), st.integers(0, 30), odd_bytes), min_size=20, max_size=40))
 @settings(max_examples=40)
-def test_any_bytes_for_an_answer_fail_the_poll_by_a_kind_of_their_own(changes: list[tuple[int, int, bytes]]) -> None:
+def test_random_bytes_as_an_answer_fail_the_poll_with_a_known_error(changes: list[tuple[int, int, bytes]]) -> None:
     async def poll_all() -> None:
         answers = [ANSWER[:start] + put + ANSWER[start + cut :] for start, cut, put in changes]
         left = iter(answers)
@@ -294,7 +296,7 @@ any_pages = st.builds(
 
 @given(st.lists(any_pages, min_size=1, max_size=30))
 @settings(max_examples=300)
-def test_whatever_pages_say_a_poll_ends_or_goes_on_and_its_sums_are_those_of_its_batches(answers: list[Page]) -> None:
+def test_whatever_pages_say_the_sums_of_the_window_match_its_batches(answers: list[Page]) -> None:
     plan = conversation.new_plan(interval=10.0, lookback=1000.0, resync_interval=600.0, max_batches=8)
     left = iter(answers)
     for i in range(6):

@@ -1,4 +1,4 @@
-"""Where there is no answer to break: nobody listens, TLS fails, the token is gone, the name is unknown, time jumps."""
+"""Faults other than a wrong answer: nobody listens, TLS fails, no token, an unknown name, a clock that jumps."""
 
 import asyncio
 import os
@@ -33,7 +33,9 @@ async def say_nothing(_reader: asyncio.StreamReader, _writer: asyncio.StreamWrit
     await asyncio.Event().wait()
 
 
-async def test_every_fault_of_the_connection(exporter: StartExporter, tmp_path: Path) -> None:
+async def test_every_connection_fault_fails_the_poll_and_the_account_recovers(
+    exporter: StartExporter, tmp_path: Path
+) -> None:
     trusted, stranger = trustme.CA(), trustme.CA()
     trusted.cert_pem.write_to_path(tmp_path / "trusted")
 
@@ -100,7 +102,9 @@ def replace(path: Path, make: Callable[[Path], None]) -> None:
     make(path)
 
 
-async def test_every_fault_of_the_token(exporter: StartExporter, tmp_path: Path) -> None:
+async def test_every_token_fault_fails_the_poll_and_the_account_recovers(
+    exporter: StartExporter, tmp_path: Path
+) -> None:
     breaks: dict[str, Callable[[Path], object]] = {
         "removed": Path.unlink,
         "emptied": lambda path: path.write_text("\n"),
@@ -145,7 +149,7 @@ async def test_every_fault_of_the_token(exporter: StartExporter, tmp_path: Path)
 
 
 @pytest.mark.process
-async def test_a_name_that_nobody_knows_is_a_connection_failure(tmp_path: Path) -> None:
+async def test_an_unknown_host_name_is_a_connection_failure(tmp_path: Path) -> None:
     path = write_config(tmp_path, "https://inkit.invalid/v1")
     status, out, err = await run_to_end("--once", f"--config.file={path}")
     assert status == 1
@@ -154,10 +158,10 @@ async def test_a_name_that_nobody_knows_is_a_connection_failure(tmp_path: Path) 
 
 
 @pytest.mark.debian
-async def test_a_clock_that_is_set_ahead_and_back_leaves_polls_and_totals_as_they_are(
+async def test_setting_the_clock_ahead_and_back_changes_neither_polls_nor_totals(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
-    """Libfaketime sets the exporter's wall clock; its monotonic one goes on, as the system's does."""
+    """Libfaketime changes the exporter's wall clock, but not its monotonic clock, as when somebody sets the time."""
     (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
     offset = tmp_path / "offset"
 
@@ -200,7 +204,7 @@ async def test_a_clock_that_is_set_ahead_and_back_leaves_polls_and_totals_as_the
         assert (await running.samples())[skew] == pytest.approx(-hours * 3600, abs=2)
     assert sum("clock differs" in line for line in running.log) == 1
     assert "clock_skew_seconds=-43" in await running.wait_for_line("clock differs")
-    # A clock ahead by more than the lookback would leave no batch in the window.
+    # With a clock ahead by more than the lookback, the window would be empty.
     jump(10_000)
     samples = await running.wait_for(lambda s: up(s) == 0)
     assert failures(samples, "bad_response") >= 1

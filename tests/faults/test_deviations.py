@@ -1,4 +1,4 @@
-"""The catalogue of deviations from the API's documentation: right numbers, or a failure that leads to the cause."""
+"""The catalogue of deviations from the API's documentation: right numbers, or an error that names the cause."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ _LABEL = re.compile(r'(\w+)="(.*?)"')
 
 
 class Seen:
-    """What one scrape says of one account; zeros left out of what is by label."""
+    """What one scrape says about one account. Samples by destination or status are left out if they are 0."""
 
     def __init__(self) -> None:
         self.documents: Documents = defaultdict(dict)
@@ -41,7 +41,7 @@ class Seen:
         self.values: dict[str, float] = {}
 
     def add(self, name: str, labels: Mapping[str, str], value: float) -> None:
-        """Note a sample."""
+        """Add a sample."""
         if name in _GAUGES and value:
             row = self.documents[labels["destination"]].setdefault(labels["batch_status"], [0, 0, 0, 0])
             row[_GAUGES.index(name)] = int(value)
@@ -54,12 +54,12 @@ class Seen:
 
     @property
     def polls(self) -> float:
-        """How many have ended."""
+        """Return how many polls have ended."""
         return self.values.get("inkit_polls_total", 0)
 
 
 async def scrape(running: Exporter) -> dict[str, Seen]:
-    """Each account's samples."""
+    """Scrape, and return each account's samples."""
     status, text = await running.get("/metrics?" + "&".join(f"name[]={name}" for name in (*_GAUGES, *_OTHERS)))
     assert status == 200
     seen: dict[str, Seen] = defaultdict(Seen)
@@ -70,7 +70,7 @@ async def scrape(running: Exporter) -> dict[str, Seen]:
 
 
 @pytest.mark.process
-async def test_every_deviation_gives_right_numbers_or_fails_with_its_cause(
+async def test_every_deviation_gives_right_numbers_or_fails_with_its_cause_named(
     exporter: StartExporter, tmp_path: Path
 ) -> None:
     now = time.time()
@@ -118,7 +118,7 @@ async def test_every_deviation_gives_right_numbers_or_fails_with_its_cause(
 
 
 def first_poll(account: Account, seen: Seen) -> Iterator[str]:
-    """What is wrong after it."""
+    """Yield what is wrong after the first poll."""
     expect, values = account.deviation.expect, seen.values
     yield from numbers(account, seen)
     if seen.polls > 1:
@@ -132,7 +132,7 @@ def first_poll(account: Account, seen: Seen) -> Iterator[str]:
 
 
 def later_polls(account: Account, seen: Seen) -> Iterator[str]:
-    """What is wrong after some, in which the list has changed."""
+    """Yield what is wrong after later polls, which saw the list change."""
     yield from numbers(account, seen)
     expect = account.deviation.expect
     if not expect.fails and (requests := seen.values.get("inkit_poll_requests", 0)) > expect.later_requests:
@@ -140,7 +140,7 @@ def later_polls(account: Account, seen: Seen) -> Iterator[str]:
 
 
 def numbers(account: Account, seen: Seen) -> Iterator[str]:
-    """What is wrong with what is published."""
+    """Yield what is wrong with the published numbers."""
     expect = account.deviation.expect
     documents, batches = ({}, {}) if expect.fails else account.numbers()
     if (up := seen.values.get("inkit_up")) != (not expect.fails):
@@ -160,7 +160,7 @@ def numbers(account: Account, seen: Seen) -> Iterator[str]:
 
 
 def log(deviation: Deviation, lines: list[str]) -> Iterator[str]:
-    """What is wrong with the account's lines: each of these words once, and no other warning."""
+    """Yield what is wrong with the account's log: it must have each expected line once, and no other warning."""
     left = lines = [re.sub(r"ts=\S+ | account=\S+", "", line) for line in lines]
     for level in ("info", "warning"):
         for words in getattr(deviation.expect, level):
@@ -173,7 +173,7 @@ def log(deviation: Deviation, lines: list[str]) -> Iterator[str]:
 
 
 def error(deviation: Deviation, told: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with the error of the page."""
+    """Yield what is wrong with the error on the status page."""
     text = told["error"] or ""
     if bool(text) != bool(deviation.expect.fails) or not all(word in text for word in deviation.expect.error):
         yield f"the error is {text!r}, without {deviation.expect.error}"
@@ -199,11 +199,11 @@ NUMBERS = "expect: {numbers: documented}\n"
         (SOME + NUMBERS + "page: [{spell: {metadata: shouting}}]", "unknown: {'shouting'}"),
     ],
 )
-def test_a_file_that_is_incomplete_or_misspelt_is_an_error(text: str, problem: str) -> None:
+def test_an_incomplete_or_misspelt_file_is_an_error(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=re.escape(problem)):
         load(text)
 
 
-def test_no_two_files_say_the_same() -> None:
+def test_no_two_files_describe_the_same_deviation() -> None:
     catalogue = load_all()
     assert len({deviation.what for deviation in catalogue.values()}) == len(catalogue)

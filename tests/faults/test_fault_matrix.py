@@ -1,7 +1,7 @@
-"""Every fault on every request of a poll, all at once, each on an account of its own; and the same invariants for all.
+"""Every fault at every request of a poll, all at the same time, each on another account, with the same invariants.
 
-`/metrics` answers as usual, `inkit_up` tells the truth, what is published is whole, tokens go nowhere else, and when
-the faults are over, every account is back within an interval, with nothing left behind.
+`/metrics` answers as usual, `inkit_up` is right, published snapshots are whole, and tokens go to no other host.
+When the faults end, every account recovers within an interval, and no connection or task is left over.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ Published = Mapping[str, Mapping[tuple[str, str], float]]
 
 
 def before() -> list[JsonBatch]:
-    """Three pages. Each poll reads the first, and the other two for their unfinished batches."""
+    """Return three pages of batches. Each poll reads page 1, and pages 2 and 3 for their unfinished batches."""
     return [
         batch(f"fb_{i}", age=60 + i, status="In Progress", destinations={"box": (0, 0, 5)})
         if i in (12, 14, 25)
@@ -45,7 +45,7 @@ def before() -> list[JsonBatch]:
 
 
 def after(batches: list[JsonBatch]) -> list[JsonBatch]:
-    """A new batch, and progress on each of the pages."""
+    """Return the batches with a new one, and with progress on pages 2 and 3."""
     progress = {
         "fb_12": batch("fb_12", status="In Progress", destinations={"box": (3, 0, 2)}),
         "fb_14": batch("fb_14", status="Completed", destinations={"box": (4, 1, 0)}),
@@ -56,7 +56,7 @@ def after(batches: list[JsonBatch]) -> list[JsonBatch]:
 
 
 def oracle(batches: list[JsonBatch]) -> dict[str, dict[tuple[str, str], float]]:
-    """What is to be published of these, zeros left out."""
+    """Return the gauges that must be published for these batches, without zeros."""
     sums: dict[str, dict[tuple[str, str], float]] = defaultdict(lambda: defaultdict(float))
     for one in batches:
         for destination, counts in one["destinations"].items():
@@ -74,7 +74,7 @@ _OF_ACCOUNT = re.compile(r'^(inkit_\w+)\{account="([^"]*)"(?:,(\w+)="([^"]*)")?\
 
 
 class Scrape:
-    """What one scrape says of each account."""
+    """What one scrape says about each account."""
 
     def __init__(self, text: str, seconds: float) -> None:
         self.text = text
@@ -105,19 +105,19 @@ async def scrape(running: Exporter) -> Scrape:
     status, text = await running.get("/metrics")
     seconds = time.monotonic() - started
     assert status == 200
-    assert seconds < TIMEOUT, "it waits for a fault"
+    assert seconds < TIMEOUT, "the scrape waits for a faulty request"
     return Scrape(text, seconds)
 
 
 def matrix() -> Iterator[tuple[Account, str]]:
-    """Each account with its fault, and the reason that must be named."""
+    """Yield each account with its fault, and the failure reason that the exporter must count."""
     for place in ("first", "second", "third"):
         for name, (reason, fault) in FAULTS.items():
             yield Account(f"{place}-{name}", place, fault), reason
 
 
 def sockets(running: Exporter) -> int:
-    """How many the exporter has open."""
+    """Return how many sockets the exporter has open."""
     return sum(str(fd.readlink()).startswith("socket:") for fd in Path(f"/proc/{running.process.pid}/fd").iterdir())
 
 
@@ -178,7 +178,7 @@ async def test_every_fault_on_every_request_of_a_poll(exporter: StartExporter, t
         for account in accounts.values():
             account.broken = False
         repaired, recovered, asked = time.monotonic(), broken, dict.fromkeys(accounts, 0)
-        # A poll that is under way may yet meet a fault, for as long as a request may take.
+        # A poll under way may still meet a fault until its request times out.
         while late := [name for name in accounts if (recovered.documents[name], recovered.up[name]) != (new, 1.0)]:
             assert time.monotonic() - repaired < INTERVAL + 2 * TIMEOUT, late
             await asyncio.sleep(0.1)
@@ -190,13 +190,13 @@ async def test_every_fault_on_every_request_of_a_poll(exporter: StartExporter, t
             await running.wait_for_line(f'"account is up again" account={name} ')
             logged = [line for line in running.log if f" account={name} " in line and 'msg="account is ' in line]
             assert ["down" in line for line in logged] == [True, False], name
-            assert asked[name] <= recovered.requests[name] + 1, "one may be under way"
+            assert asked[name] <= recovered.requests[name] + 1, "one request may be under way"
             for text in (*pages, recovered.text, *running.log):
                 assert account.token not in text, name
         assert sockets(running) <= len(accounts) + 10
 
 
-async def test_no_fault_leaves_a_task_or_a_connection_in_use_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_fault_leaves_a_task_or_an_open_connection_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     connect, used = aiohttp.TCPConnector.connect, []
 
     async def noted(self: aiohttp.TCPConnector, *arguments: Any, **named: Any) -> aiohttp.connector.Connection:
@@ -223,13 +223,13 @@ async def test_no_fault_leaves_a_task_or_a_connection_in_use_behind(monkeypatch:
             account.worsen(after(account.batches))
         await polled.poll_once()
         assert len(used) > len(accounts)
-        assert all(connection.closed for connection in used), "one was not given back"
+        assert all(connection.closed for connection in used), "a connection was not released"
         ours = [task for task in asyncio.all_tasks() if "listening" not in repr(task.get_coro())]
         assert ours == [asyncio.current_task()]
 
 
 @pytest.mark.alone
-async def test_accounts_that_hang_do_not_hold_up_another_however_many(exporter: StartExporter) -> None:
+async def test_any_number_of_hanging_accounts_do_not_delay_another(exporter: StartExporter) -> None:
     hanging = [f"hangs-{i}" for i in range(120)]
     accounts = {name: Account(name, "any", FAULTS["hang-before-headers"][1], broken=True) for name in hanging}
     accounts["works"] = Account("works", "", None, before())

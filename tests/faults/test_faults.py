@@ -1,4 +1,4 @@
-"""While the API fails: what is asked again and when, what stays published, and which token is used."""
+"""While the API fails: what is retried and when, what stays published, and which token is used."""
 
 import asyncio
 import signal
@@ -26,16 +26,14 @@ def answer(status: int, **headers: str) -> Fault:
 
 
 @pytest.mark.parametrize("status", [401, 403, 422, 404, 302])
-async def test_what_another_attempt_can_not_help_is_asked_once_a_poll(
-    api: Api, exporter: StartExporter, status: int
-) -> None:
+async def test_permanent_failures_cost_one_request_a_poll(api: Api, exporter: StartExporter, status: int) -> None:
     api.fault = answer(status)
     running = await exporter(poll={"interval": "1h", "page_size": 25}, limits={"max_attempts": 4})
     samples = await running.wait_for(lambda s: up(s) == 0)
     assert samples[sample_key("inkit_poll_requests", account="default")] == 1
 
 
-async def test_what_may_pass_is_retried_up_to_max_attempts(api: Api, exporter: StartExporter) -> None:
+async def test_temporary_failures_are_retried_up_to_max_attempts(api: Api, exporter: StartExporter) -> None:
     api.fault = answer(500)
     running = await exporter(poll={"interval": "1h"}, limits={"max_attempts": 3})
     samples = await running.wait_for(lambda s: up(s) == 0)
@@ -84,12 +82,12 @@ async def test_a_retry_after_longer_than_the_interval_fails_the_poll_and_pauses_
     running = await exporter(limits={"max_attempts": 4})
     samples = await running.wait_for(lambda s: up(s) == 0)
     assert failures(samples, "rate_limited") == 1
-    await asyncio.sleep(1)  # five intervals, in which nothing may be asked
+    await asyncio.sleep(1)  # five intervals, in which the exporter must send no request
     assert len(api.requests) == 1
 
 
 @pytest.mark.parametrize("value", ["1764106109", "30000", "2026-11-25T21:30:00Z", "301", "soon"])
-async def test_a_retry_after_that_can_only_be_a_mistake_is_not_obeyed_and_the_log_says_so_once(
+async def test_an_implausible_retry_after_is_ignored_and_logged_once(
     api: Api, exporter: StartExporter, value: str
 ) -> None:
     api.fault = answer(429, Retry_After=value)
@@ -117,16 +115,14 @@ async def test_a_403_after_successful_polls_hints_at_a_firewall_or_rate_limiter(
     assert failures(await running.samples(), "auth") >= 2
 
 
-async def test_a_poll_that_takes_longer_than_its_result_would_be_shown_is_given_up(
-    api: Api, exporter: StartExporter
-) -> None:
+async def test_a_poll_that_takes_longer_than_stale_after_is_cancelled(api: Api, exporter: StartExporter) -> None:
     api.fault = hang
     running = await exporter(poll={"stale_after": "1s", "max_batches": 10}, limits={"timeout": "60s"})
     samples = await running.wait_for(lambda s: up(s) == 0)
     assert failures(samples, "timeout") == 1
 
 
-async def test_a_stale_snapshot_is_withdrawn_and_back_at_once_when_the_api_is(
+async def test_a_stale_snapshot_is_withdrawn_and_replaced_as_soon_as_the_api_recovers(
     api: Api, exporter: StartExporter
 ) -> None:
     api.batches = [batch("fb_1")]
@@ -184,7 +180,9 @@ async def test_a_removed_token_fails_polls_as_auth_without_any_request(
     assert any("token cannot be read" in line for line in running.log)
 
 
-async def test_the_budget_bounds_the_requests_of_a_minute_and_shows_the_wait(api: Api, exporter: StartExporter) -> None:
+async def test_the_budget_limits_the_requests_a_minute_and_the_wait_is_exported(
+    api: Api, exporter: StartExporter
+) -> None:
     api.batches = [batch(f"fb_{i}", age=i) for i in range(100)]
     running = await exporter(poll={"page_size": 10}, limits={"requests_per_minute": 4})
     await running.wait_for(lambda _: len(api.requests) == 4)
@@ -195,7 +193,7 @@ async def test_the_budget_bounds_the_requests_of_a_minute_and_shows_the_wait(api
     assert (await running.get("/-/healthy"))[0] == 200
 
 
-async def test_the_token_is_in_no_page_log_or_error(api: Api, exporter: StartExporter) -> None:
+async def test_no_page_log_or_error_contains_the_token(api: Api, exporter: StartExporter) -> None:
     async def echo(request: web.Request, _handler: Handler) -> web.Response:
         return web.Response(text=str(dict(request.headers)), status=500, reason=f"no {TOKEN}")
 
@@ -206,10 +204,10 @@ async def test_the_token_is_in_no_page_log_or_error(api: Api, exporter: StartExp
         assert TOKEN not in (await running.get(path))[1]
     requests = [line for line in running.log if "msg=request" in line]
     assert requests and all("code=500" in line and "seconds=" in line for line in requests)
-    # That the log is free of the token, the fixture asserts after every test.
+    # The fixture asserts after every test that the log does not contain the token.
 
 
-async def test_what_would_move_the_cursor_or_break_lines_is_spelled_out_in_the_log(
+async def test_control_characters_and_line_breaks_are_escaped_in_the_log(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
     odd = tmp_path / "red\x1b[31m\u2028\x85\r\n"
@@ -222,10 +220,10 @@ async def test_what_would_move_the_cursor_or_break_lines_is_spelled_out_in_the_l
     assert all(line.rstrip("\n").isprintable() for line in running.log)
 
 
-async def test_a_budget_that_can_not_keep_up_is_told_once_with_the_numbers(api: Api, exporter: StartExporter) -> None:
+async def test_a_budget_that_is_too_small_is_logged_once_with_the_numbers(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch(f"fb_{i}", age=i, status="In Progress") for i in range(30)]
     running = await exporter(poll={"page_size": 10}, limits={"requests_per_minute": 12, "max_attempts": 1})
-    # The first poll takes 3 of the 12 requests, and every later one 3 more: 900 a minute at this interval.
+    # Every poll takes 3 requests, which is 900 a minute at this interval.
     await running.wait_for(lambda s: s[sample_key("inkit_polls_total", account="default")] >= 3)
     told = [line for line in running.log if "budget can't keep up" in line]
     assert len(told) == 1
@@ -233,7 +231,9 @@ async def test_a_budget_that_can_not_keep_up_is_told_once_with_the_numbers(api: 
     assert "requests_per_minute_needed=900" in told[0] and "requests_per_minute=12" in told[0]
 
 
-async def test_loops_of_several_accounts_start_one_after_another(api: Api, exporter: StartExporter) -> None:
+async def test_the_first_polls_of_several_accounts_are_spread_over_the_interval(
+    api: Api, exporter: StartExporter
+) -> None:
     first: dict[str, float] = {}
 
     async def note(request: web.Request, handler: Handler) -> web.StreamResponse:

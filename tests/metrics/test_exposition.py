@@ -1,4 +1,4 @@
-"""`/metrics` is rendered only where something changed; it must always say what rendering everything would say."""
+"""`/metrics` renders only what changed. The result must always equal a full rendering."""
 
 import asyncio
 import zlib
@@ -87,15 +87,13 @@ events = st.one_of(
     st.tuples(st.just("remove"), names),
     st.tuples(st.just("poll"), names, st.integers(0, 9)),
     st.tuples(st.just("request"), names),
-    # What time alone changes is seen within a second.
+    # Changes caused by time alone may be shown a second late.
     st.tuples(st.just("pass"), st.integers(1, 2 * int(STALE_AFTER))),
 )
 
 
 @given(st.lists(events, max_size=12), st.sampled_from([TEXT, OPENMETRICS]))
-def test_what_is_served_is_what_rendering_everything_again_would_give(
-    history: list[tuple[Any, ...]], form: Format
-) -> None:
+def test_the_exposition_equals_a_full_rendering(history: list[tuple[Any, ...]], form: Format) -> None:
     async def run() -> None:
         world = World()
         for kind, *arguments in history:
@@ -109,18 +107,18 @@ def test_what_is_served_is_what_rendering_everything_again_would_give(
                     world.poll(name, arguments[1])
                 case "request" if name in world.names():
                     world.request(name)
-                    world.now += 1  # which a poll under way may take to be seen
+                    world.now += 1  # a poll under way may be shown a second late
                 case "pass":
                     world.now += name
             families = await world.seen(form)
             again = samples(f for metrics in world.sources() for f in metrics.registry.collect())
             assert samples(families) == again
-            assert len({family.name for family in families}) == len(families), "a family is in one piece"
+            assert len({family.name for family in families}) == len(families), "the samples of a family stand together"
 
     asyncio.run(run())
 
 
-async def test_an_account_is_rendered_again_only_when_it_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_changed_accounts_are_rendered_again(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     rendered: list[str] = []
     collect = AccountMetrics.collect
@@ -141,7 +139,7 @@ async def test_an_account_is_rendered_again_only_when_it_changed(monkeypatch: py
     assert rendered == ["a", "b", "b"]
 
 
-async def test_the_requests_of_a_poll_under_way_are_seen_within_a_second_and_with_its_end_at_once() -> None:
+async def test_the_requests_of_a_poll_are_shown_within_a_second_and_at_once_when_it_ends() -> None:
     world = World()
     world.add("a")
 
@@ -158,7 +156,7 @@ async def test_the_requests_of_a_poll_under_way_are_seen_within_a_second_and_wit
     assert await requests() == 4
 
 
-async def test_clients_that_come_together_share_the_work_and_none_is_left_out_when_one_vanishes() -> None:
+async def test_simultaneous_scrapes_share_one_rendering_even_if_one_client_disconnects() -> None:
     world = World()
     world.add("a")
     first = asyncio.create_task(world.exposition.gzipped(TEXT))
@@ -168,7 +166,7 @@ async def test_clients_that_come_together_share_the_work_and_none_is_left_out_wh
     assert len({id(answer) for answer in await asyncio.gather(*others)}) == 1
 
 
-async def test_numbers_of_one_account_are_of_one_moment_even_when_a_poll_ends_while_it_is_rendered() -> None:
+async def test_the_numbers_of_an_account_belong_together_even_if_a_poll_ends_during_rendering() -> None:
     world = World()
     world.add("a")
     world.poll("a", 1)
@@ -198,11 +196,11 @@ async def test_numbers_of_one_account_are_of_one_moment_even_when_a_poll_ends_wh
         ("application/vnd.google.protobuf;encoding=delimited, application/openmetrics-text", OPENMETRICS),
     ],
 )
-def test_the_first_format_that_both_speak(accept: str, form: Format) -> None:
+def test_the_first_format_that_both_sides_know_is_used(accept: str, form: Format) -> None:
     assert negotiate(accept) is form
 
 
-def test_accounts_are_sources() -> None:
+def test_the_metrics_of_an_account_are_a_source() -> None:
     world = World()
     world.add("a")
     source: Source = world.sources()[0]

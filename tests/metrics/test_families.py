@@ -1,4 +1,4 @@
-"""What an account's state is in metrics: each family from a state made by hand, and what is never shown."""
+"""The metrics of an account: each family from a given state, and what is absent."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -51,7 +51,7 @@ def polled() -> AccountState:
 
 
 def samples(state: AccountState, now: float = NOW) -> dict[str, float]:
-    """The samples by name and labels but the account's."""
+    """Return the samples by name and labels, without the label `account`."""
     return {key: sample.value for key, sample in parsed(state, now).items()}
 
 
@@ -68,7 +68,7 @@ def parsed(state: AccountState, now: float = NOW) -> Mapping[str, Any]:
     return found
 
 
-def test_before_the_first_poll_series_that_are_known_are_0_and_the_others_absent() -> None:
+def test_before_the_first_poll_known_series_are_0_and_the_others_absent() -> None:
     found = samples(new_state())
     zeros = {f"inkit_poll_failures_total{{{reason}}}" for reason in REASONS}
     zeros |= {f"inkit_documents_{what}_total{{{name}}}" for what in ("completed", "failed") for name in DESTINATIONS}
@@ -85,7 +85,7 @@ def test_before_the_first_poll_series_that_are_known_are_0_and_the_others_absent
     assert not [key for key in found if key.startswith(absent)]
 
 
-def test_after_a_poll_each_family_has_its_value() -> None:
+def test_after_a_poll_each_family_has_the_right_value() -> None:
     found = samples(polled())
     expected = {
         "inkit_up{}": 1,
@@ -124,7 +124,7 @@ def test_after_a_poll_each_family_has_its_value() -> None:
     assert {key: found[key] for key in expected} == expected
 
 
-def test_requests_are_counted_where_they_are_made() -> None:
+def test_requests_are_shown_as_soon_as_they_are_counted() -> None:
     state = new_state()
     for code, seconds in (("200", 0.01), ("200", 3.0), ("connection", 31.0)):
         state.usage.add(code, seconds)
@@ -146,7 +146,7 @@ def test_requests_are_counted_where_they_are_made() -> None:
     assert {key: found[key] for key in expected} == expected
 
 
-def test_a_stale_snapshot_takes_its_gauges_with_it_and_nothing_else() -> None:
+def test_a_stale_snapshot_withdraws_only_its_gauges() -> None:
     fresh, stale = samples(polled()), samples(polled(), NOW + 0.001)
     gone = fresh.keys() - stale.keys()
     assert {key.split("{")[0] for key in gone} == {
@@ -158,14 +158,14 @@ def test_a_stale_snapshot_takes_its_gauges_with_it_and_nothing_else() -> None:
     assert {key: fresh[key] for key in stale} == stale
 
 
-def test_what_an_empty_window_does_not_have_is_absent() -> None:
+def test_gauges_that_an_empty_window_cannot_have_are_absent() -> None:
     empty = Snapshot({}, {}, None, None, truncated=False)
     found = samples(replace(polled(), snapshot=empty))
     assert found["inkit_window_truncated{}"] == 0
     assert not [key for key in found if key.endswith("created_timestamp_seconds{}") or "oldest" in key]
 
 
-def test_an_account_that_is_down_is_0() -> None:
+def test_the_up_gauge_of_an_account_that_is_down_is_0() -> None:
     assert samples(replace(polled(), up=False))["inkit_up{}"] == 0
 
 
@@ -182,13 +182,13 @@ def test_exemplars_name_the_batch_of_the_latest_increase() -> None:
 @pytest.mark.parametrize(
     ("batch_id", "shown"), [("x" * 120, True), ("x" * 121, False), ("nul\0", False), ("a\nb", False)]
 )
-def test_an_exemplar_that_prometheus_would_refuse_is_left_out(batch_id: str, shown: bool) -> None:
+def test_exemplars_that_prometheus_would_refuse_are_left_out(batch_id: str, shown: bool) -> None:
     totals = Totals(created=Counter(1, Exemplar(batch_id, 1, 1.0)))
     found = parsed(replace(new_state(), totals=totals))["inkit_batches_created_total{}"]
     assert (found.exemplar is not None) is shown
 
 
-def test_the_version_changes_with_what_is_shown_and_within_a_second_while_polling() -> None:
+def test_the_version_changes_with_the_samples_and_every_second_during_a_poll() -> None:
     clock = [NOW]
     states = States()
     metrics = AccountMetrics(states, "a", lambda: clock[0])
@@ -197,10 +197,10 @@ def test_the_version_changes_with_what_is_shown_and_within_a_second_while_pollin
     states.amend(replace(states["a"], next_poll_at=NOW + 60))
     assert metrics.version() == version
     clock[0] += 0.5
-    assert metrics.version() != version, "stale"
+    assert metrics.version() != version, "the snapshot has become stale"
     version = metrics.version()
     states.publish(states["a"])
-    assert metrics.version() != version, "published"
+    assert metrics.version() != version, "a state was published"
     states.amend(replace(states["a"], next_poll_at=clock[0]))
     version = metrics.version()
     clock[0] += 0.4

@@ -1,4 +1,4 @@
-"""Which addresses NO_PROXY keeps from the proxy, and what HTTPS_PROXY may look like: as Go's programs read them."""
+"""NO_PROXY and HTTPS_PROXY have the same meaning as in Go programs."""
 
 import pytest
 from yarl import URL
@@ -47,7 +47,7 @@ FROM_ENVIRONMENT = EgressSettings(proxy_from_environment=True)
         (".bücher.example", ("eu.xn--bcher-kva.example",), ("xn--bcher-kva.example",)),
     ],
 )
-def test_what_no_proxy_lists_is_reached_directly(
+def test_addresses_in_no_proxy_are_reached_directly(
     no_proxy: str, direct: tuple[str, ...], proxied: tuple[str, ...]
 ) -> None:
     assert [host for host in (*direct, *proxied) if is_excluded(no_proxy, host, 443)] == list(direct)
@@ -70,7 +70,7 @@ def test_what_no_proxy_lists_is_reached_directly(
         ({"HTTPS_PROXY": "p:1", "NO_PROXY": "other", "no_proxy": "example"}, "http://p:1"),
     ],
 )
-def test_the_proxy_of_the_environment(environ: dict[str, str], proxy: str | None) -> None:
+def test_the_proxy_is_read_from_https_proxy_and_no_proxy(environ: dict[str, str], proxy: str | None) -> None:
     found = find_proxy(URL("https://api.example/v1"), FROM_ENVIRONMENT, environ)
     assert (found and found.url) == (proxy and URL(proxy))
     assert find_proxy(URL("https://api.example/v1"), EgressSettings(), environ) is None
@@ -86,16 +86,14 @@ def test_the_proxy_of_the_environment(environ: dict[str, str], proxy: str | None
         (":p@", "Basic OnA="),
     ],
 )
-def test_the_credentials_of_the_environment_are_sent_as_utf_8_and_shown_nowhere(
-    user_info: str, authorization: str | None
-) -> None:
+def test_proxy_credentials_are_sent_as_utf_8_and_shown_nowhere(user_info: str, authorization: str | None) -> None:
     found = find_proxy(URL("https://api.example"), FROM_ENVIRONMENT, {"HTTPS_PROXY": f"http://{user_info}p:1"})
     assert found and found.authorization == authorization
     assert str(found.url) == "http://p:1" and repr(found) == "Proxy(url=URL('http://p:1'))"
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "[::1]", "[::ffff:127.0.0.1]"])
-def test_a_loopback_address_takes_no_proxy(host: str) -> None:
+def test_loopback_addresses_are_reached_without_a_proxy(host: str) -> None:
     for scheme in ("http", "https"):
         url = URL(f"{scheme}://{host}:8080/v1")
         assert find_proxy(url, EgressSettings(proxy_url="http://p:1"), {}) is None

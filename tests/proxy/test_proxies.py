@@ -31,7 +31,7 @@ FAILED = ("box", "completed"), 2.0
 
 @pytest.fixture
 def ca(tmp_path: Path) -> trustme.CA:
-    """An authority, in the file `ca.pem`."""
+    """A certificate authority, whose certificate is in the file `ca.pem`."""
     made = trustme.CA()
     made.cert_pem.write_to_path(tmp_path / "ca.pem")
     return made
@@ -39,7 +39,7 @@ def ca(tmp_path: Path) -> trustme.CA:
 
 @asynccontextmanager
 async def client_of(base_url: str, folder: Path, proxy_url: str) -> AsyncIterator[Client]:
-    """One account's client that trusts `ca.pem`, and doesn't retry."""
+    """Return a client that trusts `ca.pem` and does not retry."""
     async with open_session() as session:
         yield Client(
             AccountSettings(name="default", base_url=base_url),
@@ -53,12 +53,12 @@ async def client_of(base_url: str, folder: Path, proxy_url: str) -> AsyncIterato
 
 
 async def ids(client: Client) -> list[str]:
-    """The batches of the first page."""
+    """Return the batch ids of the first page."""
     return [batch.id for batch in joined(await client.page(PageRequest(1))).batches]
 
 
 @pytest.mark.debian
-async def test_polls_go_through_the_proxy_on_one_connection_and_the_token_goes_past_it(
+async def test_polls_go_through_the_proxy_on_one_connection_and_it_never_sees_the_token(
     ca: trustme.CA, exporter: StartExporter, tmp_path: Path
 ) -> None:
     async with secure_api(ca) as (account, _, base_url), tinyproxy(tmp_path) as (proxy, log):
@@ -74,8 +74,10 @@ async def test_polls_go_through_the_proxy_on_one_connection_and_the_token_goes_p
 
 @pytest.mark.process
 @pytest.mark.debian
-async def test_the_password_of_the_proxy_is_in_the_environment_and_nowhere_else(ca: trustme.CA, tmp_path: Path) -> None:
-    """A netrc file, which other programs would read, changes nothing."""
+async def test_the_proxy_password_is_read_from_the_environment_and_shown_nowhere(
+    ca: trustme.CA, tmp_path: Path
+) -> None:
+    """The exporter ignores a netrc file, which other programs would read."""
     (tmp_path / ".netrc").write_text("default login exporter password s3cret-word\n")
     (tmp_path / ".netrc").chmod(0o600)
     async with secure_api(ca) as (_, _, base_url), tinyproxy(tmp_path, "BasicAuth exporter s3cret-word") as (proxy, _):
@@ -108,7 +110,7 @@ async def test_the_password_of_the_proxy_is_in_the_environment_and_nowhere_else(
     ids=["NO_PROXY lists the API", "the configuration does not ask for a proxy"],
 )
 @pytest.mark.process
-async def test_the_environment_names_a_proxy_that_is_not_used(
+async def test_the_proxy_of_the_environment_is_not_used_when_no_proxy_or_the_configuration_says_so(
     ca: trustme.CA, tmp_path: Path, settings: dict[str, bool], env: dict[str, str]
 ) -> None:
     async with secure_api(ca) as (_, _, base_url):
@@ -120,7 +122,7 @@ async def test_the_environment_names_a_proxy_that_is_not_used(
 
 @pytest.mark.process
 @pytest.mark.debian
-async def test_a_proxy_that_is_reached_over_tls(ca: trustme.CA, tmp_path: Path) -> None:
+async def test_a_proxy_can_be_reached_over_tls(ca: trustme.CA, tmp_path: Path) -> None:
     async with (
         secure_api(ca) as (_, _, base_url),
         tinyproxy(tmp_path) as (proxy, _),
@@ -132,7 +134,7 @@ async def test_a_proxy_that_is_reached_over_tls(ca: trustme.CA, tmp_path: Path) 
 
 @pytest.mark.process
 @pytest.mark.debian
-async def test_a_proxy_that_does_not_allow_the_port(ca: trustme.CA, tmp_path: Path) -> None:
+async def test_a_proxy_that_refuses_the_port_is_named_in_the_error(ca: trustme.CA, tmp_path: Path) -> None:
     async with (
         secure_api(ca) as (_, _, base_url),
         tinyproxy(tmp_path, "ConnectPort 443") as (proxy, _),
@@ -164,7 +166,7 @@ MISBEHAVING: dict[str, tuple[AbstractAsyncContextManager[int], type[ApiError], s
 
 
 @pytest.mark.parametrize("kind", MISBEHAVING)
-async def test_a_proxy_that_misbehaves_is_named_and_never_sees_the_token(
+async def test_a_misbehaving_proxy_is_named_in_the_error_and_never_sees_the_token(
     ca: trustme.CA, tmp_path: Path, kind: str
 ) -> None:
     proxy, failure, words = MISBEHAVING[kind]
@@ -176,17 +178,15 @@ async def test_a_proxy_that_misbehaves_is_named_and_never_sees_the_token(
         assert account.requests == 0
 
 
-async def test_nobody_listens_where_the_proxy_should_be(ca: trustme.CA, tmp_path: Path) -> None:
+async def test_if_no_proxy_listens_the_error_says_so(ca: trustme.CA, tmp_path: Path) -> None:
     proxy = f"http://{free_address()}"
     async with secure_api(ca) as (_, _, base_url), client_of(base_url, tmp_path, proxy_url=proxy) as client:
         with pytest.raises(ConnectionFailed, match=f"^cannot connect to the proxy {proxy}: Connect call failed"):
             await client.page(PageRequest(1))
 
 
-async def test_a_proxy_that_inspects_tls_is_refused_until_its_authority_is_trusted(
-    ca: trustme.CA, tmp_path: Path
-) -> None:
-    """The file of authorities is read again when it has changed."""
+async def test_a_proxy_that_inspects_tls_is_refused_until_its_ca_is_trusted(ca: trustme.CA, tmp_path: Path) -> None:
+    """The exporter reads the CA file again when it changes."""
     inspector = trustme.CA()
     async with secure_api(ca) as (account, server, base_url):
         host = base_url.split("/")[2].split(":")[0]
@@ -207,7 +207,7 @@ async def test_a_proxy_that_inspects_tls_is_refused_until_its_authority_is_trust
             assert await ids(client) == [batch["id"] for batch in BATCHES]
 
 
-async def test_an_api_on_loopback_is_reached_past_the_proxy(ca: trustme.CA, tmp_path: Path) -> None:
+async def test_an_api_on_loopback_is_reached_without_the_proxy(ca: trustme.CA, tmp_path: Path) -> None:
     async with (
         secure_api(ca, "127.0.0.1") as (_, _, base_url),
         client_of(base_url, tmp_path, proxy_url=f"http://{free_address()}") as client,
@@ -230,10 +230,10 @@ async def test_an_api_on_loopback_is_reached_past_the_proxy(ca: trustme.CA, tmp_
         ),
     ],
 )
-def test_what_surrounds_the_configuration_is_checked_when_it_is_loaded(
+def test_the_ca_file_and_the_proxy_variable_are_checked_when_the_configuration_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str, env: dict[str, str], error: str
 ) -> None:
-    """That is at the start, at a reload, and by `--config.check`."""
+    """The exporter loads it at startup, at a reload, and for `--config.check`."""
     path = tmp_path / "config.yaml"
     path.write_text(f"accounts: [{{name: a, api_token_file: t}}]\napi: {{{api}}}\n")
     for name, value in env.items():
@@ -244,7 +244,7 @@ def test_what_surrounds_the_configuration_is_checked_when_it_is_loaded(
 
 
 @pytest.mark.process
-async def test_a_file_of_authorities_that_does_not_load_ends_the_start_and_fails_the_check(tmp_path: Path) -> None:
+async def test_an_invalid_ca_file_ends_the_startup_and_fails_the_check(tmp_path: Path) -> None:
     path = write_config(tmp_path, "https://api.example/v1", limits={"ca_file": __file__})
     error = f"inkit-exporter: {path}: api.ca_file: {__file__} holds no certificates in PEM format\n"
     started, checked = await asyncio.gather(

@@ -54,7 +54,7 @@ async def kill(running: Exporter) -> None:
 
 @pytest.fixture
 async def start(tmp_path: Path, api: Api) -> AsyncIterator[StartExporter]:
-    """Start exporters that store below `tmp_path`, and may be killed."""
+    """Return a function that starts exporters with storage in `tmp_path`, which tests may kill."""
     started: list[tuple[Exporter, asyncio.Task[None]]] = []
 
     async def begin(*flags: str, **settings: object) -> Exporter:
@@ -77,7 +77,7 @@ async def start(tmp_path: Path, api: Api) -> AsyncIterator[StartExporter]:
 
 
 @pytest.mark.process
-async def test_a_restart_serves_what_is_stored_at_once_and_counts_what_happened_meanwhile(
+async def test_a_restart_serves_the_stored_state_at_once_and_counts_what_happened_meanwhile(
     api: Api, start: StartExporter, tmp_path: Path
 ) -> None:
     api.batches = [batch(f"fb_{i}", age=100 + i) for i in range(250)]
@@ -170,9 +170,7 @@ async def test_gauges_older_than_stale_after_are_not_served_after_a_restart(api:
 
 
 @pytest.mark.process
-async def test_a_disk_that_is_full_costs_nothing_but_the_storage_until_there_is_room_again(
-    api: Api, start: StartExporter
-) -> None:
+async def test_a_full_disk_stops_only_the_storage_until_there_is_room(api: Api, start: StartExporter) -> None:
     api.batches = [batch("fb_0")]
     running = await start()
     await running.wait_for(lambda s: up(s) == 1)
@@ -193,7 +191,7 @@ async def test_a_disk_that_is_full_costs_nothing_but_the_storage_until_there_is_
 
 
 @pytest.mark.process
-async def test_a_directory_that_vanishes_and_comes_back_has_everything_again(
+async def test_a_directory_that_was_removed_is_written_whole_when_it_is_back(
     api: Api, start: StartExporter, tmp_path: Path
 ) -> None:
     api.batches = [batch(f"fb_{i}") for i in range(10)]
@@ -210,7 +208,7 @@ async def test_a_directory_that_vanishes_and_comes_back_has_everything_again(
 
 
 @pytest.mark.process
-async def test_a_file_that_is_broken_or_foreign_is_set_aside_with_one_line(
+async def test_a_broken_or_foreign_file_is_set_aside_with_one_log_line(
     api: Api, start: StartExporter, tmp_path: Path
 ) -> None:
     api.batches = [batch("fb_1")]
@@ -244,7 +242,7 @@ async def test_a_second_process_waits_for_the_first_to_end(api: Api, start: Star
 
 
 @pytest.mark.process
-async def test_one_that_waits_ends_when_it_is_told_to(api: Api, start: StartExporter, tmp_path: Path) -> None:
+async def test_a_waiting_process_can_be_stopped(api: Api, start: StartExporter, tmp_path: Path) -> None:
     await start()
     second = await start_process(f"--config.file={tmp_path / 'config.yaml'}", f"--storage.path={tmp_path / 'storage'}")
     reader = asyncio.create_task(second.collect_log())
@@ -255,7 +253,7 @@ async def test_one_that_waits_ends_when_it_is_told_to(api: Api, start: StartExpo
 
 
 @pytest.mark.process
-async def test_a_path_that_can_not_be_written_to_is_bad_usage(tmp_path: Path) -> None:
+async def test_a_path_that_is_not_writable_is_bad_usage(tmp_path: Path) -> None:
     config = write_config(tmp_path, "http://127.0.0.1:1")
     status, out, err = await run_to_end(f"--config.file={config}", f"--storage.path={config}/below")
     assert (status, out) == (2, "")
@@ -264,7 +262,7 @@ async def test_a_path_that_can_not_be_written_to_is_bad_usage(tmp_path: Path) ->
 
 
 @pytest.mark.process
-async def test_checks_and_single_polls_leave_the_storage_alone(api: Api, start: StartExporter, tmp_path: Path) -> None:
+async def test_checks_and_single_polls_do_not_use_the_storage(api: Api, start: StartExporter, tmp_path: Path) -> None:
     api.batches = [batch("fb_1")]
     flags = f"--config.file={write_config(tmp_path, api.base_url)}", f"--storage.path={tmp_path / 'storage'}"
     assert (await run_to_end("--once", *flags))[0] == 0
@@ -276,7 +274,7 @@ async def test_checks_and_single_polls_leave_the_storage_alone(api: Api, start: 
     assert status == 0 and HEALTHY not in out
 
 
-async def test_without_the_flag_nothing_tells_of_storage(exporter: StartExporter) -> None:
+async def test_without_the_flag_the_exporter_shows_nothing_about_storage(exporter: StartExporter) -> None:
     running = await exporter()
     assert HEALTHY not in await running.samples()
     _, status = await running.get("/api/v1/status")
@@ -284,7 +282,7 @@ async def test_without_the_flag_nothing_tells_of_storage(exporter: StartExporter
 
 
 @pytest.mark.process
-async def test_a_reload_adds_an_account_and_lets_another_go(api: Api, start: StartExporter, tmp_path: Path) -> None:
+async def test_a_reload_adds_and_removes_stored_accounts(api: Api, start: StartExporter, tmp_path: Path) -> None:
     api.batches = [batch("fb_1")]
     one, other = {"name": "one"}, {"name": "other"}
     running = await start("--web.enable-lifecycle", accounts=[one])

@@ -1,4 +1,4 @@
-"""The file of an account: whole or not at all, for its owner only, and set aside when it is of no use."""
+"""The file of an account: written whole or not at all, readable only by its owner, and set aside when unusable."""
 
 import os
 import sqlite3
@@ -43,7 +43,7 @@ def taken(plan: Plan) -> tuple[Kept, list[tuple[str, Record | None]]]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A file that holds BATCHES."""
+    """Return the path of a file that holds BATCHES."""
     found = tmp_path / files.file_name("a")
     file = AccountFile(found)
     file.save(*taken(plan_of(BATCHES)), whole=True)
@@ -52,7 +52,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def held(path: Path) -> int | None:
-    """How many batches a file holds, which are as they were; None for nothing."""
+    """Check that a file's content is unchanged; return its number of batches, or None if the file is empty."""
     file = AccountFile(path)
     try:
         found = file.load()
@@ -64,12 +64,12 @@ def held(path: Path) -> int | None:
     return len(found[1])
 
 
-def test_a_file_gives_back_what_was_saved(path: Path) -> None:
+def test_a_file_returns_what_was_saved(path: Path) -> None:
     assert held(path) == len(BATCHES)
     assert held(path.with_name("other.db")) is None
 
 
-def test_a_save_that_fails_half_way_leaves_the_file_as_it_was(path: Path) -> None:
+def test_a_save_that_fails_half_way_leaves_the_file_unchanged(path: Path) -> None:
     file = AccountFile(path)
     assert file.load()
     kept, found = taken(plan_of(BATCHES[:100]))
@@ -85,7 +85,7 @@ def test_a_save_that_fails_half_way_leaves_the_file_as_it_was(path: Path) -> Non
     assert held(path) == len(BATCHES)
 
 
-def test_only_what_changed_is_written(path: Path) -> None:
+def test_only_changes_are_written(path: Path) -> None:
     file = AccountFile(path)
     assert file.load()
     assert file.goes_on()
@@ -99,13 +99,13 @@ def test_only_what_changed_is_written(path: Path) -> None:
     file.close()
 
 
-def test_a_file_that_is_not_as_it_was_left_does_not_go_on(path: Path, tmp_path: Path) -> None:
+def test_a_removed_or_replaced_file_is_not_continued(path: Path, tmp_path: Path) -> None:
     file = AccountFile(path)
-    assert not file.goes_on(), "not loaded yet"
+    assert not file.goes_on(), "the file is not loaded yet"
     assert file.load()
     assert file.goes_on()
     path.unlink()
-    assert not file.goes_on(), "removed under its feet"
+    assert not file.goes_on(), "the file was removed"
     file.close()
 
 
@@ -114,7 +114,7 @@ def test_a_file_that_is_not_as_it_was_left_does_not_go_on(path: Path, tmp_path: 
     [b"", b"accounts: []\n" * 1000, bytes(8192), os.urandom(8192), b"SQLite format 3\0" + bytes(5000)],
     ids=["empty", "text", "zeros", "random", "only the first words"],
 )
-def test_a_file_of_anything_else_is_told_apart(content: bytes, tmp_path: Path) -> None:
+def test_a_file_with_other_content_is_unusable(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     path.write_bytes(content)
     if not content:
@@ -124,7 +124,7 @@ def test_a_file_of_anything_else_is_told_apart(content: bytes, tmp_path: Path) -
         held(path)
 
 
-def test_a_file_of_another_program_or_of_another_version_is_told_apart(path: Path, tmp_path: Path) -> None:
+def test_a_file_of_another_program_or_version_is_unusable(path: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.db"
     with sqlite3.connect(foreign) as connection:
         connection.execute("CREATE TABLE account (name, value)")
@@ -138,7 +138,7 @@ def test_a_file_of_another_program_or_of_another_version_is_told_apart(path: Pat
         held(path)
 
 
-def test_a_row_that_is_missing_or_too_much_is_noticed(path: Path) -> None:
+def test_a_missing_row_makes_the_file_unusable(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("DELETE FROM batches WHERE id = ?", (BATCHES[3].id,))
     connection.close()
@@ -151,7 +151,7 @@ def test_a_row_that_is_missing_or_too_much_is_noticed(path: Path) -> None:
         held(path)
 
 
-def test_whatever_byte_is_wrong_the_file_gives_what_was_saved_or_nothing(path: Path) -> None:
+def test_with_any_wrong_byte_the_file_returns_what_was_saved_or_nothing(path: Path) -> None:
     chance, content = Random(1), path.read_bytes()
     refused = 0
     for _ in range(300):
@@ -169,7 +169,7 @@ def test_whatever_byte_is_wrong_the_file_gives_what_was_saved_or_nothing(path: P
     assert refused > 100
 
 
-def test_the_directory_and_every_file_are_for_their_owner_only(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_directory_and_the_files(tmp_path: Path) -> None:
     directory = tmp_path / "deep" / "storage"
     files.prepare(directory)
     lock = files.lock(directory)
@@ -197,14 +197,14 @@ def test_a_directory_with_other_things_in_it_keeps_its_mode(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["production", "a/../b", "no", "Ünïcödé ✓", "x" * 64, "ß" * 64, "lock", "."])
-def test_every_account_has_a_file_of_its_own_that_the_system_can_name(name: str, tmp_path: Path) -> None:
+def test_every_account_has_its_own_valid_file_name(name: str, tmp_path: Path) -> None:
     found = files.file_name(name)
     assert (tmp_path / found).parent == tmp_path and len(found.encode()) < 100 and found != files.LOCK
     (tmp_path / found).touch()
     assert files.file_name(name + " ") != found and files.file_name(name.upper() + "!").lower() != found.lower()
 
 
-def test_files_of_accounts_that_left_are_deleted_after_a_lookback_and_nothing_else_is(tmp_path: Path) -> None:
+def test_only_files_of_removed_accounts_are_deleted_after_the_lookback(tmp_path: Path) -> None:
     old = NOW
     ours, left, recent = (tmp_path / files.file_name(name) for name in ("a", "left", "recent"))
     aside, foreign = tmp_path / f"{left.name}.set-aside", tmp_path / "precious.db"

@@ -1,4 +1,4 @@
-"""Killed at any moment: what is served afterwards is what a complete poll saw, and nothing is counted twice or lost."""
+"""Killed at any moment: afterwards the exporter serves what a complete poll saw, and counts nothing twice or never."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ ROUNDS, SEED = 200, 1
 
 
 class History:
-    """The totals by the listings that complete polls saw: the highest numbers of each batch, less the baseline."""
+    """Computes the totals from the listings that polls saw: each batch's highest numbers minus the baseline."""
 
     def __init__(self) -> None:
         self.highest: dict[str, Counter[tuple[str, str]]] = {}
@@ -27,7 +27,7 @@ class History:
         self.finished_before: set[str] = set()
 
     def see(self, listed: list[Batch]) -> None:
-        """A complete poll saw this list."""
+        """Add the list that a complete poll saw."""
         first = not self.highest
         for batch in listed:
             highest = self.highest.setdefault(batch.id, Counter())
@@ -42,7 +42,7 @@ class History:
             self.finished_before = set(self.finished)
 
     def totals(self) -> dict[str, object]:
-        """What should have been counted."""
+        """Return the totals that must have been counted."""
         sums: Counter[tuple[str, str]] = Counter()
         for batch_id, numbers in self.highest.items():
             sums.update(numbers)
@@ -55,7 +55,7 @@ class History:
 
 
 def counted(report: Report) -> dict[str, object]:
-    """The same, as the exporter counted it."""
+    """Return the totals that the exporter counted."""
 
     def by_name(field: str) -> dict[tuple[str, str], int]:
         totals: dict[str, Total] = getattr(report.totals, field)
@@ -71,7 +71,7 @@ def counted(report: Report) -> dict[str, object]:
 
 
 @pytest.mark.process
-def test_whenever_poller_and_storage_are_killed_they_go_on_with_what_a_complete_poll_saw(tmp_path: Path) -> None:
+def test_whenever_the_poller_is_killed_it_continues_from_a_complete_poll(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "support.mortal", str(tmp_path), str(SEED), str(ROUNDS)]
     path = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     done = subprocess.run(command, env=os.environ | path, capture_output=True, text=True, check=False, timeout=120)
@@ -80,7 +80,7 @@ def test_whenever_poller_and_storage_are_killed_they_go_on_with_what_a_complete_
     history, latest, restored, unpublished = History(), -1, 0, 0
     for report in read_reports(tmp_path):
         step, listed = steps[report.snapshot.newest[0].id]
-        assert step >= latest, "what was published once is not forgotten"
+        assert step >= latest, "a published poll is never lost"
         restored += report.restored
         unpublished += report.restored and step > latest
         if step > latest:
@@ -88,7 +88,7 @@ def test_whenever_poller_and_storage_are_killed_they_go_on_with_what_a_complete_
             latest = step
         assert essence(report.snapshot) == essence(oracle(listed))
         assert counted(report) == history.totals()
-    print(f"{restored} of {ROUNDS} restored, {unpublished} of them what was not published yet; {latest} steps")
-    assert restored > ROUNDS / 4, "most are killed after they have begun"
-    assert unpublished, "and some between the commit and the publication"
+    print(f"{restored} of {ROUNDS} restored, {unpublished} of them a poll that was not yet published; {latest} steps")
+    assert restored > ROUNDS / 4, "most processes are killed after they started to poll"
+    assert unpublished, "some are killed between commit and publication"
     assert latest > ROUNDS / 2

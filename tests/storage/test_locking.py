@@ -1,4 +1,4 @@
-"""One directory, one process."""
+"""Only one process uses a storage directory."""
 
 import asyncio
 import sqlite3
@@ -11,7 +11,7 @@ from inkit_exporter.storage.files import LOCK
 from inkit_exporter.storage.storage import open_storage
 
 
-async def test_who_waits_for_a_directory_in_vain_is_told_so(tmp_path: Path) -> None:
+async def test_waiting_too_long_for_a_used_directory_is_an_error(tmp_path: Path) -> None:
     first = await open_storage(tmp_path, asyncio.Event())
     assert first is not None
     with pytest.raises(ConfigError, match=r"^--storage.path=\S+: another process uses it; stop that one"):

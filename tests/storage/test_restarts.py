@@ -1,4 +1,4 @@
-"""Histories with restarts: a poller that goes on from what is stored finds what one finds that never ended."""
+"""Restarts: a poller that continues from storage finds the same as one that never ended."""
 
 import tempfile
 from collections import Counter
@@ -35,13 +35,13 @@ seeds = st.integers(0, 2**32)
 
 
 def as_read(batches: list[Batch], *final_statuses: str) -> list[Batch]:
-    """The batches with what their statuses say, as the client reads them."""
+    """Return the batches with `final` set from their statuses, as the client does."""
     final = frozenset(map(snake_case_of_camel, final_statuses))
     return [replace(batch, final=read_status(batch.status, final)[1]) for batch in batches]
 
 
 class Account:
-    """An account that stores what each poll finds, as the poller does, without its clocks and threads."""
+    """An account that stores the result of each poll, like the poller, but without clocks and threads."""
 
     def __init__(self, path: Path, poll_settings: PollSettings = POLL) -> None:
         self.file = AccountFile(path)
@@ -51,7 +51,7 @@ class Account:
         self.whole = True
 
     def poll(self, batches: list[Batch], size: int, now: float) -> int:
-        """Poll, and store the result; returns the number of requests."""
+        """Poll, and store the result. Returns the number of requests."""
         requests = poll(self.plan, pages(as_read(batches, *self.state.settings.final_statuses), size), now)
         window = self.plan.window
         window.totals.start_counting()
@@ -71,7 +71,7 @@ class Account:
         return requests
 
     def restart(self, now: float, poll_settings: PollSettings = POLL) -> "Account":
-        """What goes on from the file alone."""
+        """Return an account that is restored from the file alone."""
         self.file.close()
         after = Account(self.file.path, poll_settings)
         stored = after.file.load()
@@ -84,7 +84,7 @@ class Account:
 
     @property
     def seen(self) -> tuple[object, ...]:
-        """What is served of it."""
+        """Return what the exporter serves about the account."""
         return self.state.snapshot, self.state.totals, self.state.last_success, self.state.newest_first
 
     @property
@@ -95,7 +95,7 @@ class Account:
 
 @contextmanager
 def disk() -> Iterator[Path]:
-    """The path of a file that is not there yet, in memory where the system has that."""
+    """Yield the path of a new file, in memory if the system has /dev/shm."""
     shared = Path("/dev/shm")  # noqa: S108
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
         yield Path(folder) / "a.db"
@@ -103,8 +103,8 @@ def disk() -> Iterator[Path]:
 
 @given(seeds, st.integers(2, 12), st.booleans(), st.integers(5, 60) | st.just(10**6))
 @settings(max_examples=60)
-def test_a_restart_between_any_two_polls_changes_nothing(seed: int, size: int, ties: bool, most: int) -> None:
-    """Neither gauges nor totals nor since when nothing has changed, nor what the next poll asks for."""
+def test_restarts_between_polls_change_no_result(seed: int, size: int, ties: bool, most: int) -> None:
+    """Gauges, totals, times of the last change and the next poll's requests stay the same."""
     world = World(Random(seed), ties=ties)
     configured = replace(POLL, max_batches=most)
     with disk() as path:
@@ -125,10 +125,10 @@ def test_a_restart_between_any_two_polls_changes_nothing(seed: int, size: int, t
 
 @given(seeds, st.integers(2, 12), st.lists(st.sampled_from((200, 1000, 1500)), max_size=4))
 @settings(max_examples=60)
-def test_whatever_lookback_follows_the_sums_are_those_of_a_full_listing_and_nothing_counts_twice(
+def test_after_restarts_with_any_lookback_the_sums_match_a_full_listing_and_nothing_counts_twice(
     seed: int, size: int, lookbacks: list[int]
 ) -> None:
-    """However long the exporter was away: of what was created meanwhile, what is in the window is counted."""
+    """However long the exporter was down, it counts the batches created meanwhile that are in the window."""
     world = World(Random(seed), ties=False)
     for _ in range(20):
         world.happen("create")
@@ -157,7 +157,7 @@ def test_whatever_lookback_follows_the_sums_are_those_of_a_full_listing_and_noth
             assert all(after[label] >= number for label, number in before.items())
 
 
-def test_what_happened_while_the_exporter_was_away_is_counted_when_it_is_seen() -> None:
+def test_changes_during_downtime_are_counted_when_they_are_seen() -> None:
     waits = make_batch("fb_1", "", NOW - 5, "in_progress", {"box": Counts(3, 0, 0, 3)})
     old = [make_batch(f"fb_old_{i}", "", NOW - 10 - i, "completed", {"box": Counts(1, 1, 0, 0)}) for i in range(30)]
     with disk() as path:
@@ -175,7 +175,7 @@ def test_what_happened_while_the_exporter_was_away_is_counted_when_it_is_seen() 
         assert totals.finished["completed"].value == 2
 
 
-def test_more_batches_than_before_may_be_kept_after_a_restart() -> None:
+def test_max_batches_may_grow_at_a_restart() -> None:
     listing = [make_batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in range(50)]
     with disk() as path:
         account = Account(path, replace(POLL, max_batches=20))
@@ -185,10 +185,10 @@ def test_more_batches_than_before_may_be_kept_after_a_restart() -> None:
         account.poll(listing, 10, NOW + 10)
         account.file.close()
         assert len(account.plan.window.batches) == 40
-        assert account.state.totals.created.value == 0, "what the window reaches back to is no news"
+        assert account.state.totals.created.value == 0, "older batches that now fit into the window are not new"
 
 
-def test_a_status_that_is_final_since_the_restart_is_no_batch_that_has_just_finished() -> None:
+def test_a_status_made_final_at_a_restart_counts_no_batch_as_just_finished() -> None:
     odd = make_batch("fb_1", "", NOW, "brand_new", {})
     with disk() as path:
         account = Account(path)
@@ -211,9 +211,9 @@ def test_a_status_that_is_final_since_the_restart_is_no_batch_that_has_just_fini
         AccountSettings(name="a", api_token_env="T", filters=Filters(search="x")),
     ],
 )
-def test_batches_of_another_origin_are_told_apart(account: AccountSettings) -> None:
+def test_a_changed_name_address_kind_or_filter_changes_the_origin(account: AccountSettings) -> None:
     assert records.origin_of(account) != ORIGIN
 
 
-def test_another_token_is_the_same_origin() -> None:
+def test_a_changed_token_does_not_change_the_origin() -> None:
     assert records.origin_of(AccountSettings(name="a", api_token_file="/run/token")) == ORIGIN

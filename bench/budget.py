@@ -4,8 +4,8 @@ A day's batches arrive evenly; each poll is the exporter's own decision (`inkit_
 listing as the API would give it. Unfinished batches are the newest ones ("recent") or spread evenly over the window
 ("scattered"). Where all are "settled", no batch gets a final status, although all its documents are completed.
 
-The table of long listings has a list that the API cuts to pages of 25, breaks off every hundredth request, or gives in
-no order, because it refuses `sort` or ignores it.
+For the table of long listings, the API cuts pages to 25, fails every hundredth request, or lists in no order,
+because it refuses `sort` or ignores it.
 
     python bench/budget.py [--polls 120] [--full]
 """

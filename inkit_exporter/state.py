@@ -16,7 +16,7 @@ from inkit_exporter.window.window import Snapshot
 
 
 class Progress(Struct, frozen=True):
-    """How far the listing of a whole list has come: the page read last, about how many there are, and seconds left."""
+    """The progress of a whole listing: the last page read, and about how many pages there are and seconds are left."""
 
     page: int
     of_pages: int | None
@@ -26,9 +26,10 @@ class Progress(Struct, frozen=True):
 class AccountState(Struct, frozen=True, kw_only=True):
     """What is known of one account. Each change makes a new value, except for `usage`, to which each request adds.
 
-    `up` is None before the first poll has ended. `polled_at` and `last_success` are wall time in seconds since the
-    epoch; `snapshot_at`, `down_since` and `next_poll_at` are seconds by `boot_time`. `duration` is in seconds. During a
-    poll, `next_poll_at` is when that poll began.
+    `up` is None before the first poll has ended. `answered` is whether the API has answered a page, or a poll failed.
+    `polled_at` and `last_success` are wall time in seconds since the epoch. `snapshot_at`, `down_since` and
+    `next_poll_at` are seconds by `boot_time`. During a poll, `next_poll_at` is when that poll began. `duration` is the
+    last poll's, in seconds. `snapshot_duration` is how long it took to list the snapshot, with polls that failed.
     """
 
     account: str
@@ -47,16 +48,21 @@ class AccountState(Struct, frozen=True, kw_only=True):
     failures: Mapping[str, int] = {}
     snapshot: Snapshot | None = None
     snapshot_at: float = 0.0
-    stale_after: float = 0.0
+    snapshot_duration: float = 0.0
     answered: bool = False
     progress: Progress | None = None
     newest_first: bool = True
     totals: Totals = field(default_factory=Totals)
     published: int = 0
 
+    @property
+    def stale_after(self) -> float:
+        """Seconds for which the snapshot is shown. The next one may take as long to list as this one."""
+        return max(self.settings.stale_after, 2 * self.snapshot_duration)
+
     def fresh_snapshot(self, now: float) -> Snapshot | None:
         """The last snapshot, unless at `now`, by `boot_time`, it is older than `stale_after`."""
-        return self.snapshot if now - self.snapshot_at <= max(self.stale_after, self.settings.stale_after) else None
+        return self.snapshot if now - self.snapshot_at <= self.stale_after else None
 
     def polling(self, now: float) -> bool:
         """Whether a poll is under way at `now`, by `boot_time`."""

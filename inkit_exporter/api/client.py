@@ -44,8 +44,9 @@ log = structlog.get_logger()
 class Client:
     """One account's view of the API.
 
-    `token` reads the account's token, and raises ConfigError without one. `usage` counts every request. A request
-    fails at once if the API asks to wait for longer than `poll.interval`.
+    `token` reads the account's token; it raises ConfigError if there is none. `usage` counts every request. A request
+    fails at once if the API asks for a longer wait than `poll.interval`. During a request, `alive_at` (by
+    `time.monotonic`) moves at least every `patience` seconds, unless the request waits for the rate limit.
     """
 
     def __init__(
@@ -59,7 +60,6 @@ class Client:
         usage: Usage,
         labels: AccountLabels,
     ) -> None:
-        # Within `patience` seconds of `alive_at`, by `time.monotonic`, a request goes on or has ended.
         self.alive_at = time.monotonic()
         self.patience = max(api.timeout, _LONGEST_WAIT + _WAIT_JITTER if api.max_attempts > 1 else 0.0)
         self._poll = poll
@@ -78,10 +78,10 @@ class Client:
         self._log = log.bind(account=account.name)
 
     async def page(self, request: PageRequest) -> Iterator[Page]:
-        """A page of the list in the order newest first; in parts, between which other tasks may run.
+        """Request a page of the list, newest first. It comes in parts; other tasks may run between them.
 
         Raises:
-            ApiError: one of its kinds, after all attempts. Taking the parts may raise BadResponse.
+            ApiError: one of its kinds, after all attempts. Iterating over the parts may raise BadResponse.
         """
         body, head = await self._get(request)
         now, final, secret = time.time(), self._final_statuses, self._sent_token
@@ -105,15 +105,15 @@ class Client:
         raise AssertionError("the last attempt returns or raises")
 
     def _backoff(self, error: Exception) -> bool | float:
-        """Whether to retry, and after how long: stamina's backoff where the API names no time."""
+        """Whether to retry, and after how many seconds. True means stamina's backoff, if the API names no time."""
         self.alive_at = time.monotonic()
         if not isinstance(error, TransientError) or not error.retry_after:
             return isinstance(error, TransientError)
-        # The rate limiter keeps the pause, for this attempt and for all requests of the account.
+        # The rate limiter keeps the pause for all requests with this token.
         return 0.0 if error.retry_after <= self._poll.interval else False
 
     async def _authorised(self, query: Mapping[str, str]) -> tuple[Body, str]:
-        """Try again with another token if the API refuses this one and the token has been replaced."""
+        """Attempt a request. If the API refuses the token and the token has been replaced, try the new one."""
         token = self._read_token()
         try:
             return await self._attempt(query, token)
@@ -184,7 +184,7 @@ class Client:
         return seconds
 
     async def _explained(self, refusal: QueryRefused, response: aiohttp.ClientResponse, token: str) -> QueryRefused:
-        """The refusal with the filters, which may be the reason, and with the server's own words."""
+        """The refusal, with the filters, which may be the reason, and the server's own words."""
         with suppress(BodyError, aiohttp.ClientError, OSError):
             refusal.words = quote(await read_body(response, self._api.max_response_size), token)
         places = " and ".join(["base_url", *(f"filters.{name}" for name in self._filters)])
@@ -192,7 +192,7 @@ class Client:
         return QueryRefused(f"{refusal}; check the account's {places}{said}", refusal.words)
 
     async def _send(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        """Count each sending, as aiohttp sends again by itself where a kept connection turns out to be closed."""
+        """Send a request and count it. If a kept connection turns out to be closed, aiohttp calls this again."""
         if self._sent_at is not None:
             self._count(ConnectionFailed.reason)
             if self._usage.rate_limiter.delay() > 0:
@@ -217,10 +217,10 @@ class Client:
             await asyncio.sleep(delay)
             self._usage.throttled_seconds += boot_time() - started
         self.alive_at = time.monotonic()
-        limiter.count_request()  # at once, as another account with the same token may wait too
+        limiter.count_request()  # at once, because another account with the same token may wait too
 
     def _api_time(self, date: str) -> float:
-        """The API's wall time by the `Date` of an answer, or else ours."""
+        """The API's wall time by the `Date` of an answer, or ours if that is no time."""
         ours, theirs = time.time(), parse_date(date)
         if theirs is None or theirs < EARLIEST:
             return ours

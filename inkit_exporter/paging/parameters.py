@@ -1,14 +1,14 @@
-"""Query parameters that requests to an API can do without: a server may refuse them. Pure."""
+"""Query parameters that requests can do without, because a server may refuse them. Pure."""
 
 import math
 from collections.abc import Iterable
 
-# After that many seconds, what was refused is sent again.
+# Seconds until requests send again what was refused.
 _REFUSAL_HOLDS = 86_400.0
 
 
 class OptionalParameters:
-    """Which of these parameters the server refuses and requests leave out, and its reason, in its own words."""
+    """The parameters that requests leave out because the server refuses them, and its reason in its own words."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.left_out: frozenset[str] = frozenset()
@@ -27,13 +27,13 @@ class OptionalParameters:
             self.send_all()
 
     def alternatives(self) -> list[frozenset[str]]:
-        """What else could be left out, the likeliest first: what was before, one parameter more, all."""
+        """What else could be left out, the likeliest first: what was left out before, one parameter more, or all."""
         more = [self.left_out | {name} for name in sorted(self._names - self.left_out)]
         ways = dict.fromkeys([self._before | self.left_out, *more, self._names])
         return [way for way in ways if way != self.left_out]
 
     def leave_out(self, names: frozenset[str], reason: str, now: float) -> bool:
-        """Leave these out from now on. Returns whether that is news, also since all were sent again."""
+        """Leave these out from now on. Returns whether one of them was not left out before."""
         news = not names <= self.left_out | self._before
         self.left_out, self.reason, self._since = names, reason, now
         return news

@@ -6,11 +6,11 @@ from typing import Protocol
 
 from inkit_exporter.paging.pagination import Pagination
 
-# A page may well repeat the one before it, as new records push the others down. For three in a row to bring nothing
-# new takes three pages of new records within three requests, or a server that loops.
+# A page may repeat the one before it, because new records push the others down. Three such pages in a row take three
+# pages of new records within three requests, or a server that loops.
 _BARREN_PAGES = 3
 
-# A list without order is read to its end, but not a longer one: it would take hours, and much memory.
+# A longer list without order is not read: that would take hours, and much memory.
 _MOST_RECORDS = 1_000_000
 
 
@@ -31,7 +31,7 @@ class InconsistentListing(Exception):
 
 
 class FullListingRequired(Exception):
-    """The list is not newest first, or its pages loop. A part of it says nothing; all of it must be read."""
+    """The list is not newest first, or its pages loop. So a part of it says nothing, and all of it must be read."""
 
 
 class PageSequence:
@@ -87,7 +87,7 @@ class PageSequence:
 
     @property
     def _lacks(self) -> float:
-        """How many of the records that the list is said to have were not read; infinite if it is not said."""
+        """How many records of the list were not read, by its total; infinite if there is no total."""
         return math.inf if self._total is None or self.first > 1 else self._total - len(self.ids) - self._invalid
 
     @property
@@ -108,7 +108,7 @@ class PageSequence:
         return not self._to_end and (too_old or overfull)
 
     def expected_pages(self, now: float) -> int | None:
-        """About how many pages there are to read, if anything tells; `now` is wall time."""
+        """About how many pages there are to read; None if nothing tells. `now` is wall time."""
         if not self.furthest:
             return None
         told = [self._page_count] if self._page_count else []
@@ -121,7 +121,7 @@ class PageSequence:
         return max(self.furthest, min(told)) if told else None
 
     def may_lack(self, number: int) -> bool:
-        """Whether a page that the API refuses may just be beyond the end of the list."""
+        """Whether a page that the API refuses may be beyond the end of the list."""
         return number != 1 and (self._lacks <= 0 or number == self.first or not self._more)
 
     def surely_lacks(self, number: int) -> bool:
@@ -130,12 +130,12 @@ class PageSequence:
         return number != self.first and (self._lacks <= 0 or ended)
 
     def resume(self) -> None:
-        """Read on after a pause, in which pages may have moved: a page begins again, and more may bring nothing new."""
+        """Continue after a pause, in which pages may have moved. So more of them may bring nothing new."""
         self._begun, self._oldest_since = False, math.inf
         self._most_barren = _BARREN_PAGES + self.furthest
 
     def add(self, records: Sequence[Record], unreadable: int, number: int) -> None:
-        """Note a page, or a part of it: its records, and how many more can't be read.
+        """Add a page, or a part of it: its records, and how many more can't be read.
 
         Raises:
             FullListingRequired: the list is not newest first, and not all of it is read.
@@ -164,9 +164,9 @@ class PageSequence:
             raise FullListingRequired
 
     def end_page(self, hints: Pagination) -> int:
-        """Note that the page is complete, and whether the list has `ended` with it.
+        """Complete the page, and find out whether the list has `ended` with it.
 
-        Returns by how much the whole list got shorter since the page before.
+        Returns by how many records the whole list got shorter since the page before.
 
         Raises:
             FullListingRequired: the pages loop, and not all of the list is read.

@@ -67,9 +67,9 @@ class Accounts:
     def apply(self, settings: Settings, names: Iterable[str]) -> None:
         """Poll these accounts of the settings, and no others.
 
-        What has not changed goes on as it was, but sends again what the API has refused. An account with new limits or
-        intervals keeps its snapshot and totals and lists its window again. One with a new address, token source, kind
-        of batch or filters starts from what is stored of it, or from nothing.
+        An account that has not changed continues, and sends again what the API has refused. An account with new limits
+        or intervals keeps its snapshot and totals, and lists its window again. An account with a new address, token
+        source, kind of batch or filters starts from what is stored, or from nothing.
         A rate limiter belongs to a token source, and outlives every change.
 
         Raises:
@@ -92,7 +92,7 @@ class Accounts:
         self._start_loops()
 
     async def poll_once(self) -> bool:
-        """Poll each account once, and tell whether all polls succeeded."""
+        """Poll each account once, and return whether all polls succeeded."""
         return all(await asyncio.gather(*(account.watched.prepared().poll() for account in self._accounts.values())))
 
     async def run(self, watch_every: float = 5.0) -> None:

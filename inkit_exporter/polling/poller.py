@@ -1,4 +1,4 @@
-"""One account's loop: bring the window up to date, publish a snapshot of it, and again at the next tick."""
+"""One account's loop: each poll brings the window up to date and publishes a snapshot of it."""
 
 import asyncio
 import math
@@ -19,16 +19,16 @@ from inkit_exporter.storage.storage import AccountStorage
 from inkit_exporter.window.plan import Conversation, Plan
 
 _NOTED_SKEW_SECONDS = 60.0
-# How often the log tells how far the listing of a whole list has come.
+# How often the log tells the progress of a whole listing.
 _TELL_EVERY_SECONDS = 60.0
 
 log = structlog.get_logger()
 
 
 class Poller:
-    """Polls one account and publishes what it finds. `states` has the account's state before the first poll.
+    """Polls one account and publishes the results. `states` must hold the account's state before the first poll.
 
-    `rounds` counts its polls.
+    `rounds` counts the polls.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Poller:
         self._warned: set[str] = set()
         self._log = log.bind(account=account)
         self._plan = Plan(settings, self._state.totals)
-        # Of the poll: when it began, or the one whose listing it goes on with, and the requests that were made before.
+        # When the poll began, when the listing that it continues began, and how many requests were made before.
         self._began = self._started = 0.0
         self._requests_before = 0
 
@@ -59,23 +59,23 @@ class Poller:
 
     @property
     def due(self) -> float:
-        """When, by `time.monotonic`, the loop hangs if it has shown no life since."""
+        """When, by `time.monotonic`, the loop must have shown again that it is alive."""
         may_send_at = time.monotonic() + self._state.usage.rate_limiter.delay()
         return max(self._alive_until, self._client.alive_at, may_send_at) + self._client.patience
 
     def send_all_parameters(self) -> None:
-        """Send from the next poll on what the API has refused."""
+        """Send the parameters that the API has refused again, from the next poll on."""
         self._plan.parameters.send_all()
 
     async def run(self, first_after: float) -> None:
-        """Poll for ever, first after that many seconds. A slow poll skips the ticks that it missed."""
+        """Poll until cancelled, first after that many seconds. A slow poll skips the ticks that it missed."""
         if self._storage and (stored := await self._storage.plan()):
             self._plan = stored
         tick = boot_time() + first_after
         while True:
             seconds = math.inf
             while seconds > 0:
-                # Meanwhile the API may ask another account with the same token to pause.
+                # While this waits, the API may ask another account with the same token to pause.
                 starts_at = max(tick, self._state.usage.rate_limiter.resume_at)
                 seconds = starts_at - boot_time()
                 self._alive_until = time.monotonic() + seconds
@@ -86,7 +86,7 @@ class Poller:
             tick += self._settings.interval * max(1, math.ceil(behind / self._settings.interval))
 
     async def poll(self) -> bool:
-        """Poll once, publish the result, and tell whether it succeeded. No answer of the API makes it raise."""
+        """Poll once, publish the result, and return whether it succeeded. No answer of the API makes it raise."""
         self._started, self._requests_before = time.monotonic(), self._state.usage.requests
         began = boot_time()
         failure: ApiError | None = None
@@ -94,7 +94,7 @@ class Poller:
             await self._converse(self._plan.poll(time.time()))
         except ApiError as error:
             failure = error
-        except Exception as error:  # the loop outlives what nobody thought of, and starts again from nothing
+        except Exception as error:  # the loop survives the unexpected, and starts again from nothing
             self._log.exception("unexpected error in a poll")
             failure = BadResponse(f"unexpected {type(error).__name__}")
             self._plan = Plan(self._settings, self._state.totals)
@@ -140,7 +140,9 @@ class Poller:
                     told = time.monotonic()
                     self._log.info("listing all batches", **msgspec.structs.asdict(state.progress))
                 if refused := ", ".join(sorted(self._plan.parameters.left_out)):
-                    self._warn_once(f"the API refuses {refused}, polling without", it_says=self._plan.parameters.reason)
+                    self._warn_once(
+                        f"the API refuses {refused}, so requests leave it out", it_says=self._plan.parameters.reason
+                    )
         except StopIteration:
             pass
 
@@ -156,7 +158,7 @@ class Poller:
         return Progress(page, of_pages, round((of_pages - page) * a_page))
 
     def _note(self, part: Page, number: int) -> None:
-        """Count and log what is not as documented; each kind of it once, later ones at level debug."""
+        """Count and log what is not as documented. Each kind is logged once; later ones are at level debug."""
         self._state.usage.invalid_batches += part.invalid + part.incomplete
         self._state.usage.repaired_batches += part.repaired
         for what, record in (part.problems | part.differences).items():
@@ -191,14 +193,14 @@ class Poller:
             down_since=None,
             snapshot=window.snapshot(state.snapshot),
             snapshot_at=now,
-            stale_after=max(self._settings.stale_after, 2 * (now - self._began)),
+            snapshot_duration=now - self._began,
             newest_first=self._plan.mark.ordered,
             totals=window.totals.totals.copy(),
         )
 
     def _compare_with_limit(self, state: AccountState) -> None:
         needed = math.ceil(state.poll_requests * 60 / self._settings.interval)
-        # The first poll lists everything, which later ones need not.
+        # The first poll lists everything, so it says nothing about later ones.
         if state.snapshot is not None and needed > (limit := state.usage.rate_limiter.requests_per_minute):
             self._warn_once(
                 "the budget can't keep up with the interval, polls take longer than it",

@@ -150,7 +150,7 @@ def _window(state: AccountState, snapshot: Snapshot, query: Query, now: float) -
     return WindowStatus(
         age_seconds=round(now - state.snapshot_at, 3),
         stale=state.fresh_snapshot(now) is None,
-        stale_after_seconds=round(max(state.stale_after, state.settings.stale_after), 3),
+        stale_after_seconds=round(state.stale_after, 3),
         lookback_seconds=float(state.settings.lookback),
         batches=sum(snapshot.batches.values()),
         batches_by_status=snapshot.batches,

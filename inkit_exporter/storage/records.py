@@ -138,7 +138,7 @@ def restore_state(kept: Kept, plan: Plan, state: AccountState, snapshot_at: floa
     return replace(
         state,
         last_success=kept.last_success,
-        stale_after=kept.stale_after,
+        snapshot_duration=kept.stale_after / 2,
         snapshot=plan.window.snapshot(seen),
         snapshot_at=snapshot_at,
         newest_first=kept.mark.ordered,

@@ -1,4 +1,4 @@
-"""Requests beside a poll's way through the list: what helps against a refusal, and where a list goes on. Pure."""
+"""Requests beside a poll's way through the list: what helps against a refusal, and where a listing continues. Pure."""
 
 import math
 from collections.abc import Generator
@@ -12,9 +12,9 @@ from inkit_exporter.paging.sequence import PageSequence
 def find_suspects(
     parameters: OptionalParameters, number: int, page_size: int
 ) -> Generator[PageRequest, Page, frozenset[str] | None]:
-    """The parameters without which page `number` is not refused; None if that does not help."""
+    """Find the parameters without which page `number` is not refused; None if none helps."""
     for left_out in parameters.alternatives():
-        # Where pages become smaller, the first one that has nothing of the pages before.
+        # If pages become smaller, ask for the first one that has nothing from the pages before.
         smaller = "page_size" in left_out - parameters.left_out
         place = math.ceil((number - 1) * page_size / DEFAULT_PAGE_SIZE) + 1 if smaller else number
         try:
@@ -27,9 +27,9 @@ def find_suspects(
 
 
 def find_junction(sequence: PageSequence, broken_off_at: PageRequest) -> Generator[PageRequest, Page, int]:
-    """The page from which a list goes on that was read some time ago up to a page, which was not answered.
+    """Find the page from which to continue a listing that ended some time ago, at a request without an answer.
 
-    The page begins with a batch that was read. After any other page, batches may have slipped past unseen.
+    The page begins with a batch that was read, so that no batch between has slipped by unseen.
     """
     number, step = max(sequence.first, broken_off_at.number - 1), 1
     while number > sequence.first:

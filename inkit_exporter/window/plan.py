@@ -1,14 +1,14 @@
 """Which pages bring a window up to date, decided from what it holds and what the last page said. No I/O, no clock.
 
-A poll is a conversation: a generator that yields a request for a page and is sent that page. Where a page comes in
-parts, it yields the same request until it has all of them. Newest first, a poll costs:
+A poll is a conversation: a generator that yields a request for a page and is sent that page. If a page comes in parts,
+the generator yields the same request until it has all of them. If the list is newest first, a poll reads:
 
-1. the *head*: pages from the first one until it meets what is known, mostly one;
-2. the *resync*: a few pages further down, so that within `resync_interval` everything has been listed again;
-3. the pages of the *unfinished* batches that neither has shown.
+1. the *head*: pages from the first one until one has only known batches, mostly one page;
+2. the *resync*: a few pages further down, so that everything is listed again within `resync_interval`;
+3. the pages of the *unfinished* batches that are on none of these.
 
-Where the order can't be relied on, and at first, the poll reads the whole list. The next poll goes on with a whole list
-that could not be read to its end.
+The first poll reads the whole list. So does every poll if the order can't be relied on. If a request fails meanwhile,
+the next poll continues the listing.
 """
 
 import math
@@ -29,15 +29,15 @@ from inkit_exporter.window.window import Window
 
 Conversation = Generator[PageRequest, Page, None]
 
-# Each costs at least two requests. A list that shrinks more often than that while it is read can't be read.
+# Each step back costs at least two requests. A list that shrinks more often while it is read can't be read.
 _MOST_STEPS_BACK = 100
 
-# The resync aims at this share of `resync_interval`, as new batches make its way longer.
+# The resync aims at this share of `resync_interval`, because new batches make its way longer.
 _RESYNC_SHARE = 0.9
 
 
 class _ParameterLeftOut(Exception):
-    """From now on a parameter is left out. Pages that were read with it do not fit those to come."""
+    """Requests leave out a parameter from now on. Pages that were read with it do not fit the next ones."""
 
 
 class Bookmark(Struct):
@@ -72,7 +72,7 @@ class Plan:
         self.resumed = False
         self._settings = settings
         self._refused_in_vain_at = -math.inf
-        # The whole list that is being read, the next request, and how far it was read when the poll was broken off.
+        # The whole listing under way, its next request, when it was broken off, and how many pages were read by then.
         self._listing: tuple[PageSequence, PageRequest] | None = None
         self._broken_off_at, self._broken_off_after = -math.inf, 0
         # Of the current poll: wall time, the unfinished batches that it has listed, and the records by destination,
@@ -82,7 +82,7 @@ class Plan:
         self._readable: Counter[str] = Counter()
 
     def poll(self, now: float) -> Conversation:
-        """One poll at wall time `now`. If it is given up half-way, the next one uses what it has learned.
+        """One poll at wall time `now`. If it is abandoned, the next one uses what it has learned.
 
         Raises:
             BadResponse: the pages contradict one another, or most records of a destination can't be read.
@@ -115,12 +115,12 @@ class Plan:
 
     @property
     def progress(self) -> tuple[int, int | None] | None:
-        """Of a whole list that is being read: how many pages were read, and about how many there are."""
+        """How many pages of a whole listing were read, and about how many there are; None without such a listing."""
         sequence = self._listing[0] if self._listing else None
         return (sequence.furthest, sequence.expected_pages(self._now)) if sequence and sequence.furthest else None
 
     def break_off(self, now: float) -> None:
-        """End the poll at wall time `now`. The next one goes on with its whole list, if that made progress lately."""
+        """Abandon the poll at wall time `now`. The next one continues its listing, if that has made progress lately."""
         if self._listing and self._listing[0].furthest > self._broken_off_after:
             self._broken_off_at, self._broken_off_after = now, self._listing[0].furthest
 
@@ -141,7 +141,7 @@ class Plan:
         self._complete_head()
         self.mark.cursor, self.mark.backlog = math.inf, 0.0
         if number > 1 and self.mark.ordered:
-            yield from self._update()  # what happened since it was begun
+            yield from self._update()  # because much may have happened since the listing began
 
     def _update(self) -> Conversation:
         head = self._sequence(1)
@@ -265,7 +265,7 @@ class Plan:
                 return page
 
     def _leave_out(self, number: int, refusal: QueryRefused) -> Conversation:
-        """Leave out what is refused, and raise _ParameterLeftOut; return if that does not help, or did not lately."""
+        """Leave out what is refused, and raise _ParameterLeftOut. Return if that does not help, or did not lately."""
         if 0 <= self._now - self._refused_in_vain_at < self._settings.stale_after:
             return
         if suspects := (yield from find_suspects(self.parameters, number, self.mark.page_size)):

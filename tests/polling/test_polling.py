@@ -118,7 +118,7 @@ async def test_a_parameter_that_the_api_refuses_is_left_out_with_one_warning_tha
     assert documents(samples) == {("inkit_storage", "completed"): 60}
     assert samples[sample_key("inkit_api_requests_total", account="default", code=str(status))] == refused
     (told,) = [line for line in running.log if "the API refuses" in line]
-    assert f"{parameter}, polling without" in told and "level=warning" in told
+    assert f"{parameter}, so requests leave it out" in told and "level=warning" in told
     assert f"{parameter} is not for ***" in told and TOKEN not in "".join(running.log)
     assert samples[sample_key("inkit_poll_failures_total", account="default", reason="bad_response")] == 0
 

@@ -5,13 +5,16 @@ from typing import Final
 
 from msgspec import Struct
 
-# A larger share of failed documents is not usual.
-_SHARE: Final = 0.2
-# As few documents, of which not more failed, end a run of failures.
-_RECOVERED: Final = 20
-# A run has as many failed documents, or as many batches of which all failed.
-_FEWEST: Final = 5
-_FEWEST_BATCHES: Final = 3
+SHARE: Final = 0.2
+"""A larger share of failed documents is not usual."""
+
+FEWEST: Final = 5
+"""A run of failures has at least this many failed documents, or"""
+
+FEWEST_BATCHES: Final = 3
+"""at least this many batches, and no document of them arrived."""
+
+_RECOVERED: Final = 20  # a run of failures begins after this many documents of which not too many failed
 
 
 class FailingStatus(Struct, frozen=True):
@@ -41,12 +44,12 @@ def find_failures(outcomes: Iterable[tuple[float, int, int]]) -> FailingStatus |
         if batch_failed:
             newest, older_batches = newest or created, older_batches + 1
         older_failed, older_finished = older_failed + batch_failed, older_finished + batch_finished
-        if older_failed > _SHARE * older_finished:
+        if older_failed > SHARE * older_finished:
             since, batches = created, batches + older_batches
             failed, finished = failed + older_failed, finished + older_finished
             older_batches = older_failed = older_finished = 0
         elif older_finished >= _RECOVERED:
             break
-    if failed >= _FEWEST or (failed == finished and batches >= _FEWEST_BATCHES):
+    if failed >= FEWEST or (failed == finished and batches >= FEWEST_BATCHES):
         return FailingStatus(since, older_finished == 0, newest, batches, failed, finished)
     return None

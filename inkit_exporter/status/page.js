@@ -73,8 +73,8 @@ function verdict(accounts, destinations, batches) {
   if (unknown) return ["unknown", `${accountsThat(unknown, "has", "have")} not been polled yet`];
   if (stale) return ["unknown", "Numbers are stale: polls take too long", "InkitDataStale"];
   if (whole) {
-    return [isDown(whole.window.failing) ? "down" : "unknown", `${all > 1 ? `Account ${whole.account}: ` : ""}`
-      + amount(whole.window.failing, "batch"), "InkitDocumentsFailing"];
+    const text = `${all > 1 ? `Account ${whole.account}: ` : ""}${amount(whole.window.failing, "batch")}`;
+    return isDown(whole.window.failing) ? ["down", text, "InkitAllBatchesFailing"] : ["unknown", text, "InkitBatchesFailing"];
   }
   const failed = sum(destinations, "failed"), finished = failed + sum(destinations, "completed");
   const usual = `${all === 1 ? "The account is" : `All ${count(all)} accounts are`} polled without errors`;
@@ -126,8 +126,10 @@ function draw() {
 }
 
 const storageLine = storage => storage && [
-  "Storage: ", storage.healthy ? `healthy, ${(storage.size_bytes / 2 ** 20).toFixed(1)} MiB` : make("strong", { class: "warn" },
-    `not healthy: ${storage.error}. A restart loses what happened since`),
+  "Storage: ", storage.healthy ? `healthy, ${(storage.size_bytes / 2 ** 20).toFixed(1)} MiB` : [
+    make("strong", { class: "warn" }, `not healthy: ${storage.error}. A restart loses what happened since`),
+    " ", runbook("InkitStorageUnhealthy"),
+  ],
   storage.failures > 0 && `; ${plural(storage.failures, "failure")} since the start`,
 ];
 

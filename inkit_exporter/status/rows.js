@@ -72,9 +72,11 @@ function recent(account) {
     ] : "-",
     invalid > 0 && warning(`records that could not be read as a whole: ${count(invalid)} since the start; `,
       runbook("InkitInvalidRecords")),
-    repaired > 0 && small(`records with an inferred count: ${count(repaired)} since the start`),
+    repaired > 0 && small(`records with an inferred count: ${count(repaired)} since the start; `,
+      runbook("InkitRepairedRecords")),
     Math.abs(skew) >= SKEWED
-      && warning(`this clock is ${span(Math.abs(skew))} ${skew > 0 ? "behind" : "ahead of"} the API's`),
+      && warning(`this clock is ${span(Math.abs(skew))} ${skew > 0 ? "behind" : "ahead of"} the API's; `,
+        runbook("InkitClockWrong")),
   ];
 }
 

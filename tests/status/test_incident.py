@@ -9,14 +9,18 @@ from support.api import Api, batch
 from support.browser import Browser
 from support.exporter import Exporter, StartExporter
 from support.page import colours, open_page, said, table
+from support.rules import RULES
 from support.samples import up
 
+from inkit_exporter.status import failing
+
+SCRIPT = "".join(path.read_text() for path in (ROOT / "inkit_exporter" / "status").glob("*.js"))
 PROGRESS = {"page": 60, "of_pages": 100, "seconds_left": 40}
 
 
 def incident() -> list[dict[str, Any]]:
     """Salesforce has failed for half an hour. Before that, and elsewhere, a few documents failed as usual."""
-    failing = [
+    broken = [
         batch(f"fb_{i}", age=60 * i, destinations={"salesforce": (1, 4 + i % 5, 0), "box": (9, i % 2, 0)})
         for i in range(1, 31)
     ]
@@ -24,7 +28,7 @@ def incident() -> list[dict[str, Any]]:
         batch(f"fb_{i}", age=60 * i, destinations={"salesforce": (300, 0, 0), "box": (9, i % 2, 0)})
         for i in range(31, 61)
     ]
-    return failing + usual
+    return broken + usual
 
 
 async def start(
@@ -113,6 +117,31 @@ async def test_as_usual_is_not_red(api: Api, exporter: StartExporter, browser: B
     )
     sentence = "Nothing arrives at box: 12 of 12 documents failed since at least .* Runbook InkitDestinationDown"
     assert re.fullmatch(sentence, await said(browser))
+    assert (await table(browser, "destinations"))[0][1].startswith("✖ nothing arrives\n")
+    colour = "return document.getElementById('verdict').className"
+    assert await browser.run(colour) == "verdict down"
+    for fewer in ("batches = 2", "newest_batch_created_timestamp_seconds -= 7200"):
+        await show(browser, f"account.window.destinations[0].failing.{fewer}")
+        assert await browser.run(colour) == "verdict unknown"
+    assert (await said(browser)).startswith(
+        "box failed when it was last used: 12 of 12 documents failed since at least"
+    )
+    assert (await table(browser, "destinations"))[0][1].startswith("✖ failed last\n")
+
+    # Batches that fail before they come to a destination: a part of them, and all.
+    await show(
+        browser,
+        """
+        account.window.destinations.forEach(destination => destination.failing = null);
+        account.window.failing = { since_timestamp_seconds: latest.timestamp_seconds - 60, maybe_earlier: false,
+          newest_batch_created_timestamp_seconds: latest.timestamp_seconds, batches: 13, failed: 13, finished: 20 };
+    """,
+    )
+    assert re.fullmatch("13 of 20 batches failed since .* Runbook InkitBatchesFailing", await said(browser))
+    assert await browser.run(colour) == "verdict unknown"
+    await show(browser, "account.window.failing.finished = 13")
+    assert re.fullmatch("13 of 13 batches failed since .* Runbook InkitAllBatchesFailing", await said(browser))
+    assert await browser.run(colour) == "verdict down"
 
 
 async def test_the_accounts_table_shows_progress_and_what_is_odd(
@@ -139,15 +168,16 @@ async def test_the_accounts_table_shows_progress_and_what_is_odd(
     assert recent.split("\n") == [
         "-",
         "records that could not be read as a whole: 12 since the start; Runbook InkitInvalidRecords",
-        "records with an inferred count: 3 since the start",
-        "this clock is 75 s ahead of the API's",
+        "records with an inferred count: 3 since the start; Runbook InkitRepairedRecords",
+        "this clock is 75 s ahead of the API's; Runbook InkitClockWrong",
     ]
     await show(browser, "latest.storage = { healthy: true, error: null, failures: 0, size_bytes: 12 * 2 ** 20 }")
     line = "return document.getElementById('storage').innerText"
     assert await browser.run(line) == "Storage: healthy, 12.0 MiB"
     await show(browser, "Object.assign(latest.storage, { healthy: false, error: 'one: disk is full', failures: 3 })")
     assert await browser.run(line) == (
-        "Storage: not healthy: one: disk is full. A restart loses what happened since; 3 failures since the start"
+        "Storage: not healthy: one: disk is full. A restart loses what happened since Runbook InkitStorageUnhealthy; "
+        "3 failures since the start"
     )
     await show(browser, "account.progress = { page: 60, of_pages: null, seconds_left: null }")
     assert (await table(browser, "accounts"))[0][4].split("\n")[1] == "page 60"
@@ -192,6 +222,20 @@ async def test_axe_finds_nothing_and_the_keyboard_reaches_everything(
 
 def test_every_runbook_that_the_page_links_to_exists() -> None:
     headings = re.findall(r"^## (\w+)$", (ROOT / "docs" / "runbooks.md").read_text(), flags=re.MULTILINE)
-    script = "".join(path.read_text() for path in (ROOT / "inkit_exporter" / "status").glob("*.js"))
-    named = set(re.findall(r'"(Inkit[A-Z]\w+)"', script))
-    assert len(named) >= 7 and named <= set(headings)
+    named = set(re.findall(r'"(Inkit[A-Z]\w+)"', SCRIPT))
+    assert len(named) >= 12 and named <= set(headings)
+
+
+def test_the_page_has_the_thresholds_of_the_alerts() -> None:
+    rules = {rule["record"]: float(rule["expr"][len("vector(") : -1]) for rule in RULES if is_constant(rule)}
+    assert rules["inkit:failed_share_of_destination:ratio"] == failing.SHARE
+    assert rules["inkit:ticket_floor:documents"] == failing.FEWEST
+    assert rules["inkit:page_floor:batches"] == failing.FEWEST_BATCHES
+    share, documents = rules["inkit:failed_share_of_account:ratio"], rules["inkit:ticket_floor_of_account:documents"]
+    assert f"const MANY = {share:g}, ENOUGH = {documents:g};" in SCRIPT
+    batches, documents = rules["inkit:page_floor:batches"], rules["inkit:page_floor:documents"]
+    assert f"const LARGE = {{ batches: {batches:g}, documents: {documents:g} }};" in SCRIPT
+
+
+def is_constant(rule: dict[str, Any]) -> bool:
+    return "record" in rule and rule["expr"].startswith("vector(") and "labels" not in rule

@@ -86,10 +86,10 @@ async def chromium() -> AsyncIterator[Browser]:
     """A browser with a new profile; it ends with the block."""
     driver, binary = shutil.which("chromedriver"), shutil.which("chromium")
     assert driver and binary, "the tests need chromium and chromedriver; see DEBIAN_PACKAGES in the Makefile"
-    process = await asyncio.create_subprocess_exec(driver, "--port=0", stdout=PIPE, stderr=DEVNULL)
+    process, port = await _start(driver)
     try:
         with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
-            async with aiohttp.ClientSession(f"http://127.0.0.1:{await _port(process)}") as http:
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
                 options = {"binary": binary, "args": [*_ARGUMENTS, f"--user-data-dir={profile}"]}
                 wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
                 session = await _ask(http, "/session", {"capabilities": {"alwaysMatch": wanted}})
@@ -103,10 +103,17 @@ async def chromium() -> AsyncIterator[Browser]:
         await process.communicate()
 
 
-async def _port(driver: asyncio.subprocess.Process) -> int:
-    assert driver.stdout is not None
-    async with asyncio.timeout(30):
-        async for line in driver.stdout:
-            if b"started successfully on port" in line:
-                return int(line.rpartition(b"port ")[2].strip().rstrip(b"."))
+async def _start(driver: str) -> tuple[asyncio.subprocess.Process, int]:
+    """A running driver and its port.
+
+    The driver takes a port that is free for IPv6, and ends if that port is in use for IPv4. Then another starts.
+    """
+    for _ in range(5):
+        process = await asyncio.create_subprocess_exec(driver, "--port=0", stdout=PIPE, stderr=DEVNULL)
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            async for line in process.stdout:
+                if b"started successfully on port" in line:
+                    return process, int(line.rpartition(b"port ")[2].strip().rstrip(b"."))
+            await process.wait()
     raise AssertionError("chromedriver did not start")

@@ -1,4 +1,4 @@
-"""From a broken destination to a message, through Prometheus and Alertmanager with the very files of `deploy/`."""
+"""From a failing destination to a notification: Prometheus and Alertmanager with the files of `deploy/`."""
 
 import asyncio
 import re
@@ -29,7 +29,7 @@ from support.monitoring import (
 )
 from support.rules import ALERTS
 
-# An hour more would be long to wait.
+# Waiting another hour, even shortened, would take too long.
 RULES = re.sub(
     r"(alert: InkitNothingFinishes.+?for: )1h",
     r"\g<1>10m",
@@ -40,18 +40,18 @@ PROMETHEUS = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
 ALERTMANAGER = (DEPLOY / "alertmanager" / "alertmanager.yml").read_text()
 
 PATIENT = ("--query.lookback-delta=10s", "--rules.alert.resend-delay=2s")
-"""Prometheus' defaults are nearly at our pace too: a machine that stands still for some seconds must not look like an
-alert that nobody sends any more (after four times the delay), nor like series that have ended."""
+"""Almost Prometheus' defaults, although the tests shorten times. If a busy machine pauses for some seconds, alerts must
+not expire (after four times the delay), and series must not look ended."""
 
 
 async def firing(prometheus: aiohttp.ClientSession) -> set[str]:
-    """Alerts that Prometheus has firing."""
+    """Return the names of the firing alerts in Prometheus."""
     alerts = (await query(prometheus, "alerts"))["alerts"]
     return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
 
 
 async def value(prometheus: aiohttp.ClientSession, expression: str) -> float:
-    """An instant query's one value, 0 where there is none."""
+    """Return the first value of an instant query, or 0 without a result."""
     found = (await query(prometheus, "query", query=expression))["result"]
     return float(found[0]["value"][1]) if found else 0.0
 
@@ -59,18 +59,18 @@ async def value(prometheus: aiohttp.ClientSession, expression: str) -> float:
 async def until(
     condition: Callable[[], Awaitable[bool]], seen: Callable[[], object] = str, seconds: float = 60
 ) -> None:
-    """Wait for a condition; fails after so many seconds, with what was seen until then."""
+    """Wait until a condition is true. After the time limit, fail and show what was seen."""
     try:
         async with asyncio.timeout(seconds):
             while not await condition():
                 await asyncio.sleep(0.05)
     except TimeoutError:
-        raise AssertionError(f"never came true; seen: {seen()}") from None
+        raise AssertionError(f"the condition was never true; seen: {seen()}") from None
 
 
 @dataclass
 class World:
-    """All that runs, and what has arrived."""
+    """The running programs, and the received notifications."""
 
     api: Api
     exporter: Exporter
@@ -80,17 +80,17 @@ class World:
     inbox: Inbox
 
     async def hidden(self) -> set[str]:
-        """Alerts that Alertmanager has and inhibits."""
+        """Return the names of the alerts that Alertmanager inhibits."""
         async with self.alertmanager.get("/api/v2/alerts") as response:
             alerts = await response.json()
         return {alert["labels"]["alertname"] for alert in alerts if alert["status"]["inhibitedBy"]}
 
     def arrived(self) -> dict[str, list[tuple[str, str]]]:
-        """Name and status of all that has arrived, by receiver."""
+        """Return name and status of all received alerts, by receiver."""
         return {receiver: self.inbox.names(receiver) for receiver in self.inbox.alerts}
 
     async def arrives(self, receiver: str, alert: str, status: str = "firing") -> dict[str, Any]:
-        """Wait until a receiver is told of an alert; returns it."""
+        """Wait until a receiver gets an alert, and return it."""
 
         async def has_arrived() -> bool:
             return (alert, status) in self.inbox.names(receiver)
@@ -101,14 +101,14 @@ class World:
 
 @asynccontextmanager
 async def world(api: Api, exporter: StartExporter, folder: Path, **poll: str) -> AsyncIterator[World]:
-    """Everything started, and scraped.
+    """Start all programs, and wait for the first scrape.
 
-    Alertmanager comes last: Prometheus knows no targets in its first five seconds, which at our pace are a quarter of
-    an hour and rightly an InkitExporterDown.
+    Alertmanager starts last. Prometheus knows no targets for its first five seconds, which stand for a quarter of an
+    hour here, so InkitExporterDown fires rightly.
     """
     running = await exporter(poll={"interval": shorten("60s"), "stale_after": shorten("5m")} | poll)
     here, there = running.url.authority, free_address()
-    # Milliseconds are too short a timeout on a busy machine; it may be as long as the interval.
+    # On a busy machine, a timeout of milliseconds is too short. At most, it may be the interval.
     scraping = replace(
         PROMETHEUS, {"localhost:10465": here, "localhost:9093": there, "scrape_timeout: 10s": "scrape_timeout: 30s"}
     )
@@ -126,7 +126,7 @@ async def world(api: Api, exporter: StartExporter, folder: Path, **poll: str) ->
 
 @dataclass
 class Traffic:
-    """Batches that keep coming; those for Salesforce fail while it is broken. There is plenty for Box, and it works."""
+    """New batches all the time. Those for Salesforce fail while it is broken; the many for Box succeed."""
 
     api: Api
     broken: bool = False
@@ -140,7 +140,7 @@ class Traffic:
 
 
 def expected(alert: str, **labels: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Labels, and the annotations that are the same each time."""
+    """Return the expected labels and constant annotations of an alert."""
     annotations = ALERTS[alert]["annotations"]
     severity = ALERTS[alert]["labels"]["severity"]
     return {"alertname": alert, "severity": severity, **labels}, {
@@ -149,13 +149,13 @@ def expected(alert: str, **labels: str) -> tuple[dict[str, str], dict[str, str]]
 
 
 def told(alert: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
-    """Labels and annotations of an alert that arrived, as far as they are the same each time."""
+    """Return the labels and constant annotations of a received alert."""
     return alert["labels"], {name: alert["annotations"][name] for name in ("description", "runbook_url")}
 
 
 @pytest.mark.alone
 @pytest.mark.debian
-async def test_a_broken_destination_is_a_ticket_then_a_page_that_ends_when_it_is_repaired(
+async def test_a_failing_destination_causes_a_ticket_and_then_a_page_that_resolves_when_it_works_again(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
     async with world(api, exporter, tmp_path) as running, asyncio.TaskGroup() as tasks:
@@ -176,7 +176,7 @@ async def test_a_broken_destination_is_a_ticket_then_a_page_that_ends_when_it_is
             r"salesforce takes no documents of default: \d+ failed, none arrived",
             page["annotations"]["summary"],
         )
-        # The symptom came first, when some documents of the last half hour had arrived still. Now it is hidden.
+        # The symptom fired first, while the last half hour still had completed documents. Now it is inhibited.
         (ticket,) = running.inbox.alerts["tickets"]
         assert told(ticket) == expected("InkitDestinationFailing", **labels)
         assert "InkitDestinationFailing" in await running.hidden()
@@ -193,10 +193,10 @@ async def test_a_broken_destination_is_a_ticket_then_a_page_that_ends_when_it_is
 
 @pytest.mark.alone
 @pytest.mark.debian
-async def test_an_api_that_is_away_is_one_page_and_what_follows_of_it_is_hidden(
+async def test_an_unreachable_api_causes_one_page_and_its_symptoms_are_inhibited(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
-    """Documents are in progress, and none finishes. The numbers are kept for long."""
+    """Documents are in progress and none finishes. `stale_after` is long, so the gauges stay."""
     waits = batch("fb_waits", age=60, status="In Progress", destinations={"box": (0, 0, 5)})
     quick = batch("fb_quick", age=0, status="In Progress", destinations={"box": (0, 0, 1)})
 
@@ -229,19 +229,19 @@ async def test_an_api_that_is_away_is_one_page_and_what_follows_of_it_is_hidden(
 
         await until(all_symptoms_are_hidden, running.arrived)
         assert await firing(running.prometheus) >= {"InkitApiFailing", "InkitNothingFinishes"}
-        await asyncio.sleep(3 * 300 / PACE)  # three intervals in which Alertmanager could send something
+        await asyncio.sleep(3 * 300 / PACE)  # three intervals, in which Alertmanager could send notifications
         assert running.arrived() == {"pager": [("InkitApiFailing", "firing")]}
 
         api.fault = None
         await running.arrives("pager", "InkitApiFailing", "resolved")
-        # What is still wrong when the cause is gone is told then.
+        # The symptom lasts longer than its cause, and is now sent.
         ticket = await running.arrives("tickets", "InkitNothingFinishes")
         assert told(ticket) == expected("InkitNothingFinishes", **labels)
 
 
 @pytest.mark.alone
 @pytest.mark.debian
-async def test_an_exporter_that_is_gone_is_one_page_that_ends_when_it_is_back(
+async def test_a_stopped_exporter_causes_one_page_that_resolves_when_it_is_back(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
     async with world(api, exporter, tmp_path) as running:
@@ -249,7 +249,7 @@ async def test_an_exporter_that_is_gone_is_one_page_that_ends_when_it_is_back(
         page = await running.arrives("pager", "InkitExporterDown")
         assert told(page) == expected("InkitExporterDown", job="inkit", instance=running.exporter_address)
         assert page["annotations"]["summary"] == f"Inkit exporter {running.exporter_address} does not answer"
-        await asyncio.sleep(15 * 60 / PACE)  # longer than `for` of any alert about the exporter but for two
+        await asyncio.sleep(15 * 60 / PACE)  # longer than the `for` of all but two alerts about the exporter
         assert await firing(running.prometheus) == {"InkitExporterDown"}
         await exporter(f"--web.listen-address={running.exporter_address}")
         await running.arrives("pager", "InkitExporterDown", "resolved")
@@ -265,12 +265,12 @@ async def test_an_exporter_that_is_gone_is_one_page_that_ends_when_it_is_back(
         ("rate1h > 14.4 in 2 hours", "rate1h > 14.4 in 2 hours"),
     ],
 )
-def test_durations_are_shortened_and_nothing_else(written: str, shortened: str) -> None:
+def test_only_durations_are_shortened(written: str, shortened: str) -> None:
     assert shorten(written) == shortened
 
 
-def test_shortened_rules_say_the_same() -> None:
-    """But for the windows of queries, which a summary may contain."""
+def test_shortened_rules_have_the_same_labels_and_texts() -> None:
+    """Only the ranges of queries differ, which a summary may contain."""
 
     def said(text: str) -> list[Any]:
         groups = yaml.safe_load(re.sub(r"\[\w+\]", "[]", text))["groups"]

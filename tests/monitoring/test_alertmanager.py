@@ -1,4 +1,4 @@
-"""Alertmanager sends each alert where the documentation says, and hides what it says under its cause."""
+"""Alertmanager routes and inhibits each alert as the documentation says."""
 
 import itertools
 import re
@@ -22,12 +22,12 @@ Labels = dict[str, str]
 
 
 def variants() -> dict[str, Labels]:
-    """Labels of each alert in a cluster; one may come without an instance."""
+    """Return the labels of each alert in a cluster. InkitExporterDown may also come without `instance`."""
     place = {"cluster": "eu", "namespace": "inkit"}
     found: dict[str, Labels] = {}
     for alert, told in TOLD.items():
         labels = {"alertname": alert, "severity": ALERTS[alert]["labels"]["severity"]} | told.labels
-        # Where there never was a target, nobody knows of a cluster.
+        # Without a target, no cluster is known.
         found[alert] = labels if alert == "InkitExporterMissing" else labels | place
     gone = {name: text for name, text in found["InkitExporterDown"].items() if name != "instance"}
     return found | {"InkitExporterDown, without a target": gone}
@@ -37,27 +37,27 @@ VARIANTS = variants()
 
 
 def check(*command: str) -> str:
-    """Run a command from the repository's root; returns what it prints."""
+    """Run a command from the repository's root, and return its output."""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def routed(labels: Labels) -> list[str]:
-    """Receivers of an alert."""
+    """Return the receivers of an alert."""
     pairs = [f"{name}={value}" for name, value in labels.items()]
     return check("amtool", "config", "routes", "test", f"--config.file={CONFIG}", *pairs).split()
 
 
 @pytest.mark.process
 @pytest.mark.debian
-def test_amtool_finds_nothing_wrong() -> None:
+def test_amtool_accepts_the_configuration() -> None:
     assert "SUCCESS" in check("amtool", "check-config", str(CONFIG))
 
 
 @pytest.mark.process
 @pytest.mark.debian
-def test_the_examples_in_comments_are_valid_too(tmp_path: Path) -> None:
+def test_the_examples_in_comments_are_valid(tmp_path: Path) -> None:
     path = tmp_path / "alertmanager.yml"
     services = re.compile(r"^    # (?=(?:pagerduty|slack)_configs:|  )", flags=re.MULTILINE)
     path.write_text(services.sub("    ", CONFIG.read_text()))
@@ -75,7 +75,7 @@ def test_the_examples_in_comments_are_valid_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("alert", VARIANTS)
 @pytest.mark.process
 @pytest.mark.debian
-def test_an_alert_goes_where_its_severity_and_its_account_send_it(alert: str, account: str) -> None:
+def test_alerts_are_routed_by_severity_and_account(alert: str, account: str) -> None:
     labels = VARIANTS[alert] | ({"account": account} if "account" in VARIANTS[alert] else {})
     own_team = labels.get("account") == "payroll" and labels["alertname"] != "InkitApiFailing"
     receiver = {"critical": "pager", "warning": "tickets"}[labels["severity"]]
@@ -84,14 +84,14 @@ def test_an_alert_goes_where_its_severity_and_its_account_send_it(alert: str, ac
 
 @pytest.mark.process
 @pytest.mark.debian
-def test_no_alert_is_lost() -> None:
+def test_every_alert_has_a_receiver() -> None:
     assert routed({"alertname": "Other"}) == ["tickets"]
     assert routed({"alertname": "Other", "account": "payroll", "severity": "page"}) == ["payroll-tickets"]
 
 
 @pytest.mark.process
 @pytest.mark.debian
-def test_the_document_shows_what_amtool_says() -> None:
+def test_the_document_shows_amtools_output() -> None:
     shown = re.findall(r"^    \$ (amtool config routes test .+)\n    (\S+)$", DOCUMENT, flags=re.MULTILINE)
     assert len(shown) == 2
     for command, receiver in shown:
@@ -99,7 +99,7 @@ def test_the_document_shows_what_amtool_says() -> None:
 
 
 class Inhibition(NamedTuple):
-    """A symptom is hidden under a cause where these labels are equal."""
+    """A cause inhibits a symptom if these labels are equal."""
 
     cause: str
     symptom: str
@@ -107,7 +107,7 @@ class Inhibition(NamedTuple):
 
 
 def documented() -> set[Inhibition]:
-    """The document's table."""
+    """Return the inhibitions in the document's table."""
     rows = re.findall(r"^\| (Inkit[\w, ]+) \| (Inkit[\w, ]+) \| ([a-z, ]+) \|$", DOCUMENT, flags=re.MULTILINE)
     return {
         Inhibition(cause, symptom, frozenset(equal.split(", ")))
@@ -116,7 +116,7 @@ def documented() -> set[Inhibition]:
     }
 
 
-def test_the_table_of_alerts_is_complete_and_says_what_hides_each() -> None:
+def test_the_table_of_alerts_is_complete_and_names_what_inhibits_each() -> None:
     rows = re.findall(
         r"^\| (Inkit\w+) \| ([^|]+) \| (critical|warning) \| ([^|]+) \| ([^|]+) \|$", DOCUMENT, flags=re.MULTILINE
     )
@@ -126,17 +126,17 @@ def test_the_table_of_alerts_is_complete_and_says_what_hides_each() -> None:
         assert set(re.findall(r"Inkit\w+", hidden)) == causes, name
 
 
-def test_what_wakes_somebody_is_not_hidden_by_what_does_not() -> None:
+def test_a_page_is_never_inhibited_by_a_ticket() -> None:
     for cause, symptom, _ in documented():
         assert VARIANTS[cause]["severity"] == "critical" or ALERTS[symptom]["labels"]["severity"] == "warning"
 
 
 @pytest.mark.process
 @pytest.mark.debian
-async def test_a_symptom_is_hidden_under_its_cause_alone_and_where_the_documented_labels_are_equal(
+async def test_a_symptom_is_inhibited_only_by_its_documented_causes_and_with_the_documented_labels_equal(
     tmp_path: Path,
 ) -> None:
-    """Each pair of alerts with all labels equal, and those that hide with each one different."""
+    """Tries each pair of alerts with all labels equal, and each inhibiting pair with one label different."""
     pairs = [pair for pair in itertools.permutations(VARIANTS, 2) if len({name.split(",")[0] for name in pair}) == 2]
     found = set()
     address = free_address()
@@ -161,7 +161,7 @@ async def test_a_symptom_is_hidden_under_its_cause_alone_and_where_the_documente
 
 
 def _apart(pair: tuple[str, str], suffix: str, different: str | None = None) -> tuple[Labels, Labels]:
-    """The labels of two alerts, in a world of their own; one label may be different."""
+    """Return the labels of two alerts that share values with no other pair. One label may differ between them."""
     cause, symptom = (
         {name: text if name in ("alertname", "severity") else text + suffix for name, text in VARIANTS[variant].items()}
         for variant in pair
@@ -172,7 +172,7 @@ def _apart(pair: tuple[str, str], suffix: str, different: str | None = None) -> 
 
 
 async def hidden_of(http: aiohttp.ClientSession, alerts: list[Labels]) -> set[frozenset[tuple[str, str]]]:
-    """Give Alertmanager these alerts; returns the labels of those that it inhibits."""
+    """Send Alertmanager these alerts, and return the labels of those that it inhibits."""
     async with http.post("/api/v2/alerts", json=[{"labels": labels} for labels in alerts]) as response:
         assert response.status == 200, await response.text()
     async with http.get("/api/v2/alerts") as response:

@@ -1,4 +1,4 @@
-"""The Grafana dashboard: as its source writes it, laid out well, and with data in a real Prometheus for every query."""
+"""The Grafana dashboard: it matches its source, its layout is sound, and a real Prometheus has data for every query."""
 
 import asyncio
 import itertools
@@ -39,7 +39,7 @@ def test_the_committed_dashboard_is_what_its_source_writes() -> None:
     assert render() == COMMITTED.read_text(encoding="utf-8"), "run: make dashboard"
 
 
-def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
+def test_panels_have_unique_ids_and_do_not_overlap() -> None:
     identifiers = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(set(identifiers)) == len(identifiers)
     assert len({panel["title"] for panel in PANELS}) == len(PANELS)
@@ -53,11 +53,11 @@ def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
         assert not covered & cells, panel["title"]
         cells |= covered
     height = max(y for _, y in cells) + 1
-    assert len(cells) == 24 * height, "holes in the grid"
+    assert len(cells) == 24 * height, "the grid has holes"
 
 
 @by_title
-def test_a_panel_says_what_it_shows_in_which_unit_and_what_it_means_when_there_is_nothing(
+def test_every_panel_has_a_description_a_unit_and_a_text_for_no_data(
     panel: dict[str, Any],
 ) -> None:
     defaults = panel["fieldConfig"]["defaults"]
@@ -87,14 +87,14 @@ def test_every_metric_of_the_dashboard_exists() -> None:
         assert set(re.findall(r"\binkit:[a-z_]+:[a-z0-9_]+", text)) <= RECORDED
 
 
-def test_every_alert_that_a_text_names_exists_and_every_link_leads_to_a_document() -> None:
+def test_every_alert_and_every_document_that_a_panel_names_exists() -> None:
     text = COMMITTED.read_text(encoding="utf-8")
     assert set(re.findall(r"\bInkit[A-Z]\w+", text)) <= ALERTS.keys()
     for path in re.findall(re.escape(DOCS_URL) + r"([\w./]+)", text):
         assert (ROOT / path).is_file(), path
 
 
-def test_the_dashboard_is_found_again_and_follows_the_reader() -> None:
+def test_the_dashboard_has_a_fixed_uid_the_readers_time_zone_and_multi_value_variables() -> None:
     assert DASHBOARD["uid"] == "inkit-exporter"
     assert DASHBOARD["timezone"] == "browser"
     assert DASHBOARD["refresh"] == "1m"
@@ -103,7 +103,7 @@ def test_the_dashboard_is_found_again_and_follows_the_reader() -> None:
         assert VARIABLES[name]["includeAll"]
 
 
-def test_compose_mounts_what_grafana_is_provisioned_with() -> None:
+def test_compose_mounts_the_provisioned_files() -> None:
     compose = yaml.safe_load((ROOT / "deploy" / "compose" / "compose.yaml").read_text())["services"]
     mounts = dict(volume.split(":")[:2] for volume in compose["grafana"]["volumes"])
     ((provider,),) = _provisioned("dashboards", "providers")
@@ -122,7 +122,7 @@ def _provisioned(folder: str, key: str) -> list[list[dict[str, Any]]]:
 
 
 class World(NamedTuple):
-    """A Prometheus that scrapes an exporter of two accounts, each with an API of its own."""
+    """A Prometheus that scrapes an exporter with two accounts, which use different APIs."""
 
     http: aiohttp.ClientSession
     production: Api
@@ -131,7 +131,7 @@ class World(NamedTuple):
 
 
 @pytest.mark.debian
-async def test_every_query_finds_data_and_the_overview_tells_a_calm_day_from_a_failure(
+async def test_every_query_finds_data_and_the_overview_shows_whether_something_fails(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
     async with serving(Api()) as staging:
@@ -147,16 +147,16 @@ async def test_every_query_finds_data_and_the_overview_tells_a_calm_day_from_a_f
             await _the_tables_name_what_failed(world, calm_until)
             await _every_query_finds_data(world)
             assert await running.stop() == 0
-            await _an_exporter_that_is_down_is_no_reassurance(world)
+            await _an_exporter_that_is_down_is_shown_as_down(world)
 
 
 async def _a_calm_day(world: World) -> None:
-    """The overview shows noughts, and not for lack of data."""
+    """Check that the overview shows zeros because nothing fails, not because data are missing."""
 
     async def scraped() -> None:
         assert len((await query(world.http, "query", query="inkit_up"))["result"]) == 2
 
-    await _soon(scraped)  # an increase needs a sample before it
+    await _soon(scraped)  # `increase` needs an earlier sample
     for listing in (world.production.batches, world.staging.batches):
         listing[:] = [
             batch("fb_waiting", age=50, status="In Progress", destinations={"box": (0, 0, 3)}),
@@ -175,7 +175,7 @@ async def _a_calm_day(world: World) -> None:
 
 
 async def _a_failure(world: World) -> None:
-    """Salesforce fails in one account, and the API fails the other."""
+    """Make Salesforce fail in one account and the API in the other, and check the overview."""
     world.production.batches.insert(0, batch("fb_failed", age=1, destinations={"salesforce": (10, 30, 0)}))
 
     async def server_error(_: web.Request, __: Handler) -> web.StreamResponse:
@@ -203,7 +203,7 @@ async def _the_tables_name_what_failed(world: World, calm_until: float) -> None:
         assert alerts["InkitDestinationFailing"]["metric"]["destination"] == "salesforce"
         assert (
             calm_until - 1 <= float(alerts["InkitDocumentsFailing"]["value"][1]) / 1000 <= time.time()
-        )  # whole seconds
+        )  # annotations are queried by whole seconds
 
     await _soon(named)
 
@@ -235,7 +235,7 @@ async def _every_query_finds_data(world: World) -> None:
 
 
 async def _find_labels(http: aiohttp.ClientSession, target: dict[str, Any], chosen: dict[str, str]) -> list[set[str]]:
-    """The labels of each series that a query finds; there must be some."""
+    """Run a query, which must find series, and return the labels of each."""
     series = await _run(http, target["expr"], chosen, instant=target["instant"])
     assert series, (target["expr"], chosen)
     for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
@@ -249,7 +249,7 @@ async def _find_labels(http: aiohttp.ClientSession, target: dict[str, Any], chos
     return [set(one["metric"]) for one in series]
 
 
-async def _an_exporter_that_is_down_is_no_reassurance(world: World) -> None:
+async def _an_exporter_that_is_down_is_shown_as_down(world: World) -> None:
     async def down() -> None:
         assert await _number(world, "Exporters down") == 1
         for title in ("Accounts down", "Longest standstill", "Data age"):
@@ -259,7 +259,7 @@ async def _an_exporter_that_is_down_is_no_reassurance(world: World) -> None:
 
 
 def _impatient(folder: Path, instance: str) -> str:
-    """A configuration with the repository's rules, whose alerts fire without a delay."""
+    """Return a Prometheus configuration with the repository's rules, but without their `for`."""
     rules = (ROOT / "deploy" / "prometheus" / "rules.yml").read_text()
     (folder / "rules.yml").write_text(re.sub(r"^( +for: )\w+$", r"\g<1>0s", rules, flags=re.MULTILINE))
     config = {
@@ -276,7 +276,7 @@ def _last_minute() -> dict[str, str]:
 
 
 def _filled(expression: str, chosen: dict[str, str]) -> str:
-    """An expression with Grafana's macros and variables replaced."""
+    """Return an expression with Grafana's macros and variables replaced."""
     macros = {"__rate_interval": "10s", "__range": "60s", "__interval": "1s"}
     for name, value in (macros | chosen).items():
         expression = expression.replace(f"${name}", value.replace("\\", r"\\"))
@@ -285,7 +285,7 @@ def _filled(expression: str, chosen: dict[str, str]) -> str:
 
 
 async def _run(http: aiohttp.ClientSession, expression: str, chosen: dict[str, str], *, instant: bool) -> Any:
-    """The series that have any number."""
+    """Run a query, and return the series with a number other than NaN."""
     filled = _filled(expression, chosen)
     if instant:
         result = (await query(http, "query", query=filled))["result"]
@@ -295,14 +295,14 @@ async def _run(http: aiohttp.ClientSession, expression: str, chosen: dict[str, s
 
 
 async def _choices(http: aiohttp.ClientSession, call: str, chosen: dict[str, str]) -> Any:
-    """What Grafana asks for `label_values(selector, label)`."""
+    """Send the query that Grafana sends for `label_values(selector, label)`."""
     parts = re.fullmatch(r"label_values\((.+), (\w+)\)", call)
     assert parts is not None, call
     return await query(http, f"label/{parts[2]}/values", **{"match[]": _filled(parts[1], chosen)})
 
 
 async def _rows(world: World, title: str) -> Any:
-    """The first column of a panel."""
+    """Run the first query of a panel, and return its series."""
     panel = next(panel for panel in PANELS if panel["title"] == title)
     everything = {"account": ".+", "destination": ".+", "instance": ".+"}
     return await _run(world.http, panel["targets"][0]["expr"], everything, instant=True)
@@ -314,7 +314,7 @@ async def _number(world: World, title: str) -> float:
 
 
 async def _soon(check: Callable[[], Awaitable[None]], seconds: float = 20) -> None:
-    """Repeat a check until it holds; its last failure is the test's."""
+    """Repeat a check until it passes. After the time limit, raise its last failure."""
     deadline = time.monotonic() + seconds
     while True:
         try:

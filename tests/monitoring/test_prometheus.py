@@ -20,7 +20,7 @@ from support.samples import up
 
 
 def readme_config() -> dict[str, Any]:
-    """The scrape configuration that the README shows."""
+    """Return the scrape configuration that the README shows."""
     block = re.search(r"```yaml\n(scrape_configs:.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     assert block is not None
     config: dict[str, Any] = yaml.safe_load(block[1])
@@ -28,14 +28,14 @@ def readme_config() -> dict[str, Any]:
 
 
 async def values(http: aiohttp.ClientSession, expression: str) -> dict[str, str]:
-    """Values of an instant query by their labels' text."""
+    """Run an instant query, and return its values by labels."""
     found = (await query(http, "query", query=expression))["result"]
     return {str(dict(sorted(one["metric"].items()))): one["value"][1] for one in found}
 
 
 @asynccontextmanager
 async def scraping(running: Exporter, folder: Path, **job: Any) -> AsyncIterator[aiohttp.ClientSession]:
-    """Prometheus with the README's configuration, changed only in where the exporter is and how often it is asked."""
+    """Start Prometheus with the README's configuration, but with this exporter's address and a short interval."""
     config = readme_config() | {"global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"}}
     config["scrape_configs"][0] |= {
         "scrape_interval": "200ms",
@@ -59,9 +59,7 @@ async def test_prometheus_scrapes_what_the_api_holds(api: Api, exporter: StartEx
 
 
 @pytest.mark.debian
-async def test_prometheus_scrapes_whatever_the_ids_of_batches_are(
-    api: Api, exporter: StartExporter, tmp_path: Path
-) -> None:
+async def test_prometheus_can_scrape_any_batch_id(api: Api, exporter: StartExporter, tmp_path: Path) -> None:
     running = await exporter()
     await running.wait_for(lambda s: up(s) == 1)
     async with scraping(running, tmp_path) as http:

@@ -1,4 +1,4 @@
-"""The rules for Prometheus: valid, documented, exact at their edges, and with a runbook."""
+"""The rules for Prometheus: valid, documented, exact in their limits, and with a runbook."""
 
 import re
 import shlex
@@ -28,13 +28,13 @@ FUTURE = {"inkit_exporter_storage_healthy"}
 )
 @pytest.mark.process
 @pytest.mark.debian
-def test_promtool_finds_nothing_wrong(command: tuple[str, ...]) -> None:
+def test_promtool_accepts_the_rules(command: tuple[str, ...]) -> None:
     done = subprocess.run(["promtool", *command], cwd=PROMETHEUS, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_an_alert_says_how_bad_it_is_what_happened_and_what_to_do(alert: str) -> None:
+def test_every_alert_has_severity_summary_description_and_runbook(alert: str) -> None:
     annotations = ALERTS[alert]["annotations"]
     assert ALERTS[alert]["labels"]["severity"] in {"critical", "warning"}
     assert annotations["description"].endswith(".")
@@ -43,7 +43,7 @@ def test_an_alert_says_how_bad_it_is_what_happened_and_what_to_do(alert: str) ->
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_a_runbook_says_what_it_means_whom_it_hurts_how_to_be_sure_and_what_to_do(alert: str) -> None:
+def test_every_runbook_has_meaning_impact_diagnosis_and_remedy(alert: str) -> None:
     text = RUNBOOKS.split(f"## {alert}\n")[1].split("\n## ")[0]
     assert re.findall(r"^\*\*(\w+)\.\*\* \S", text, flags=re.MULTILINE) == ["Meaning", "Impact", "Confirm", "Do"]
 
@@ -64,21 +64,21 @@ def test_promtool_can_read_every_query_in_the_documents(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_runbook_is_of_an_alert() -> None:
+def test_every_runbook_belongs_to_an_alert() -> None:
     assert re.findall(r"^## (.+)$", RUNBOOKS, flags=re.MULTILINE) == list(ALERTS)
 
 
 @pytest.mark.parametrize("alert", ALERTS)
 @pytest.mark.process
 @pytest.mark.debian
-def test_an_alert_begins_and_ends_where_it_should_and_a_number_that_is_a_fifth_off_is_noticed(
+def test_every_alert_begins_and_ends_on_time_and_the_test_notices_numbers_that_are_20_percent_off(
     alert: str, tmp_path: Path
 ) -> None:
-    """In two clusters. Each number, and `for` by one evaluation, is changed in an alert beside the right one."""
+    """In two clusters. Mutants of the alert run beside it, each with one number changed, or `for` by one evaluation."""
     unnoticed: set[str] | None = None
     for world in EDGES[alert]:
         mutants = _mutants(alert, world.step)
-        # Where there never was a target, nobody knows of a cluster.
+        # Without a target, no cluster is known.
         copies = COPIES if alert != "InkitExporterMissing" else ("",)
         checks = world.expectations("alertname, cluster, namespace", f', alertname="{alert}"', copies)
         differences = {
@@ -100,7 +100,7 @@ def test_an_alert_begins_and_ends_where_it_should_and_a_number_that_is_a_fifth_o
 
 
 def _told(alert: str, world: World, copies: Sequence[str]) -> dict[str, Any]:
-    """What is said when the alert begins."""
+    """Return the expected labels and annotations when the alert begins."""
     rule, told = ALERTS[alert], TOLD[alert]
     annotations = {name: rule["annotations"][name] for name in ("description", "runbook_url", "dashboard_url")}
     annotations["dashboard_url"] = re.sub(
@@ -121,12 +121,12 @@ def test_a_summary_can_be_read_on_a_phone(alert: str) -> None:
 
 
 def _evaluations(alert: str, minutes: int) -> str:
-    """How often an alert has fired."""
+    """Return the query for the number of evaluations at which an alert fired."""
     return f'(sum(count_over_time(ALERTS{{alertstate="firing", alertname="{alert}"}}[{minutes + 1}m])) or vector(0))'
 
 
 def _mutants(alert: str, step: int) -> dict[str, dict[str, Any]]:
-    """The alert with one number changed. 0, 1 and 2 are no matter of degree."""
+    """Return copies of the alert, each with one number changed. 0, 1 and 2 stay, because they are no thresholds."""
     rule = ALERTS[alert]
     found = []
     duration = re.fullmatch(r"(\d+)([mh])", rule["for"])
@@ -152,7 +152,7 @@ def test_every_metric_in_rules_and_runbooks_exists() -> None:
         assert set(re.findall(r"\binkit:[a-z_0-9]+:[a-z0-9_]+", text)) <= RECORDED
 
 
-def test_the_scrape_job_has_the_name_that_the_rules_look_for() -> None:
+def test_the_scrape_job_has_the_name_that_the_rules_expect() -> None:
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
     jobs = {job["job_name"] for job in config["scrape_configs"]}
     assert set(re.findall(r'job="(\w+)"', "\n".join(rule["expr"] for rule in RULES))) == jobs

@@ -1,4 +1,4 @@
-"""All rules in worlds of many kinds: which alerts fire, from when to when, and that no other does."""
+"""All rules in many scenarios: which alerts fire, from when to when, and that no other fires."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,22 +25,22 @@ VOLUMES = (3, 300, 300_000)
 
 
 def traffic(a_day: int, *failing: Failing, destination: str = "salesforce", **hours: tuple[int, ...]) -> Flow:
-    """Documents, in batches of a usual size."""
+    """Return a flow of documents in batches of a usual size."""
     return Flow(destination, a_day, max(1, min(a_day // 30, 100)), failing, **hours)  # type: ignore[arg-type]
 
 
 def each_interval(polls: Callable[[float], Outcome]) -> list[Exporter]:
-    """An account for each poll interval."""
+    """Return one account for each poll interval."""
     return [Exporter(f"every {interval} s", interval=interval, polls=polls) for interval in INTERVALS]
 
 
 def account(name: str, *flows: Flow, interval: float = 60, starts: tuple[Start, ...] = (Start(),)) -> Exporter:
-    """An account with traffic."""
+    """Return an account with these flows."""
     return Exporter(name, interval=interval, flows=flows, starts=starts)
 
 
 def waits_for_a_signature(at: float) -> float:
-    """One document is in progress."""
+    """Return the number of documents in progress, which is always 1."""
     return 1
 
 
@@ -65,7 +65,7 @@ def slow_after_a_start(at: float) -> Outcome:
 
 
 def broken(account: str, page: int, ends: int, tickets_end: int) -> list[Fires]:
-    """What fires where a destination takes no documents; the page ends with the first that arrives."""
+    """Return the alerts for a destination that takes no documents. The page ends with the first that completes."""
     return [
         Fires("InkitSloBurnFast", page - 3, ends, account),
         Fires("InkitDestinationDown", page, ends, account),
@@ -75,10 +75,10 @@ def broken(account: str, page: int, ends: int, tickets_end: int) -> list[Fires]:
 
 
 def worlds() -> Iterator[World]:
-    """The table."""
+    """Yield all scenarios."""
     for scrape in (15, 60):
         yield World(
-            f"an outage of an hour with mixed causes, scraped each {scrape} s",
+            f"an outage of an hour with mixed causes, scraped every {scrape} s",
             150,
             each_interval(fails(HOUR, 2 * HOUR, "timeout", "server_error", "auth")),
             [
@@ -88,7 +88,7 @@ def worlds() -> Iterator[World]:
             scrape=scrape,
         )
         yield World(
-            f"one poll fails, scraped each {scrape} s",
+            f"one poll fails, scraped every {scrape} s",
             90,
             [
                 Exporter(f"every {interval} s", interval=interval, polls=fails(HOUR, HOUR + interval, "timeout"))
@@ -111,7 +111,7 @@ def worlds() -> Iterator[World]:
     )
     yield World("every second poll fails", 120, [Exporter(polls=every_second)], [Fires("InkitPollsFlaky", 62, 121)])
     yield World(
-        "first polls that take long, at each of three starts",
+        "slow first polls after each of three starts",
         180,
         [Exporter(polls=slow_after_a_start, starts=(Start(), Start(HOUR), Start(2 * HOUR, "another")))],
     )
@@ -133,7 +133,7 @@ def worlds() -> Iterator[World]:
         [Fires("InkitClockWrong", 10, 61)],
     )
     yield World(
-        "plenty, some and few documents at each interval, and nothing wrong",
+        "many, some and few documents at each interval, and no failure",
         120,
         [
             account(f"{a_day} a day every {interval} s", traffic(a_day), interval=interval)
@@ -142,7 +142,7 @@ def worlds() -> Iterator[World]:
         ],
     )
     yield World(
-        "restarts and replaced pods, with totals that go on and that begin at 0",
+        "restarts and replaced pods, with stored totals and with totals from 0",
         150,
         [
             account("from 0", traffic(3000), starts=(Start(), Start(HOUR), Start(1.5 * HOUR, "b"))),
@@ -181,7 +181,7 @@ def worlds() -> Iterator[World]:
         [Fires("InkitDestinationFailing", 96, 151)],
     )
     yield World(
-        "one of two clusters is well",
+        "one of two clusters fails",
         130,
         [
             Exporter("production", 'cluster="eu"', flows=[traffic(30_000, Failing(HOUR, DAY))]),
@@ -245,7 +245,7 @@ def worlds() -> Iterator[World]:
 @pytest.mark.parametrize("world", list(worlds()), ids=str)
 @pytest.mark.process
 @pytest.mark.debian
-def test_the_right_alerts_fire_and_no_other_does(world: World, tmp_path: Path) -> None:
+def test_only_the_expected_alerts_fire(world: World, tmp_path: Path) -> None:
     checks = world.expectations("alertname, account" if any(one.account for one in world.fires) else "alertname")
     found = promtool(tmp_path, TEXT, [{**world.test(), "promql_expr_test": checks}], world.step)
     assert not failed_expressions(found), found

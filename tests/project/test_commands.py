@@ -52,7 +52,7 @@ ROWS = {
     "prometheus --config.file=deploy/*": "tests/monitoring/test_prometheus.py::"
     "test_prometheus_scrapes_what_the_api_holds",
     "alertmanager --config.file=deploy/*": _HERE + "test_an_alert_and_a_silence_are_added",
-    "amtool config routes test *": "tests/monitoring/test_alertmanager.py::test_the_document_shows_what_amtool_says",
+    "amtool config routes test *": "tests/monitoring/test_alertmanager.py::test_the_document_shows_amtools_output",
     "sed -e *": "tests/monitoring/test_rules.py::test_the_documented_command_renames_the_job_and_sets_the_addresses",
     "amtool check-config *": _HERE + "test_an_alert_and_a_silence_are_added",
     "amtool alert add *": _HERE + "test_an_alert_and_a_silence_are_added",

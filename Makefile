@@ -60,6 +60,7 @@ screenshot: .venv/dev  ## take the README's picture of the status page again
 bench: .venv/dev  ## measure; prints versions and ratios
 	$(BIN)/python bench/budget.py
 	$(BIN)/python bench/poll.py
+	$(BIN)/python bench/connections.py
 
 bench-scrape: .venv/bench  ## measure scrapes, against other servers
 	tools/debian_packages.sh wrk=wrk nginx-light=nginx prometheus-node-exporter=prometheus-node-exporter

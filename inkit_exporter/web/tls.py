@@ -59,8 +59,8 @@ class TlsTransport(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send bytes, encrypted."""
         if data and self._ssl is not None and not self.is_closing():
-            self._ssl.write(data)
-            self._flush()
+            with self._answering():
+                self._ssl.write(data)
 
     def close(self) -> None:
         """Send what waits, an alert included, and close."""

@@ -621,3 +621,11 @@ async def test_hash_functions_that_a_fips_system_refuses_are_not_needed(
     assert (await server.get(tls=world.client(), auth=("alice", "right")))[0] == 200
     assert (await server.get("/", tls=world.client(), auth=("alice", "right")))[0] == 200
     assert (await server.get(tls=world.client(), auth=("alice", "wrong")))[0] == 401
+
+
+@pytest.mark.process
+async def test_config_check_warns_of_a_slow_hash(world: World) -> None:
+    world.write(basic_auth_users={"alice": HASH, "bob": hash_of_cost(20)})
+    status, out, err = await run_to_end("--config.check", f"--web.config.file={world.path}")
+    assert (status, out) == (0, f"{world.path}: ok, protected by: basic_auth_users\n")
+    assert re.fullmatch(r"\S+: basic_auth_users\.bob: warning: takes \d+ s to check; use cost 10\n", err)

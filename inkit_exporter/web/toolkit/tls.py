@@ -58,6 +58,7 @@ def make_context(section: TlsSection, folder: Path, read: Read) -> TlsContext | 
     if section == TlsSection():
         return None
     context = TlsContext(ssl.PROTOCOL_TLS_SERVER)
+    context.options |= ssl.OP_NO_RENEGOTIATION
     try:
         cert, key, client_ca = (_read_pem(section, name, folder, read) for name in ("cert", "key", "client_ca"))
         _load_pair(context, cert, key)

@@ -1,4 +1,4 @@
-"""Structured logs on stderr, as logfmt or JSON; the libraries' own log records take the same way."""
+"""Structured logs on stderr, as logfmt or JSON. Log records of libraries go there too."""
 
 import contextlib
 import logging
@@ -19,7 +19,7 @@ FORMATS: Final[Mapping[str, structlog.typing.Processor]] = {
 
 
 def configure(level: str, log_format: str) -> None:
-    """Set up the process's logs; to be called once, before the first line."""
+    """Set up the logs. Call it once, before the first line."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -38,7 +38,7 @@ def configure(level: str, log_format: str) -> None:
 class _Stderr:
     """A logger that writes to standard error. If nobody reads it or the disk is full, the line is lost.
 
-    Where the journal reads it, a line begins with its syslog priority (sd-daemon(3)), which the journal takes off.
+    If the journal reads it, each line begins with its syslog priority (sd-daemon(3)). The journal removes it.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class _ToStructlog(logging.Handler):
 
 
 def _one_line(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Spell out what would break lines or move a terminal's cursor, as it may come from outside with a batch's id."""
+    """Escape what would break lines or move a terminal's cursor. It may come from outside, with a batch's id."""
     return {
         key: value
         if isinstance(value, bool | int | float)

@@ -1,4 +1,4 @@
-"""YAML files as validated settings: what the configuration and the web configuration have in common."""
+"""Reads YAML files into validated settings, for the configuration and the web configuration."""
 
 import os
 import re
@@ -18,12 +18,12 @@ T = TypeVar("T")
 
 
 class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A part of a configuration. It rejects keys that it doesn't know."""
+    """A part of a configuration. It rejects unknown keys."""
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Makes a ConfigError that begins with the path of what is wrong with a file, or with reading it."""
+    """Turn errors of a file, or of reading it, into a ConfigError that begins with its path."""
     try:
         yield
     except OSError as error:
@@ -35,7 +35,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a regular file. A pipe raises OSError: it would block all else until somebody writes to it."""
+    """The bytes of a regular file. Anything else raises OSError: a pipe would block until somebody writes to it."""
     with open(path, "rb", opener=_open_at_once) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(0, "not a regular file")
@@ -43,12 +43,12 @@ def read_file(path: Path) -> bytes:
 
 
 def read_yaml_as(kind: type[Section], text: str) -> object:
-    """Read a document by the types of the settings: each scalar is what its setting wants.
+    """Read a document by the types of the settings: each scalar becomes what its setting wants.
 
-    Text is kept as it is written: `no`, `0123`, `1:30`. A boolean may be yes, no, on or off. A key without a value is
-    left out, so that its default holds. `~` is no value, and neither is `null`, except where text is required.
+    Text stays as written: `no`, `0123`, `1:30`. A boolean may be yes, no, on or off. A key without a value is left out,
+    so its default applies. `~` means no value. So does `null`, unless text is required.
 
-    Raises ConfigError with line and column. Whether the values fit their types is left to `convert`.
+    Raises ConfigError with line and column. `convert` checks whether the values fit their types.
     """
     try:
         loader = _Loader(text)
@@ -65,7 +65,7 @@ def read_yaml_as(kind: type[Section], text: str) -> object:
 
 
 def convert(document: object, kind: type[T], *, reference: str, remedies: Mapping[str, str] = {}) -> T:
-    """Make settings of a document. A type of our own reads its value with `parse`, which may raise ValueError.
+    """Make settings from a document. Our own types have a method `parse`, which may raise ValueError.
 
     Raises ConfigError with the place. For an unknown key, it has the remedy for that key in snake_case, or else the
     reference that lists all keys.
@@ -86,12 +86,12 @@ def _open_at_once(path: str, flags: int) -> int:
 
 _ANY: Final = inspect.AnyType()
 _NOT_VALID: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What PyYAML raises for an escape or a scalar that is not what it should be."""
-_INTEGER: Final = re.compile(r"(?a)0|-?[1-9]\d{0,999}")  # bounded, as Python refuses to read 4,300 digits
+"""What PyYAML raises for invalid escapes and scalars."""
+_INTEGER: Final = re.compile(r"(?a)0|-?[1-9]\d{0,999}")  # bounded: Python refuses to read over 4,300 digits
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe subset, where a plain scalar is text or no value.
+    """Loads YAML's safe subset. A plain scalar is text or no value.
 
     It refuses keys given twice, half characters, and aliases, which could expand without end.
     """
@@ -110,7 +110,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def value(self, node: Any, kind: inspect.Type, *, required: bool = True) -> object:
-        """A node as its type wants it; None if it has no value. What does not fit stays as it is."""
+        """The value of a node as its type wants it, or None. What does not fit stays as it is."""
         match node:
             case yaml.MappingNode(tag=self.DEFAULT_MAPPING_TAG):
                 return self._mapping(node, kind)
@@ -148,7 +148,7 @@ def _misplaced(problem: str, where: Any) -> yaml.MarkedYAMLError:
 
 
 def _explain(message: str, reference: str, remedies: Mapping[str, str]) -> str:
-    """Put the place first: msgspec says `… - at `$.poll.interval``."""
+    """Move the place to the front. msgspec says `… - at `$.poll.interval``."""
     text, _, place = message.partition(" - at `$")
     place = place.rstrip("`").lstrip(".")
     if key := re.search(r"(unknown|missing required) field `(.*)`", text, re.DOTALL):

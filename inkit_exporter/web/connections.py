@@ -1,4 +1,4 @@
-"""The connections of clients: how many there may be, and which are cut off."""
+"""The connections of clients: how many there may be, and which ones the server closes."""
 
 import asyncio
 import ssl
@@ -15,15 +15,14 @@ log = structlog.get_logger()
 
 GetContext = Callable[[], ssl.SSLContext | None]
 _Sockets = dict[asyncio.Transport, None]
-"""A set of sockets, the oldest first. A socket is the transport of a connection without TLS."""
+"""A set of sockets, oldest first. A socket is the transport below TLS."""
 
 
 class Connections:
-    """Makes the connections of a server, and cuts off the oldest when there are too many.
+    """Makes the connections of a server. If there are too many, it closes the oldest.
 
-    So clients that hold on to their connections can't keep out a scrape or a probe. TLS handshakes have a limit of
-    their own: else, where all other connections are established, the only handshake would be the first to go.
-    `max_connections` and `ssl_context` are as for `server.serve`.
+    So clients that keep connections open can't keep out a scrape or a probe. TLS handshakes have a limit of their own,
+    so that idle connections can't keep out new ones. `max_connections` and `ssl_context` are those of `server.serve`.
     """
 
     def __init__(self, server: web.Server, max_connections: int, ssl_context: GetContext | None) -> None:
@@ -31,22 +30,22 @@ class Connections:
         self._max_connections = max_connections
         self._ssl_context = ssl_context
         self._closed = False
-        # Until the socket is closed. For aiohttp, a connection is gone when its closing begins, which may take long.
+        # A socket counts until it is closed. For aiohttp, a connection ends when it begins to close, long before.
         self._handshakes: _Sockets = {}
         self._established: _Sockets = {}
 
     def make(self) -> asyncio.BaseProtocol:
-        """The protocol of the next connection."""
+        """Make the protocol of the next connection."""
         return _Connection(self._server(), self)
 
     def close(self) -> None:
-        """Abort the handshakes and refuse further connections. The server ends those that are open."""
+        """Abort the handshakes and refuse new connections. The server closes the established ones."""
         self._closed = True
         for socket in list(self._handshakes):
             socket.abort()
 
     def accept(self, socket: asyncio.Transport) -> TlsTransport | None:
-        """Count a new connection. Returns its TLS, if the server has any."""
+        """Count a new connection. Returns its TLS transport, or None without TLS."""
         if self._closed:
             socket.abort()
         if self._ssl_context is None:
@@ -56,33 +55,33 @@ class Connections:
         return TlsTransport(socket, self._ssl_context())
 
     def establish(self, socket: asyncio.Transport) -> None:
-        """Count a connection that may send requests now."""
+        """Count a connection whose client may send requests now."""
         self._handshakes.pop(socket, None)
         _add(socket, self._established, self._max_connections)
 
     def forget(self, socket: asyncio.Transport) -> None:
-        """A socket has been closed."""
+        """Forget a socket that has been closed."""
         self._handshakes.pop(socket, None)
         self._established.pop(socket, None)
 
 
 def _add(socket: asyncio.Transport, sockets: _Sockets, limit: int) -> None:
-    """Add a socket. Where there are too many, the oldest goes; 0 is no limit."""
+    """Add a socket. If there are more than the limit, close the oldest. 0 means no limit."""
     if limit:
         for oldest in list(sockets)[: max(0, len(sockets) + 1 - limit)]:
             oldest.abort()
     sockets[socket] = None
 
 
-# All connections read into the same buffer, as asyncio passes on what it has read at once. Without it, asyncio would
+# All connections read into this buffer: asyncio passes on the bytes before it reads again. Without it, asyncio would
 # allocate 256 KiB for each read.
 _BUFFER: Final = memoryview(bytearray(2**16))
 
 
 class _Connection(asyncio.BufferedProtocol):
-    """Passes on requests to aiohttp, and cuts off clients that do not end a request or do not read an answer.
+    """Passes requests to aiohttp. It closes connections whose client never ends a request or does not read an answer.
 
-    aiohttp limits the size of each header, but hardly that of all headers.
+    aiohttp limits the size of each header, but hardly the size of all headers together.
     """
 
     _socket: asyncio.Transport
@@ -91,7 +90,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._server = server
         self._connections = connections
         self._tls: TlsTransport | None = None
-        self._transport: asyncio.Transport | None = None  # the socket, or TLS on top of it, once it is established
+        self._transport: asyncio.Transport | None = None  # the socket or its TLS, once established
         self._last_bytes = b""
         self._request_bytes = 0
         self._handshake_timeout: asyncio.TimerHandle | None = None
@@ -100,10 +99,10 @@ class _Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream
         self._socket = transport
-        self._socket.set_write_buffer_limits(0)  # whatever the client does not take at once is a pause, with a timeout
+        self._socket.set_write_buffer_limits(0)  # so every byte that the client does not read starts the timeout
         try:
             self._tls = self._connections.accept(transport)
-        except Exception:  # one connection that can't be served must not end the others
+        except Exception:  # a connection that fails must not end the others
             log.exception("TLS handshake failed")
             self._socket.abort()
             return

@@ -1,4 +1,4 @@
-"""The limits on clients: requests and connections at a time, size of a request, and times."""
+"""The limits on clients: how many requests and connections, how large, and how long."""
 
 import asyncio
 from contextlib import suppress
@@ -10,21 +10,21 @@ from inkit_exporter.web.routes import Handler
 
 DEFAULT_REQUESTS: Final = 40  # as in Prometheus' own exporters
 DEFAULT_CONNECTIONS: Final = 512  # half of the file descriptors that a process may have by default
-MAX_HANDSHAKES: Final = 128  # TLS handshakes at a time: each takes memory and a file descriptor
-MAX_REQUEST_BYTES: Final = 2**15  # until a request ends: more than browsers send with cookies and everything else
+MAX_HANDSHAKES: Final = 128  # of TLS at a time; each takes memory and a file descriptor
+MAX_REQUEST_BYTES: Final = 2**15  # of one request; browsers send less, with all cookies
 HANDSHAKE_TIMEOUT_SECONDS: Final = 10.0  # as long as a whole scrape may take
-TURN_TIMEOUT_SECONDS: Final = 1.0  # for a request to wait while others are answered
-ANSWER_TIMEOUT_SECONDS: Final = 30.0  # for a client to read its answer: longer than Prometheus waits
-IDLE_TIMEOUT_SECONDS: Final = 130.0  # without a whole request: longer than Prometheus' longest usual interval
+TURN_TIMEOUT_SECONDS: Final = 1.0  # for a request to wait for its turn
+ANSWER_TIMEOUT_SECONDS: Final = 30.0  # for a client to read its answer; Prometheus waits for less
+IDLE_TIMEOUT_SECONDS: Final = 130.0  # between requests; longer than the usual scrape intervals
 
 HEALTH_PATHS: Final = frozenset({"/-/healthy", "/-/ready"})
 
 
 def limit_requests(handler: Handler, max_requests: int) -> Handler:
-    """Answers at most `max_requests` at a time; 0 is no limit. Health is always answered.
+    """Limit a handler to `max_requests` at a time. 0 means no limit. Health checks are always answered.
 
-    Further requests wait for their turn, and get 503 if it does not come. A request counts until the client has read
-    its answer, except for what the system buffers; where others wait, the oldest answer that is not read is cut off.
+    Further requests wait for their turn, and get 503 after `TURN_TIMEOUT_SECONDS`. A request counts until the client
+    has read its answer, except for what the system buffers. If another waits, the oldest unread answer is cut off.
     """
     if not max_requests:
         return handler
@@ -59,7 +59,7 @@ def limit_requests(handler: Handler, max_requests: int) -> Handler:
 async def _write(
     response: web.StreamResponse, transport: asyncio.Transport | None, unread: dict[asyncio.Transport, None]
 ) -> None:
-    """Write the body; until the client has read it, it is among the unread."""
+    """Write the body. The transport is in `unread` until the client has read it."""
     if transport is None:
         raise ConnectionResetError
     unread[transport] = None

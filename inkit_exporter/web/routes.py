@@ -1,4 +1,4 @@
-"""Which handler answers a request, and the answers that every exporter gives."""
+"""Routes: which handler answers which request. Also the kinds of answers that every exporter has."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,15 +13,15 @@ READ: Final[Sequence[str]] = (hdrs.METH_GET, hdrs.METH_HEAD)
 POST: Final[Sequence[str]] = (hdrs.METH_POST,)
 
 _GZIP = re.compile(r"\s*gzip\s*(;\s*q\s*=\s*(?!0(\.0*)?\s*$)[^;]*)?")
-# A larger body takes milliseconds, in which the event loop would answer no scrape.
+# Larger bodies take milliseconds to compress, which would hold up scrapes.
 _COMPRESS_AT_ONCE_BYTES = 2**14
 
 
 def route(routes: Mapping[str, tuple[Sequence[str], Handler]]) -> Handler:
-    """Answers by path (without percent-encoding) and method, with 404 or 405 where no route matches.
+    """Make a handler of several, by path (without percent-encoding) and method. It answers 404 or 405 if none matches.
 
-    Another site's page may only read: browsers send the user's password along with its requests.
-    aiohttp's `Application` does the same, but takes longer for a scrape.
+    Pages of other sites may only read, because browsers send the user's password with their requests.
+    aiohttp's `Application` routes too, but takes longer for a scrape.
     """
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
@@ -38,7 +38,7 @@ def route(routes: Mapping[str, tuple[Sequence[str], Handler]]) -> Handler:
 
 
 def _is_cross_site(headers: Mapping[str, str]) -> bool:
-    """Whether a browser sent a request for another site's page. Other clients send neither header."""
+    """Whether a browser sent a request for a page of another site. Clients other than browsers send neither header."""
     if (site := headers.get("Sec-Fetch-Site")) is not None:
         return site not in ("same-origin", "none")
     origin = headers.get(hdrs.ORIGIN)
@@ -46,13 +46,13 @@ def _is_cross_site(headers: Mapping[str, str]) -> bool:
 
 
 def accepts_gzip(request: web.BaseRequest) -> bool:
-    """Whether `Accept-Encoding` names gzip, and not with the weight `q=0` (RFC 9110, 12.5.3)."""
+    """Whether `Accept-Encoding` names gzip without the weight `q=0` (RFC 9110, 12.5.3)."""
     codings = ",".join(request.headers.getall(hdrs.ACCEPT_ENCODING, [])).lower()
     return any(_GZIP.fullmatch(coding) for coding in codings.split(","))
 
 
 def probe(good: Callable[[], bool], condition: str, problem: str) -> Handler:
-    """Answers a probe: 200 with the condition, or 503 with the problem."""
+    """Make a handler for a probe: it answers 200 with the condition, or 503 with the problem."""
 
     async def answer(_: web.BaseRequest) -> web.Response:
         if good():
@@ -69,7 +69,7 @@ def document(
     executor: Executor,
     policy: str = "default-src 'none'; frame-ancestors 'none'",
 ) -> web.Response:
-    """An answer for browsers: with security headers, not cached, and compressed if the client accepts that.
+    """Make an answer for browsers: with security headers, not cached, and compressed if the client accepts gzip.
 
     The executor compresses large bodies. The policy is the header `Content-Security-Policy`: by default, the document
     may load and run nothing.

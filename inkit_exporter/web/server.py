@@ -1,4 +1,4 @@
-"""Serving over HTTP: addresses, connections, and the headers of every answer."""
+"""The HTTP server: addresses, connections, and the headers of every answer."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence

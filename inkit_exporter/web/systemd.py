@@ -11,7 +11,7 @@ _FIRST_DESCRIPTOR: Final = 3
 
 
 def systemd_sockets(environ: Mapping[str, str]) -> list[socket.socket]:
-    """The sockets that systemd passed. Raises ConfigError if there are none, or one that can't be served on."""
+    """The sockets that systemd passed. Raises ConfigError if there are none, or if one does not listen."""
     count = environ.get("LISTEN_FDS", "")
     if environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal() or not int(count):
         raise ConfigError(

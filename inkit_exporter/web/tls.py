@@ -1,7 +1,7 @@
 """TLS for one connection, between its socket and the server.
 
-asyncio's own TLS needs 256 KiB for each connection. It buffers half a megabyte before it reports a client that does not
-read. It closes a connection that it refuses without the alert that says why.
+asyncio's own TLS has three flaws here. It needs 256 KiB for each connection. It buffers half a megabyte before it
+reports that a client does not read. It closes a refused connection without the alert that says why.
 """
 
 import asyncio
@@ -11,21 +11,18 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 _HTTP_METHODS: Final = (b"GET /", b"HEAD ", b"POST ", b"PUT /", b"OPTIO")
-"""The first bytes by which Go's server, and so exporter-toolkit, recognises plain HTTP."""
+"""The first bytes by which Go's server, and so exporter-toolkit, recognizes plain HTTP."""
 _NOT_TLS: Final = (
     b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
     b"This port speaks TLS: ask by https.\n"
 )
 _INTERNAL_ERROR: Final = b"\x15\x03\x03\x00\x02\x02\x50"
-"""A fatal alert, as it is before a handshake (RFC 8446, 6.2)."""
+"""A fatal alert before the handshake, in plain text (RFC 8446, 6.2)."""
 _RECORD_BYTES: Final = 2**14
 
 
 class TlsTransport(asyncio.Transport):
-    """Encrypts what the server writes to a socket, and decrypts what the client sends.
-
-    Without a context it refuses the client.
-    """
+    """Encrypts what the server writes, and decrypts what the client sends. Without a context, it refuses the client."""
 
     def __init__(self, socket: asyncio.Transport, context: ssl.SSLContext | None) -> None:
         super().__init__()
@@ -36,10 +33,10 @@ class TlsTransport(asyncio.Transport):
         self._first_bytes = b""
 
     def feed(self, data: bytes) -> bool:
-        """Take the client's next bytes. Returns whether the handshake is done; a client that fails it is told why."""
+        """Take the client's next bytes. Returns whether the handshake is done. Sends an alert if it fails."""
         if not self._established and self._refuse(data):
             return False
-        assert self._ssl is not None  # noqa: S101 - as it would have been refused
+        assert self._ssl is not None  # noqa: S101 - or the client would have been refused
         self._incoming.write(data)
         with self._answering():
             if not self._established:
@@ -48,24 +45,24 @@ class TlsTransport(asyncio.Transport):
         return self._established
 
     def texts(self) -> Iterator[bytes]:
-        """What the client says, in parts."""
+        """Decrypt what the client sent, in parts."""
         with self._answering():
             while self._ssl is not None and not self.is_closing():
                 if not (text := self._ssl.read(_RECORD_BYTES)):
-                    self.close()  # as the client did
+                    self.close()  # because the client did
                     break
                 yield text
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send bytes, encrypted."""
+        """Encrypt and send bytes."""
         if data and self._ssl is not None and not self.is_closing():
             with self._answering():
                 self._ssl.write(data)
 
     def close(self) -> None:
-        """Send what waits, an alert included, and close."""
+        """Send what is left, alerts included, and close."""
         if self._ssl is not None and not self.is_closing():
-            with suppress(ssl.SSLError):  # it waits for the client's goodbye, or the handshake has failed
+            with suppress(ssl.SSLError):  # the client has not said goodbye yet, or the handshake failed
                 self._ssl.unwrap()
             self._flush()
         self._socket.close()
@@ -79,25 +76,25 @@ class TlsTransport(asyncio.Transport):
         return self._socket.is_closing()
 
     def pause_reading(self) -> None:
-        """Let the client wait."""
+        """Stop reading."""
         self._socket.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Read again."""
         self._socket.resume_reading()
 
     def get_write_buffer_size(self) -> int:
-        """Encrypted bytes that the system has not taken yet."""
+        """How many encrypted bytes the system has not taken yet."""
         return self._socket.get_write_buffer_size()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """As for other transports."""
+        """Information about the connection, as of other transports."""
         if name == "sslcontext" and self._ssl is not None:
             return self._ssl.context
         return self._socket.get_extra_info(name, default)
 
     def _refuse(self, data: bytes) -> bool:
-        """Refuse a client that speaks plain HTTP, or any if there is no context. Returns whether it did."""
+        """Refuse a client that speaks plain HTTP, or any client if there is no context. Returns whether it did."""
         if self.is_closing():
             return True
         if len(self._first_bytes) < len(_HTTP_METHODS[0]):
@@ -111,7 +108,7 @@ class TlsTransport(asyncio.Transport):
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
-        """Send what TLS has to say to the client's bytes. If they break its rules, close."""
+        """Send what TLS answers to the client's bytes. If they break its rules, close."""
         try:
             yield
         except ssl.SSLWantReadError:

@@ -67,7 +67,7 @@ async def test_a_thousand_clients_are_answered_while_polls_go_on(api: Api, expor
     assert samples["process_resident_memory_bytes"] < memory + 64 * 2**20
 
 
-async def test_connections_that_say_nothing_keep_nobody_out(api: Api, exporter: StartExporter) -> None:
+async def test_silent_connections_keep_nobody_out(api: Api, exporter: StartExporter) -> None:
     started, host, port = await running(exporter, api, "--web.max-connections=50")
     silent = [await asyncio.open_connection(host, port) for _ in range(40)]
     for _ in range(60):
@@ -165,7 +165,7 @@ async def serving(
         yield host, int(port)
 
 
-async def test_no_more_than_so_many_requests_at_a_time_but_health_always() -> None:
+async def test_requests_at_a_time_are_limited_but_health_is_always_answered() -> None:
     open_now = asyncio.Event()
     waiting = asyncio.Semaphore(0)
 
@@ -276,7 +276,7 @@ async def done(_: web.BaseRequest) -> web.StreamResponse:
     return web.Response(text="done")
 
 
-async def test_a_handshake_that_fails_by_surprise_is_closed_and_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unexpected_handshake_error_closes_only_that_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     server, client = tls_contexts()
 
     def fail(*_arguments: object, **_options: object) -> None:
@@ -294,7 +294,7 @@ async def test_a_handshake_that_fails_by_surprise_is_closed_and_ends_no_other(mo
         writer.close()
 
 
-async def test_handshakes_do_not_hold_up_the_end_and_an_error_passes_as_it_is() -> None:
+async def test_handshakes_do_not_delay_the_shutdown_and_errors_pass_through() -> None:
     server, client = tls_contexts()
     outgoing = ssl.MemoryBIO()
     with suppress(ssl.SSLWantReadError):

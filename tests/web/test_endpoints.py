@@ -21,7 +21,7 @@ async def fetch(http: aiohttp.ClientSession, path: str, **headers: str) -> tuple
         return response, await response.read()
 
 
-async def test_the_text_format_is_the_default_and_openmetrics_is_for_those_who_ask(
+async def test_the_text_format_is_the_default_and_openmetrics_comes_on_request(
     api: Api, exporter: StartExporter
 ) -> None:
     api.batches = [batch("fb_1", status="In Progress")]
@@ -56,7 +56,7 @@ async def test_an_accept_header_of_nonsense_still_gets_metrics(api: Api, exporte
     assert b"inkit_polls_total" in text
 
 
-async def test_gzip_comes_when_asked_for_only(api: Api, exporter: StartExporter) -> None:
+async def test_gzip_comes_only_on_request(api: Api, exporter: StartExporter) -> None:
     running = await exporter()
     for encoding in ("gzip", "gzip, deflate, br", "identity"):
         reader, writer = await asyncio.open_connection(*running.address)
@@ -90,7 +90,7 @@ async def test_a_coding_with_the_weight_zero_is_not_used(api: Api, exporter: Sta
 
 
 @pytest.mark.debian
-async def test_promtool_has_nothing_to_say(api: Api, exporter: StartExporter) -> None:
+async def test_promtool_accepts_the_metrics(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch("fb_1", status="In Progress"), batch("fb_2", destinations={"box": (0, 3, 0)})]
     running = await exporter()
     await running.wait_for(lambda s: up(s) == 1)
@@ -160,7 +160,7 @@ socket.getaddrinfo = lambda host, *rest, **more: (
 """
 
 
-async def test_look_ups_of_names_that_hang_hold_up_neither_the_page_nor_a_scrape(
+async def test_dns_lookups_that_hang_delay_neither_the_page_nor_a_scrape(
     exporter: StartExporter, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(LOOK_UPS_HANG)
@@ -208,7 +208,7 @@ async def test_series_known_in_advance_start_at_zero(api: Api, tmp_path: Path) -
     assert "python_info" in out and "process_cpu_seconds_total" in out
 
 
-async def test_no_answer_tells_which_versions_of_what_serve(api: Api, exporter: StartExporter) -> None:
+async def test_no_answer_tells_the_versions_of_the_server(api: Api, exporter: StartExporter) -> None:
     running = await exporter()
     for path in ("/", "/metrics", "/-/healthy", "/nowhere"):
         async with running.http.get(path) as response:

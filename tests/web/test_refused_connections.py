@@ -62,7 +62,7 @@ async def test_while_the_configuration_is_broken_clients_get_an_alert(world: Wor
         await ask(server, world.client())
 
 
-async def test_a_client_with_none_of_the_allowed_names_is_told_goodbye(world: World, serve: Any) -> None:
+async def test_a_client_without_an_allowed_name_gets_tls_goodbye(world: World, serve: Any) -> None:
     world.write(VERIFIED | {"client_allowed_sans": ["good.example"]})
     server = await serve()
     assert await ask(server, world.client(world.clients_ca.issue_cert("bad.example"))) == b""
@@ -70,7 +70,9 @@ async def test_a_client_with_none_of_the_allowed_names_is_told_goodbye(world: Wo
 
 
 @pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1", b"HEAD /metrics HTTP/1.0", b"POST /-/reload HTTP/1.1"])
-async def test_plain_http_at_the_tls_port_is_told_in_words(world: World, serve: Any, request_line: bytes) -> None:
+async def test_plain_http_at_the_tls_port_gets_a_400_that_names_https(
+    world: World, serve: Any, request_line: bytes
+) -> None:
     world.write(SERVER)
     server = await serve()
     for parts in ([request_line + b"\r\n\r\n"], [request_line[:2], request_line[2:], b"\r\n\r\n"]):

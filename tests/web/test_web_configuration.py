@@ -61,7 +61,7 @@ async def test_a_client_that_never_ends_its_handshake_is_cut_off(world: World, m
         writer.close()
 
 
-async def test_handshakes_that_are_not_ended_count_as_connections_and_keep_nobody_out(world: World, serve: Any) -> None:
+async def test_handshakes_that_never_end_are_limited_and_keep_nobody_out(world: World, serve: Any) -> None:
     world.write(SERVER)
     server = await serve("--web.max-connections=20")
     silent = [await asyncio.open_connection(*server.address) for _ in range(40)]
@@ -75,7 +75,7 @@ async def test_handshakes_that_are_not_ended_count_as_connections_and_keep_nobod
     assert not [line for line in server.exporter.log if "level=error" in line]
 
 
-async def test_a_request_on_the_heels_of_the_handshake_is_answered(world: World, serve: Any) -> None:
+async def test_a_request_right_after_the_handshake_is_answered(world: World, serve: Any) -> None:
     """TLS 1.3 lets a client's last handshake message and its first request come at once."""
     world.write(SERVER)
     server = await serve()
@@ -107,7 +107,7 @@ async def test_a_renewed_certificate_is_served_without_a_restart(world: World, s
     assert before["serialNumber"] != after["serialNumber"]
 
 
-async def test_a_broken_edit_fails_closed_says_so_once_and_is_corrected_by_the_next(world: World, serve: Any) -> None:
+async def test_after_a_broken_edit_nobody_is_served_until_the_next_edit_fixes_it(world: World, serve: Any) -> None:
     world.write(SERVER, basic_auth_users={"alice": HASH})
     server = await serve()
     client, alice = world.client(), ("alice", "right")
@@ -132,7 +132,7 @@ async def test_a_broken_edit_fails_closed_says_so_once_and_is_corrected_by_the_n
     assert (await server.get(tls=client, auth=alice))[0] == 200
 
 
-async def test_a_file_cut_short_while_running_opens_no_door(world: World, serve: Any) -> None:
+async def test_a_file_that_is_cut_short_removes_no_protection(world: World, serve: Any) -> None:
     whole = {"tls_server_config": SERVER, "basic_auth_users": {"alice": HASH}}
     world.write(**whole)
     server = await serve()
@@ -250,7 +250,7 @@ async def test_every_suite_and_curve_of_the_original_is_known(world: World) -> N
         load(world.write(SERVER | {"curve_preferences": [curve]}))
 
 
-async def test_certificate_key_and_client_ca_may_stand_in_the_file_itself(world: World, serve: Any) -> None:
+async def test_certificate_key_and_client_ca_may_be_inline(world: World, serve: Any) -> None:
     texts = {
         key: (world.folder / name).read_text() for key, name in {"cert": "server.pem", "key": "server.key"}.items()
     }
@@ -300,7 +300,7 @@ async def test_a_password_beyond_what_bcrypt_looks_at_is_not_taken(world: World,
     assert (await server.get(auth=("alice", "x" * 73)))[0] == 401
 
 
-async def test_slow_passwords_hold_up_nobody_else_and_are_paid_once(world: World, serve: Any) -> None:
+async def test_slow_password_checks_delay_nobody_else_and_happen_once(world: World, serve: Any) -> None:
     world.write(basic_auth_users={"alice": bcrypt.hashpw(b"right", bcrypt.gensalt(13)).decode()})
     server = await serve()
     first = asyncio.create_task(server.get(auth=("alice", "right")))
@@ -428,7 +428,7 @@ def test_a_bad_file_is_refused_with_the_place(world: World, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", BAD_TLS)
-def test_what_python_cannot_do_or_nobody_can_is_refused_with_the_place(world: World, case: str) -> None:
+def test_what_is_impossible_is_refused_with_the_place(world: World, case: str) -> None:
     tls, complaint = BAD_TLS[case]
     with pytest.raises(ConfigError, match=rf"^{re.escape(str(world.path))}: tls_server_config\.[a-z_]+: .*") as refused:
         load(world.write(tls))
@@ -531,21 +531,21 @@ def hash_of_cost(cost: int) -> str:
 @pytest.mark.parametrize(
     ("costs", "expected"), [([4], 4), ([4, 10, 18], 10), ([10, 10, 31], 10), ([18, 19], 14), ([12, 13], 12)]
 )
-def test_guesses_at_unknown_users_cost_what_most_users_do_and_a_second_at_most(
+def test_a_guess_at_an_unknown_user_costs_the_median_and_at_most_a_second(
     world: World, costs: list[int], expected: int
 ) -> None:
     users = {f"user{i}": hash_of_cost(cost) for i, cost in enumerate(costs)}
     assert load(world.write(basic_auth_users=users)).decoy.startswith(b"$2b$%02d$" % expected)
 
 
-def test_a_hash_that_takes_over_a_second_is_told_at_start(world: World) -> None:
+def test_a_hash_that_takes_over_a_second_is_logged_at_startup(world: World) -> None:
     with capture_logs() as logs:
         ReloadingWebConfig(world.write(basic_auth_users={"alice": HASH, "bob": hash_of_cost(20)}))
     (told,) = [line for line in logs if line["log_level"] == "warning"]
     assert told["user"] == "bob" and told["seconds"] > 1 and "cost" in told["event"]
 
 
-def test_a_file_that_lost_its_end_is_told_with_the_keys(world: World) -> None:
+def test_keys_that_are_gone_are_logged(world: World) -> None:
     users = {"alice": HASH}
     rest = {
         "http_server_config": {"headers": {"X-Frame-Options": "deny"}},
@@ -587,7 +587,7 @@ def test_a_broken_file_is_read_once_and_again_when_it_changes(world: World, monk
     assert config.current() is not None
 
 
-def test_the_line_break_at_the_end_of_a_block_of_yaml_is_no_second_line(world: World) -> None:
+def test_the_final_line_break_of_a_yaml_block_is_dropped(world: World) -> None:
     text = "http_server_config:\n  headers:\n    Content-Security-Policy: |\n      default-src 'self'\n"
     assert load(world.write_text(text)).headers == {"Content-Security-Policy": "default-src 'self'"}
     with pytest.raises(ConfigError, match="must be one line"):

@@ -1,4 +1,4 @@
-"""The file of a web configuration, read and validated. docs/web-configuration.md documents every key."""
+"""Reads and validates the file of a web configuration. docs/web-configuration.md documents every key."""
 
 import re
 import ssl
@@ -16,7 +16,7 @@ from inkit_exporter.yamlfile import Section, convert, naming, read_file, read_ya
 
 
 class RateLimit(Struct, frozen=True):
-    """A token bucket: `burst` requests at once, and one more each interval."""
+    """A token bucket: it allows `burst` requests at once, and one more after each interval."""
 
     interval_ns: int
     burst: int
@@ -26,8 +26,8 @@ class RateLimit(Struct, frozen=True):
 class WebConfig:
     """A valid web configuration, with its certificates.
 
-    `users` has bcrypt hashes by name. `decoy` is the hash to check passwords of unknown users against. `protections`
-    are the keys that keep anyone out, `keys` all that the file has.
+    `users` has bcrypt hashes by name. `decoy` is the hash for passwords of unknown users. `protections` are the keys
+    that keep somebody out, `keys` are all keys in the file.
     """
 
     context: TlsContext | None
@@ -40,23 +40,23 @@ class WebConfig:
 
 
 Files = dict[Path, tuple[int, ...] | None]
-"""The files of a configuration, as they were before they were read; None for one that could not be found."""
+"""The files of a configuration, with their signatures before they were read. None: the file was missing."""
 
 
 def changed(files: Files) -> bool:
-    """Whether a file has changed since. Links are followed: Kubernetes replaces a link, not the file."""
+    """Whether a file has changed since. This follows links: Kubernetes replaces a link, not the file."""
     return any(_signature(path) != signature for path, signature in files.items())
 
 
 def load(path: Path, files: Files | None = None) -> WebConfig:
-    """Read and validate a web configuration and the files it names, and add these to `files`.
+    """Read and validate a web configuration and the files that it names. Adds each file to `files`.
 
     Raises ConfigError with file, place and remedy.
     """
     files = {} if files is None else files
 
     def read(path: Path) -> bytes:
-        files[path] = _signature(path)  # first, so that a change while reading is noticed
+        files[path] = _signature(path)  # before reading, so that a change meanwhile is noticed
         return read_file(path)
 
     with naming(path):
@@ -82,17 +82,17 @@ def load(path: Path, files: Files | None = None) -> WebConfig:
 
 
 def decoy(cost: int) -> bytes:
-    """A bcrypt hash that no password matches, and that takes as long to check as others of its cost."""
+    """A bcrypt hash that no password matches. It takes as long to check as any hash of this cost."""
     return b"$2b$%02d$" % cost + b"." * 53
 
 
 def _usual_cost(hashes: Collection[bytes]) -> int:
-    """The median of the hashes' costs, within bounds: one dear hash must not make every guess dear."""
-    return min(statistics.median_low(int(hashed[4:6]) for hashed in hashes), _DEAREST_DECOY) if hashes else 10
+    """The median cost of the hashes, within bounds. One slow hash must not slow down every guess."""
+    return min(statistics.median_low(int(hashed[4:6]) for hashed in hashes), _MOST_DECOY_COST) if hashes else 10
 
 
 def _keys(node: object, place: str = "") -> Iterator[str]:
-    """The places of all values, with dots between their keys."""
+    """The keys of all values, joined by dots."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield from _keys(value, f"{place}.{key}".lstrip("."))
@@ -125,7 +125,7 @@ _HEADERS: Mapping[str, tuple[str, ...]] = {
     "Content-Security-Policy": (),
 }
 _HASH = re.compile(r"(?a)\$2[aby]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
-_DEAREST_DECOY = 14  # about a second
+_MOST_DECOY_COST = 14  # about a second
 _DURATION_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ns|us|µs|ms|s|m|h)")
 
@@ -139,7 +139,7 @@ def _check_hash(user: str, text: str | None) -> bytes:
 
 
 def _check_headers(headers: Mapping[str, str | None]) -> Mapping[str, str]:
-    headers = {name: text and text.removesuffix("\n") for name, text in headers.items()}  # as YAML's block texts end
+    headers = {name: text and text.removesuffix("\n") for name, text in headers.items()}  # YAML's block texts end so
     for name, text in headers.items():
         place = f"http_server_config.headers.{name}"
         accepted = choose(name, _HEADERS, place)

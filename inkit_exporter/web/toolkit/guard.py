@@ -1,4 +1,4 @@
-"""Serving by a web configuration: TLS for connections, and what a request must pass before it is answered."""
+"""A web configuration at work: TLS for connections, rate limit and password for requests."""
 
 import asyncio
 import hmac
@@ -24,10 +24,10 @@ log = structlog.get_logger()
 
 
 class ReloadingWebConfig:
-    """A web configuration that is read again when a file changes. Raises ConfigError if it is invalid at first.
+    """A web configuration that reloads when a file changes. Raises ConfigError if it is invalid at startup.
 
-    While a file is invalid, nothing is served except health over plain HTTP. `latest` is the last valid configuration;
-    `ssl_context` gives the context of the current one if that is valid, and is None without TLS.
+    While a file is invalid, the exporter serves nothing except health over plain HTTP. `latest` is the last valid
+    configuration. `ssl_context` returns the context of the current one, if that is valid. It is None without TLS.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,7 +39,7 @@ class ReloadingWebConfig:
         self.ssl_context = self._current_context if self.latest.context else None
 
     def current(self) -> WebConfig | None:
-        """The configuration that the files have now; None, and an error in the log, if they are invalid."""
+        """The configuration in the files now. If they are invalid, None, and an error in the log."""
         if not changed(self._files):
             return None if self._error else self.latest
         self._files = {}
@@ -63,7 +63,7 @@ class ReloadingWebConfig:
         return config
 
     def protect(self, handler: Handler) -> Handler:
-        """Puts the rate limit, then the password, before every answer except those about health."""
+        """Make a handler that first checks the rate limit and the password, except for health checks."""
         limiter, passwords = _RateLimiter(), _Passwords()
 
         async def protected(request: web.BaseRequest) -> web.StreamResponse:
@@ -90,7 +90,7 @@ class ReloadingWebConfig:
         return current.context if current else None
 
     def _check_protections(self, new: frozenset[str]) -> None:
-        """A file that is still being written looks as if its end had been deleted: that must not remove protections."""
+        """Keep protections when a file lost its end. A file that is still being written looks like that."""
         if lost := self.latest.protections - new:
             keys = ", ".join(sorted(lost))
             raise ConfigError(f"{self._path}: {keys}: can't be switched off while running; restart, or put it back")
@@ -99,7 +99,7 @@ class ReloadingWebConfig:
 
 
 def slow_hashes(users: Mapping[bytes, bytes]) -> Mapping[str, float]:
-    """The users whose hashes take more than a second to check on this machine, and how many seconds."""
+    """The users whose hashes take over a second to check on this machine, with the seconds."""
     costs = {user.decode(): int(hashed[4:6]) for user, hashed in users.items()}
     if max(costs.values(), default=0) < _PERHAPS_SLOW_COST:
         return {}
@@ -125,7 +125,7 @@ _PERHAPS_SLOW_COST = 12
 
 
 class _RateLimiter:
-    """A token bucket, kept as the time when it will be full: the generic cell rate algorithm, in exact integers."""
+    """A token bucket, stored as the time when it will be full (generic cell rate algorithm), in exact integers."""
 
     def __init__(self) -> None:
         self._limit: RateLimit | None = None
@@ -143,28 +143,30 @@ class _RateLimiter:
         return True
 
 
-_MAX_PASSWORD_BYTES = 72  # bcrypt ignores further bytes, so any longer password with the same beginning would match
-_MAX_WAITING = 32  # which takes two seconds at the usual cost of a hash
-_MAX_REMEMBERED = 100  # of each outcome, so that a flood of wrong passwords does not push out the right ones
-_REFUSAL_SECONDS = 2.0  # a client that guesses comes back no sooner, and so leaves room for others
+_MAX_PASSWORD_BYTES = 72  # bcrypt ignores further bytes, so every longer password would match
+_MAX_WAITING = 32  # takes two seconds at the usual cost of a hash
+_MAX_REMEMBERED = 100  # of each outcome, so that wrong passwords do not push out right ones
+_REFUSAL_SECONDS = 2.0  # slows down clients that guess, which leaves room for others
 
 
 class _Passwords:
-    """Checks passwords in a thread, as bcrypt is slow on purpose, and remembers the outcomes under a keyed hash.
+    """Checks passwords in a thread, because bcrypt is slow on purpose. It remembers each outcome under a keyed hash.
 
-    One is checked at a time, first those of addresses with few waits. Where too many wait, the address with most waits
+    It checks one at a time, and prefers addresses with few waiting. If too many wait, the address with the most waiting
     loses its oldest.
     """
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
         self._outcomes: dict[bool, deque[bytes]] = {outcome: deque(maxlen=_MAX_REMEMBERED) for outcome in (True, False)}
-        self._thread = ThreadPoolExecutor(1, "password")  # DNS lookups that hang may occupy all of asyncio's threads
+        self._thread = ThreadPoolExecutor(
+            1, "password"
+        )  # not asyncio's threads: DNS lookups that hang may occupy them all
         self._checking = False
-        self._waiting: dict[asyncio.Future[bool], str] = {}  # the oldest first, with the client's address
+        self._waiting: dict[asyncio.Future[bool], str] = {}  # oldest first, with the client's address
 
     async def check(self, config: WebConfig, request: web.BaseRequest) -> bool | None:
-        """Whether the Authorization header of a request is right; None if too many passwords wait for their check."""
+        """Whether a request has a right password. None if too many passwords wait for their check."""
         credentials = _credentials(request.headers.get(hdrs.AUTHORIZATION, ""))
         if credentials is None or len(credentials[1]) > _MAX_PASSWORD_BYTES:
             return False
@@ -189,7 +191,7 @@ class _Passwords:
         return outcome
 
     async def _wait(self, address: str) -> bool:
-        """Wait for the check before to end. Returns False if the wait was ended because too many wait."""
+        """Wait for a turn. Returns False if too many wait."""
         wait: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting[wait] = address
         if len(self._waiting) > _MAX_WAITING:
@@ -197,7 +199,7 @@ class _Passwords:
         return await wait
 
     def _end_wait(self, choose: Callable[..., str], *, admitted: bool) -> bool:
-        """End the oldest wait of the address that has the most or the fewest. Returns whether there was one."""
+        """End the oldest wait of the address with the most (`max`) or fewest (`min`). Returns whether there was one."""
         if not self._waiting:
             return False
         waits = Counter(self._waiting.values())
@@ -212,7 +214,7 @@ class _Passwords:
 
 
 def _credentials(header: str) -> tuple[bytes, bytes] | None:
-    """User and password of an Authorization header (RFC 7617), if it has them."""
+    """User and password in an Authorization header (RFC 7617), or None."""
     scheme, _, encoded = header.partition(" ")
     try:
         user, colon, password = b64decode(encoded.strip(" "), validate=True).partition(b":")

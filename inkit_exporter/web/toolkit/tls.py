@@ -16,7 +16,7 @@ Read = Callable[[Path], bytes]
 
 
 class TlsSection(Section, frozen=True):
-    """`tls_server_config` as the file has it."""
+    """The section `tls_server_config` of the file."""
 
     cert: str = ""
     key: str = ""
@@ -34,7 +34,7 @@ class TlsSection(Section, frozen=True):
 
 
 class _CheckedObject(ssl.SSLObject):
-    """A connection that checks the names in the client's certificate, if its context has a list."""
+    """A connection that checks the names in the client's certificate, if its context lists names."""
 
     def do_handshake(self) -> None:
         super().do_handshake()
@@ -44,14 +44,14 @@ class _CheckedObject(ssl.SSLObject):
 
 
 class TlsContext(ssl.SSLContext):
-    """A context that may require one of some names in the clients' certificates."""
+    """A context that may require certain names in the clients' certificates."""
 
     sslobject_class = _CheckedObject
     allowed_sans: frozenset[str] = frozenset()
 
 
 def make_context(section: TlsSection, folder: Path, read: Read) -> TlsContext | None:
-    """The context that a section asks for; None if the section is empty. File names are relative to the folder.
+    """Make the context that a section asks for; None if the section is empty. File names are relative to the folder.
 
     Raises ConfigError with place and remedy.
     """
@@ -72,7 +72,7 @@ def make_context(section: TlsSection, folder: Path, read: Read) -> TlsContext | 
 
 
 def choose(name: str, choices: Mapping[str, T], place: str) -> T:
-    """The choice of a name. Raises ConfigError with the place and all names."""
+    """Look up a choice by its name. Raises ConfigError with the place and all names."""
     if name not in choices:
         raise ConfigError(f"{place}: `{name}` is unknown; known are {', '.join(choices)}")
     return choices[name]
@@ -84,7 +84,7 @@ _VERIFY_MODES = {
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
 }
 _UNVERIFIED = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
-# OpenSSL 3 refuses 1.0 and 1.1 at its default security level. As a minimum, they mean 1.2.
+# OpenSSL 3 refuses 1.0 and 1.1 at its default security level. As a minimum, both mean 1.2.
 _VERSIONS = dict.fromkeys(("TLS10", "TLS11", "TLS12"), ssl.TLSVersion.TLSv1_2) | {"TLS13": ssl.TLSVersion.TLSv1_3}
 # OpenSSL's name by Go's name. Neither Go nor Python can choose among the suites of TLS 1.3.
 _SUITES = {
@@ -143,7 +143,7 @@ def _load_certificates(context: ssl.SSLContext, text: str, place: str) -> None:
 
 @contextmanager
 def _as_path(pem: _Pem) -> Iterator[Path | str]:
-    """OpenSSL reads certificates and keys from files only. Inline ones become a file in memory, never on a disk."""
+    """A path for OpenSSL, which reads only files. Inline certificates and keys become files in memory, not on disk."""
     if pem.path:
         yield pem.path
         return
@@ -166,12 +166,12 @@ def _set_client_policy(context: TlsContext, section: TlsSection, client_ca: str)
     if mode is ssl.CERT_NONE and (section.client_ca or section.client_ca_file):
         raise ConfigError("client_auth_type: missing; client_ca_file is for RequireAndVerifyClientCert")
     if mode is ssl.CERT_OPTIONAL and not (section.client_ca or section.client_ca_file):
-        context.load_default_certs(ssl.Purpose.CLIENT_AUTH)  # as Go; it keeps nobody out who has no certificate
+        context.load_default_certs(ssl.Purpose.CLIENT_AUTH)  # as Go does; clients without a certificate get in
     elif mode is not ssl.CERT_NONE:
         if not client_ca:
             raise ConfigError(f"client_ca_file: missing or empty; {kind} needs the CA of the clients")
         _load_certificates(context, client_ca, "client_ca_file")
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as Go: an intermediate CA may be the one trusted
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as Go does: trust may begin at an intermediate CA
     if section.client_allowed_sans is not None:
         if mode is not ssl.CERT_REQUIRED:
             raise ConfigError("client_allowed_sans: needs client_auth_type: RequireAndVerifyClientCert")
@@ -203,7 +203,7 @@ def _set_algorithms(context: ssl.SSLContext, section: TlsSection) -> None:
 
 
 def _sans(certificate: Mapping[str, Any]) -> set[str]:
-    """The subject alternative names of a client's certificate, with IP addresses as Go writes them."""
+    """The subject alternative names in a client's certificate. IP addresses are written as Go writes them."""
     names = set()
     for kind, value in certificate.get("subjectAltName", ()):
         if kind in ("DNS", "email", "URI"):

@@ -1,4 +1,4 @@
-"""The composition root: what is built of what, started, reloaded and stopped."""
+"""The composition root: builds the exporter from its parts, starts, reloads and stops it."""
 
 import argparse
 import asyncio
@@ -42,7 +42,7 @@ log = structlog.get_logger()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Once the exporter has run, this ends the process itself.
+    """Run the command line. After the exporter has run, this ends the process itself.
 
     The exit status is 0 if fine, 1 for a failed check or poll, 2 for bad usage or configuration.
     """
@@ -74,14 +74,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = cli.complain_of_output(error)
     except KeyboardInterrupt:
         status = 1 if options.once else 0
-    # Not a plain return: a name look-up that hangs in its thread can't be cancelled, and would hold up the exit.
+    # Not a plain return: a name lookup that hangs in its thread can't be cancelled, and would delay the exit.
     os._exit(status)
 
 
 class Exporter:
     """The parts of a running exporter, and what signals and endpoints ask of them.
 
-    `environ` is where `api_token_env` looks. Raises ConfigError if a token is missing there.
+    `environ` has the tokens that `api_token_env` names. Raises ConfigError if one is missing.
     """
 
     def __init__(
@@ -111,11 +111,11 @@ class Exporter:
 
     @property
     def account_names(self) -> str:
-        """The accounts that it polls, separated by commas."""
+        """The names of its accounts, separated by commas."""
         return ",".join(state.account for state in self._states)
 
     def reload(self) -> str | None:
-        """Read the configuration again. Returns what is wrong with it; then the one before stays in use."""
+        """Load the configuration again. If it is wrong, returns why, and the old one stays in use."""
         try:
             self._apply(self._demo_settings or cli.load_settings(self._options))
         except ConfigError as error:
@@ -187,7 +187,7 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _read_web_config(path: Path) -> "ReloadingWebConfig":
-    # Only now: bcrypt, the tables of TLS and the demo together would take a twentieth of every start.
+    # Only now, because bcrypt, the tables of TLS and the demo would take a twentieth of every start.
     from inkit_exporter.web.toolkit.guard import ReloadingWebConfig  # noqa: PLC0415
 
     return ReloadingWebConfig(path)
@@ -196,7 +196,7 @@ def _read_web_config(path: Path) -> "ReloadingWebConfig":
 def _serving(
     exporter: Exporter, options: argparse.Namespace, web_config: "ReloadingWebConfig | None"
 ) -> AbstractAsyncContextManager[Sequence[str]]:
-    """Serves the endpoints; gives the addresses in use."""
+    """Serve the endpoints; yields the addresses in use."""
     handler = limit_requests(exporter.handler, options.web_max_requests)
     return web.serve(
         web_config.protect(handler) if web_config else handler,
@@ -216,7 +216,7 @@ def _places(options: argparse.Namespace) -> Sequence[Place]:
 
 @asynccontextmanager
 async def _demo(seed: int) -> AsyncIterator[tuple[Settings, Mapping[str, str]]]:
-    """The simulated API on loopback, with settings and environment that lead to it."""
+    """Serve the simulated API on loopback; yields settings and environment for it."""
     from inkit_exporter import demo  # noqa: PLC0415 - only now, as in `_read_web_config`
 
     token = secrets.token_urlsafe(16)

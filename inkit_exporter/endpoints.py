@@ -1,4 +1,4 @@
-"""The exporter's endpoints: `make_handler` says which function answers each path. Add another page there."""
+"""The exporter's endpoints: `make_handler` has a function for each path. Add another page there."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -27,10 +27,10 @@ def make_handler(
     healthy: Callable[[], bool],
     reload: Callable[[], str | None] | None,
 ) -> Handler:
-    """Answers every request.
+    """Make the handler that answers every request.
 
-    `reload` returns what is wrong with the configuration, if anything; it is None where reloading is not allowed.
-    Raises ConfigError if the telemetry path is not valid, or another endpoint has it.
+    `reload` returns what is wrong with the configuration, or None. Without it, reloading is not allowed.
+    Raises ConfigError if the telemetry path is invalid, or is that of another endpoint.
     """
 
     def ready() -> bool:

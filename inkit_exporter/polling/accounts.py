@@ -21,7 +21,7 @@ from inkit_exporter.state import AccountState, States
 from inkit_exporter.storage.storage import Storage
 from inkit_exporter.watchdog import WatchedLoop
 
-# The first polls of several accounts follow one another at this distance, or closer so that all fit in one interval.
+# Seconds between the first polls of several accounts, or fewer so that all fit in one interval.
 _SPREAD_SECONDS = 1.0
 
 
@@ -38,8 +38,8 @@ class _Account(Struct):
 class Accounts:
     """Every account that this exporter polls.
 
-    `storage` keeps what polls find. A poll hangs if it takes `grace` seconds more than its limit: for what can't time
-    out, and for a busy machine.
+    `storage` keeps what polls find. A loop hangs if it shows no life for `grace` seconds after it was due. That is
+    time for what has no limit of its own, and for a busy machine.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class Accounts:
         self._storage = storage
         self._grace = grace
         self._accounts: dict[str, _Account] = {}
-        self._limiters: dict[tuple[str | None, str | None], RateLimiter] = {}  # by token source, also of the past
+        self._limiters: dict[tuple[str | None, str | None], RateLimiter] = {}  # by token source, past ones included
         self._loops: asyncio.TaskGroup | None = None
 
     @property
     def healthy(self) -> bool:
-        """No account's loop has failed again after it was restarted."""
+        """Whether no account's loop has failed again after its restart."""
         return all(account.watched.restarts <= 1 for account in self._accounts.values())
 
     def apply(self, settings: Settings, names: Iterable[str]) -> None:
@@ -96,7 +96,7 @@ class Accounts:
         return all(await asyncio.gather(*(account.watched.prepared().poll() for account in self._accounts.values())))
 
     async def run(self, watch_every: float = 5.0) -> None:
-        """Poll all accounts until cancelled. A watchdog looks for loops that have ended or hang, and restarts them."""
+        """Poll all accounts until cancelled, and restart loops that have ended or hang."""
         async with asyncio.TaskGroup() as self._loops:
             self._start_loops()
             while True:
@@ -114,10 +114,13 @@ class Accounts:
         if known:
             known.watched.stop()
         if known and known.settings == settings:
-            labels, state = known.labels, replace(self._states[settings.name], settings=poll, next_poll_at=math.inf)
+            labels, state = (
+                known.labels,
+                replace(self._states[settings.name], settings=poll, next_poll_at=math.inf, progress=None),
+            )
         else:
             source = settings.api_token_file, settings.api_token_env
-            # A new token source may be a new place of the same token, so that what was sent with it counts.
+            # A new token source may be a new place of the same token, so requests that were sent with it count.
             limiter = self._states[settings.name].usage.rate_limiter if known else RateLimiter(api.requests_per_minute)
             usage = Usage(self._limiters.setdefault(source, deepcopy(limiter)))
             labels, state = AccountLabels(), AccountState(account=settings.name, settings=poll, usage=usage)

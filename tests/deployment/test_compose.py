@@ -1,4 +1,4 @@
-"""The Compose file: as Compose itself reads it, hardened, and with commands that work."""
+"""The Compose file: read by Compose itself, hardened, and with working commands."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ IN_IMAGE = {"/opt/venv/bin/python": sys.executable, "/opt/inkit-exporter": str(R
 
 
 def render(*files: Path) -> dict[str, Any]:
-    """The file, and those put over it, as Compose reads them; no engine is asked."""
+    """Let Compose read the file and its overrides, without an engine."""
     program = Path(sys.executable).with_name("docker-compose")
     layers = [f"--file={path}" for path in (COMPOSE, *files)]
     command = [str(program), *layers, "config", "--format=json"]
@@ -41,26 +41,26 @@ def render(*files: Path) -> dict[str, Any]:
 
 @cache
 def services() -> dict[str, dict[str, Any]]:
-    """The services of the file, by name."""
+    """Return the services of the file by name."""
     found: dict[str, dict[str, Any]] = render()["services"]
     return found
 
 
 def here(words: list[str], **replaced: str) -> list[str]:
-    """A command of the image, with the paths and ports of this machine."""
+    """Return a command of the image with the paths and ports of this machine."""
     for old, new in (IN_IMAGE | replaced).items():
         words = [word.replace(old, new) for word in words]
     return words
 
 
 @pytest.mark.process
-def test_the_stack_is_whole() -> None:
+def test_the_stack_has_all_services() -> None:
     assert services().keys() == {"inkit-exporter", "prometheus", "alertmanager", "grafana"}
 
 
 @pytest.mark.parametrize("name", yaml.safe_load(COMPOSE.read_text())["services"])
 @pytest.mark.process
-def test_a_service_is_pinned_hardened_and_for_this_machine_only(name: str) -> None:
+def test_every_service_is_pinned_hardened_and_reachable_only_from_this_machine(name: str) -> None:
     service = services()[name]
     assert re.search(r":v?\d+\.\d+\.\d+$", service["image"])
     assert re.match(r"[1-9]\d*:", service["user"])
@@ -75,7 +75,7 @@ def test_a_service_is_pinned_hardened_and_for_this_machine_only(name: str) -> No
 
 
 @pytest.mark.process
-def test_no_service_has_a_password_that_everybody_knows() -> None:
+def test_no_service_has_a_default_password() -> None:
     grafana = services()["grafana"]["environment"]
     assert grafana["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
     assert not any("PASSWORD" in name for service in services().values() for name in service.get("environment", {}))
@@ -88,7 +88,7 @@ def test_no_service_has_a_password_that_everybody_knows() -> None:
 
 
 @pytest.mark.process
-def test_the_image_is_the_released_one_or_built_from_this_tree() -> None:
+def test_the_image_is_the_released_one_or_built_from_the_sources() -> None:
     service = services()["inkit-exporter"]
     assert service["image"] == f"ghcr.io/inkit-exporter/inkit-exporter:{inkit_exporter.__version__}"
     assert Path(service["build"]["context"]) == ROOT
@@ -96,13 +96,13 @@ def test_the_image_is_the_released_one_or_built_from_this_tree() -> None:
 
 
 def image_command(*flags: str) -> list[str]:
-    """What the image starts, with the flags of a service."""
+    """Return the command that the image starts with a service's flags."""
     (entrypoint,) = re.findall(r"^ENTRYPOINT (\[.*\])$", DOCKERFILE, flags=re.MULTILINE)
     return here([*json.loads(entrypoint), *flags])
 
 
 @pytest.mark.process
-async def test_without_an_account_the_simulated_api_is_exported() -> None:
+async def test_without_an_account_the_demo_runs() -> None:
     process = await asyncio.create_subprocess_exec(
         *image_command("--web.listen-address=127.0.0.1:0", *services()["inkit-exporter"]["command"]),
         env={},
@@ -119,7 +119,7 @@ async def test_without_an_account_the_simulated_api_is_exported() -> None:
 
 
 @pytest.mark.process
-async def test_with_an_account_its_token_comes_as_a_secret_file(api: Api, tmp_path: Path) -> None:
+async def test_with_an_account_the_token_is_a_secret_file(api: Api, tmp_path: Path) -> None:
     api.batches = [batch("fb_1")]
     project = render(COMPOSE.with_name("compose.account.yaml"))
     service = project["services"]["inkit-exporter"]
@@ -144,7 +144,7 @@ async def test_with_an_account_its_token_comes_as_a_secret_file(api: Api, tmp_pa
     assert b'inkit_up{account="production"} 1.0' in out
 
 
-async def test_the_images_health_check_tells_a_running_exporter_from_a_stopped_one(exporter: StartExporter) -> None:
+async def test_the_images_health_check_fails_when_the_exporter_is_stopped(exporter: StartExporter) -> None:
     command = re.search(r"^HEALTHCHECK .*\\\n\s+CMD (\[.*\])$", DOCKERFILE, flags=re.MULTILINE)
     assert command is not None
     running = await exporter()
@@ -156,7 +156,7 @@ async def test_the_images_health_check_tells_a_running_exporter_from_a_stopped_o
 
 
 @pytest.mark.process
-def test_prometheus_scrapes_as_without_compose_and_finds_the_other_services() -> None:
+def test_prometheus_has_the_same_configuration_as_without_compose_except_addresses() -> None:
     ours, plain = (
         yaml.safe_load(path.read_text())
         for path in (COMPOSE.with_name("prometheus.yml"), ROOT / "deploy" / "prometheus" / "prometheus.yml")
@@ -173,7 +173,7 @@ def test_prometheus_scrapes_as_without_compose_and_finds_the_other_services() ->
 
 @pytest.mark.process
 @pytest.mark.debian
-async def test_prometheus_starts_with_what_it_is_given_and_passes_its_health_check(tmp_path: Path) -> None:
+async def test_prometheus_starts_with_its_mounts_and_passes_its_health_check(tmp_path: Path) -> None:
     service = services()["prometheus"]
     port = free_address().rpartition(":")[2]
     for mount in service["volumes"]:
@@ -203,7 +203,7 @@ async def test_prometheus_starts_with_what_it_is_given_and_passes_its_health_che
 
 
 @pytest.mark.process
-async def test_what_the_image_copies_is_enough_to_run(tmp_path: Path) -> None:
+async def test_the_files_that_the_image_copies_are_enough_to_run(tmp_path: Path) -> None:
     for source, target in re.findall(r"^COPY (\S+) /opt/inkit-exporter/(\S*)$", DOCKERFILE, flags=re.MULTILINE):
         if (ROOT / source).is_dir():
             shutil.copytree(ROOT / source, tmp_path / target)

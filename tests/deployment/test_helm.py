@@ -1,4 +1,4 @@
-"""The Helm chart: rendered by Helm, valid by Kubernetes' schemas, read as a reviewer does, true to the exporter."""
+"""The Helm chart: rendered by Helm, checked with schemas of Kubernetes and a reviewer's rules, true to the exporter."""
 
 import asyncio
 import json
@@ -118,7 +118,7 @@ PAIRS = [merged(*layers) for layers in AllPairs(SWITCHES, filter_func=agree)]
 COMBINATIONS = pytest.mark.parametrize(
     "values", [{}, *PAIRS], ids=lambda values: str(PAIRS.index(values)) if values else "-"
 )
-RELEASE = "monitoring.of-" + "x" * 39  # as long as Helm allows
+RELEASE = "monitoring.of-" + "x" * 39  # the longest name that Helm allows
 
 
 @cache
@@ -127,16 +127,16 @@ def _valid(text: str, version: str) -> None:
 
 
 @COMBINATIONS
-def test_every_object_fits_kubernetes_schema(values: Values) -> None:
+def test_every_object_matches_the_schema_of_kubernetes(values: Values) -> None:
     for template, thing in render(values, name=RELEASE).items():
-        # The oldest version that the chart takes, and the newest there is a schema for.
+        # The oldest version that the chart supports, and the newest with a schema.
         for version in ["1.28", kubernetes_validate.latest_version()]:
             if template not in ("servicemonitor", "prometheusrule"):
                 _valid(json.dumps(thing), version)
 
 
 def references(spec: Any, *keys: str) -> Iterator[tuple[str, str]]:
-    """The names of ConfigMaps, Secrets and claims in a pod's specification, with the kind of each."""
+    """Yield kind and name of each ConfigMap, Secret and claim in a pod's specification."""
     if isinstance(spec, list):
         for part in spec:
             yield from references(part)
@@ -149,12 +149,12 @@ def references(spec: Any, *keys: str) -> Iterator[tuple[str, str]]:
 
 
 @COMBINATIONS
-def test_a_reviewer_finds_no_fault(values: Values) -> None:
+def test_the_objects_follow_a_reviewers_rules(values: Values) -> None:
     objects = render(values, name=RELEASE)
     labels = objects["workload"]["spec"]["template"]["metadata"]["labels"]
     selector = objects["workload"]["spec"]["selector"]["matchLabels"]
 
-    # Nothing reaches beyond the release: no namespace is made, named, or selected as a whole.
+    # The release stays within its namespace: it neither creates, names nor selects one.
     namespaced = {
         "ConfigMap", "Deployment", "NetworkPolicy", "PersistentVolumeClaim", "PodDisruptionBudget", "PrometheusRule",
         "Secret", "Service", "ServiceAccount", "ServiceMonitor", "StatefulSet",
@@ -169,7 +169,7 @@ def test_a_reviewer_finds_no_fault(values: Values) -> None:
         assert metadata["labels"]["app.kubernetes.io/version"] == inkit_exporter.__version__
         assert metadata["labels"]["app.kubernetes.io/managed-by"] == "Helm"
 
-    # Selectors hold what never changes, and select the release's own pods.
+    # Selectors have only labels that never change, and select only the release's pods.
     assert selector.keys() == SELECTOR
     assert selector.items() <= labels.items()
     assert objects["service"]["spec"]["selector"] == selector
@@ -192,13 +192,13 @@ def test_a_reviewer_finds_no_fault(values: Values) -> None:
     for volume in pod(objects)["volumes"]:
         assert volume.keys() - {"name"} <= {"configMap", "secret", "projected", "persistentVolumeClaim"}
 
-    # What runs is known, limited, and watched.
+    # The container has a pinned image, resource limits and probes.
     assert re.search(r":\d+\.\d+\.\d+$|@sha256:[0-9a-f]{64}$", container(objects)["image"])
     assert container(objects)["resources"]["limits"].keys() == {"memory"}
     assert container(objects)["resources"]["requests"].keys() == {"cpu", "memory"}
     assert {"livenessProbe", "readinessProbe"} <= container(objects).keys()
 
-    # What is named is there, or is the user's own.
+    # The release creates every object that its pods name, or the user provides it.
     users = {
         "Secret": {"inkit-exporter", "second", "third", "server", "mine"},
         "ConfigMap": {"ca"},
@@ -227,7 +227,7 @@ def test_a_reviewer_finds_no_fault(values: Values) -> None:
 
 
 @pytest.mark.parametrize("values", [{}, {"shards": 3, "storage": {"enabled": True}}], ids=["one", "shards"])
-def test_what_cannot_be_changed_later_does_not_depend_on_labels_or_version(values: Values) -> None:
+def test_immutable_fields_do_not_depend_on_labels_or_version(values: Values) -> None:
     later = merged(EVERYTHING_ELSE, {"image": {"tag": "9.9.9"}, "storage": {"storageClassName": ""}}, values)
     old, new = render(values)["workload"]["spec"], render(later)["workload"]["spec"]
     for key in ("selector", "serviceName", "podManagementPolicy"):
@@ -244,14 +244,14 @@ def test_the_exporter_knows_every_flag(values: Values) -> None:
     assert len({arg.partition("=")[0] for arg in args}) == len(args)
 
 
-def test_helm_has_nothing_to_say_but_that_an_icon_would_be_nice() -> None:
+def test_helm_lint_only_recommends_an_icon() -> None:
     for values in ({}, merged(ALL_ON, TLS, ACCOUNTS, EVERYTHING_ELSE, {"shards": 3, "storage": {"enabled": True}})):
         report = helm.lint(CHART, dict(values), strict=True)
         assert report["errors"] == []
         assert [message["error"] for message in report["messages"]] == ["icon is recommended"]
 
 
-def test_a_package_holds_the_rules_and_the_dashboard_themselves(tmp_path: Path) -> None:
+def test_a_packaged_chart_contains_the_rules_and_the_dashboard(tmp_path: Path) -> None:
     path = helm.package(CHART, destination=tmp_path)
     assert Path(path).name == f"inkit-exporter-{inkit_exporter.__version__}.tgz"
     with tarfile.open(path) as archive:
@@ -267,7 +267,7 @@ def test_the_chart_has_the_version_of_the_code() -> None:
     assert container(render({"image": {"tag": "1.2.3"}}))["image"].endswith(":1.2.3")
 
 
-def test_the_readme_and_the_manifest_are_made_from_the_chart() -> None:
+def test_the_readme_and_the_manifest_are_up_to_date_with_the_chart() -> None:
     assert made.readme() == made.README.read_text(), "run: make chart"
     assert made.rendered() == made.RENDERED.read_text(), "run: make chart"
 
@@ -285,7 +285,7 @@ def test_the_schema_and_the_values_have_the_same_keys() -> None:
 
 
 @pytest.mark.parametrize("section", ["accounts", "poll", "api"])
-def test_the_schema_takes_every_key_of_the_configuration(section: str) -> None:
+def test_the_schema_accepts_every_key_of_the_configuration(section: str) -> None:
     schema = SCHEMA["properties"]["config"]["properties"][section]
     (field,) = [field for field in msgspec.structs.fields(Settings) if field.name == section]
     described = msgspec.inspect.type_info(field.type)
@@ -318,7 +318,7 @@ def test_the_schema_takes_every_key_of_the_configuration(section: str) -> None:
         ({"openshift": "yes"}, "openshift"),
     ],
 )
-def test_a_wrong_value_is_refused_by_name(values: Values, named: str) -> None:
+def test_the_error_for_a_wrong_value_names_it(values: Values, named: str) -> None:
     with pytest.raises(helm.HelmError, match=named):
         render(values)
 
@@ -341,14 +341,14 @@ def test_a_wrong_value_is_refused_by_name(values: Values, named: str) -> None:
         (merged(ALL_ON, TLS, {"serviceMonitor": {"tlsConfig": None}}), "serviceMonitor.tlsConfig"),
     ],
 )
-def test_values_that_contradict_one_another_are_refused_with_a_remedy(values: Values, message: str) -> None:
+def test_contradictory_values_are_refused_with_a_remedy(values: Values, message: str) -> None:
     with pytest.raises(helm.HelmError, match=message):
         render(values)
 
 
 @pytest.mark.parametrize("values", [{}, ACCOUNTS, PROXY], ids=["default", "accounts", "proxy"])
 @pytest.mark.process
-async def test_the_configuration_is_good_and_finds_its_tokens(values: Values, tmp_path: Path) -> None:
+async def test_the_configuration_is_valid_and_its_token_files_are_mounted(values: Values, tmp_path: Path) -> None:
     objects = render(values)
     assert mount_path(objects, "config") / "config.yaml" == Path(container(objects)["args"][0].split("=")[1])
     text = objects["config"]["data"]["config.yaml"]
@@ -380,7 +380,7 @@ async def test_the_configuration_is_good_and_finds_its_tokens(values: Values, tm
     assert (status, out.strip()) == (0, f"{path}: ok, accounts: {', '.join(accounts)}"), err
 
 
-def test_a_changed_configuration_replaces_the_pods_and_nothing_else_does() -> None:
+def test_only_a_changed_configuration_replaces_the_pods() -> None:
     def template(*values: Values) -> Object:
         spec: Object = render(*values)["workload"]["spec"]["template"]
         return spec
@@ -395,7 +395,7 @@ def test_a_changed_configuration_replaces_the_pods_and_nothing_else_does() -> No
     "values", [{}, BASIC_AUTH, TLS, merged(TLS, BASIC_AUTH), CLIENT_CERTIFICATES],
     ids=["plain", "password", "TLS", "TLS and password", "client certificates"],
 )  # fmt: skip
-async def test_the_probes_get_an_answer_that_a_stopped_exporter_does_not_give(
+async def test_the_probes_succeed_while_the_exporter_runs_and_fail_when_it_is_stopped(
     api: Api, exporter: StartExporter, tmp_path: Path, values: Values
 ) -> None:
     objects = render(values)
@@ -426,7 +426,7 @@ async def test_the_probes_get_an_answer_that_a_stopped_exporter_does_not_give(
         assert probe.get("httpGet", {"path": path})["path"] == path
         assert (probe.get("httpGet") or probe["tcpSocket"])["port"] == port["name"]
         async with asyncio.timeout(10):
-            while not await answers(probe, running.address):  # until ready
+            while not await answers(probe, running.address):  # until the exporter is ready
                 await asyncio.sleep(0.02)
     assert ("tcpSocket" in container(objects)["livenessProbe"]) == (values == CLIENT_CERTIFICATES)
     assert not [line for line in running.log[lines:] if "level=warn" in line or "level=error" in line]
@@ -435,7 +435,7 @@ async def test_the_probes_get_an_answer_that_a_stopped_exporter_does_not_give(
 
 
 async def answers(probe: Object, address: tuple[str, int]) -> bool:
-    """Whether a probe succeeds, as the kubelet asks: without password or certificate, trusting any server."""
+    """Run a probe like the kubelet: without password or client certificate, and trusting any server certificate."""
     try:
         if "tcpSocket" in probe:
             _, writer = await asyncio.open_connection(*address)
@@ -451,7 +451,7 @@ async def answers(probe: Object, address: tuple[str, int]) -> bool:
         return False
 
 
-def test_the_probes_of_a_web_configuration_of_ones_own_follow_what_is_said_of_it() -> None:
+def test_the_values_of_an_existing_web_secret_choose_the_probes() -> None:
     def scheme(**said: bool) -> str:
         probe = container(render({"web": {"existingSecret": {"name": "mine"} | said}}))["livenessProbe"]
         return str(probe["httpGet"]["scheme"]) if "httpGet" in probe else "TCP"
@@ -467,7 +467,7 @@ def test_the_ordinal_of_a_pod_is_its_shard() -> None:
     (variable,) = container(objects)["env"]
     assert variable["name"] == "SHARD"
     assert variable["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.labels['apps.kubernetes.io/pod-index']"
-    # At once: a shard has nothing to do with the one before it, and that one may wait for a token.
+    # In parallel: shards do not depend on each other, and one may wait for its token.
     assert objects["workload"]["spec"]["podManagementPolicy"] == "Parallel"
     replicas = objects["workload"]["spec"]["replicas"]
     args = " ".join(container(objects)["args"])
@@ -477,14 +477,14 @@ def test_the_ordinal_of_a_pod_is_its_shard() -> None:
     assert objects["poddisruptionbudget"]["spec"]["maxUnavailable"] == 1
 
 
-async def test_a_shard_without_an_account_is_ready(api: Api, exporter: StartExporter) -> None:
+async def test_a_shard_without_accounts_is_ready(api: Api, exporter: StartExporter) -> None:
     other = next(index for index in range(3) if not Shard(index, 3).owns("default"))
     running = await exporter(f"--shard={other}/3")
     assert await running.get("/-/ready") == (200, "ready\n")
     assert not api.requests
 
 
-def test_storage_is_one_volume_for_each_exporter() -> None:
+def test_each_exporter_has_its_own_storage_volume() -> None:
     stored: Values = {"storage": {"enabled": True, "size": "2Gi"}}
     one, three = render(stored), render(stored, {"shards": 3})
     assert one["storage"]["spec"] == {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}}
@@ -497,7 +497,7 @@ def test_storage_is_one_volume_for_each_exporter() -> None:
         assert pod(objects)["securityContext"]["fsGroup"] == pod(objects)["securityContext"]["runAsGroup"]
 
 
-def test_openshift_chooses_the_ids() -> None:
+def test_on_openshift_the_chart_sets_no_user_or_group_ids() -> None:
     ids = {"runAsUser", "runAsGroup", "fsGroup"}
     assert ids <= pod(render())["securityContext"].keys()
     assert ids <= pod(render({"openshift": False}))["securityContext"].keys()
@@ -508,18 +508,18 @@ def test_openshift_chooses_the_ids() -> None:
     "key",
     ["nodeSelector", "tolerations", "affinity", "topologySpreadConstraints", "priorityClassName", "imagePullSecrets"],
 )
-def test_what_is_said_of_placement_is_in_the_pod(key: str) -> None:
+def test_values_about_scheduling_and_pull_secrets_are_in_the_pod(key: str) -> None:
     assert pod(render(EVERYTHING_ELSE))[key] == EVERYTHING_ELSE[key]
     assert key not in pod(render())
 
 
-def test_the_service_publishes_each_pod_from_its_start() -> None:
+def test_the_service_publishes_pods_before_they_are_ready() -> None:
     spec = render()["service"]["spec"]
     assert (spec["clusterIP"], spec["publishNotReadyAddresses"]) == ("None", True)
     assert spec["ports"] == [{"name": "http", "port": 10465, "targetPort": "http", "protocol": "TCP"}]
 
 
-def test_the_network_policy_lets_in_scrapes_and_out_names_and_inkit() -> None:
+def test_the_network_policy_allows_scrapes_dns_and_inkit() -> None:
     policy = render()["networkpolicy"]["spec"]
     assert policy["ingress"] == [{"ports": [{"port": "http", "protocol": "TCP"}]}]
     names, inkit = policy["egress"]
@@ -534,12 +534,12 @@ def test_the_network_policy_lets_in_scrapes_and_out_names_and_inkit() -> None:
     assert "networkpolicy" not in render({"networkPolicy": {"enabled": False}})
 
 
-def test_the_rules_and_the_dashboard_are_those_of_the_repository() -> None:
+def test_the_rules_and_the_dashboard_are_the_same_as_in_the_repository() -> None:
     objects = render(ALL_ON)
     rule, dashboard = objects["prometheusrule"], objects["dashboard"]
     assert rule["apiVersion"] == "monitoring.coreos.com/v1"
     assert rule["spec"] == yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())
-    # The keys that the operator's schema has in common with a rules file.
+    # The keys that both the operator's schema and a rules file have.
     for group in rule["spec"]["groups"]:
         assert group.keys() <= {"name", "interval", "limit", "labels", "query_offset", "rules"}
         for one in group["rules"]:
@@ -568,7 +568,7 @@ def test_the_service_monitor_scrapes_the_pods_as_prometheus_yml_does() -> None:
     assert encrypted == [endpoint | {"scheme": "https", "tlsConfig": TLS["serviceMonitor"]["tlsConfig"]}]
 
 
-def test_the_notes_name_the_secrets_that_are_needed_and_commands_that_fit() -> None:
+def test_the_notes_name_the_needed_secrets_and_the_right_commands() -> None:
     text = notes()
     assert "account production: key `production` of Secret `inkit-exporter`" in text
     assert "kubectl -n monitoring rollout status deployment/inkit-exporter" in text

@@ -25,7 +25,7 @@ def by_kind(text: str) -> dict[str, Object]:
     return kinds
 
 
-def test_the_manifest_is_valid_and_goes_into_any_namespace() -> None:
+def test_the_manifest_is_valid_and_names_no_namespace() -> None:
     objects = by_kind(MANIFEST.read_text())
     assert objects.keys() == {"ConfigMap", "Deployment", "NetworkPolicy", "Service", "ServiceAccount"}
     for thing in objects.values():
@@ -35,7 +35,7 @@ def test_the_manifest_is_valid_and_goes_into_any_namespace() -> None:
 
 
 async def check(text: str, folder: Path) -> str:
-    """What the exporter says of a configuration whose tokens are where the manifest mounts them."""
+    """Return the exporter's output for a configuration whose tokens are where the manifest mounts them."""
     (volume,) = [volume for volume in by_kind(MANIFEST.read_text())["Deployment"]["spec"]["template"]["spec"]["volumes"]
                  if volume["name"] == "tokens"]  # fmt: skip
     assert volume["secret"]["secretName"] == "inkit-exporter"
@@ -48,7 +48,7 @@ async def check(text: str, folder: Path) -> str:
 
 
 @pytest.mark.process
-async def test_the_manifests_configuration_is_good(tmp_path: Path) -> None:
+async def test_the_manifests_configuration_is_valid(tmp_path: Path) -> None:
     config = by_kind(MANIFEST.read_text())["ConfigMap"]["data"]["config.yaml"]
     assert (await check(config, tmp_path)).endswith("ok, accounts: production\n")
 

@@ -1,4 +1,4 @@
-"""What is installed: the wheel, the locked requirements, the image's recipe."""
+"""Packaging: the wheel, the lock files and the Dockerfile."""
 
 import re
 import shutil
@@ -24,7 +24,7 @@ def locked(name: str) -> dict[str, str]:
     return {package.lower().replace("_", "-"): version for package, version, _ in blocks}
 
 
-def test_the_lock_files_hold_what_the_project_asks_for_at_one_version() -> None:
+def test_the_lock_files_satisfy_the_project_and_agree_on_versions() -> None:
     runtime, everything = locked("requirements.txt"), locked("requirements-dev.txt")
     assert runtime.items() <= everything.items()
     for requirement in PROJECT["dependencies"]:
@@ -42,7 +42,7 @@ def test_every_dependency_earns_its_line_in_the_readme() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of what it is made of."""
+    """Return the wheel, built from a copy of its sources."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
@@ -56,7 +56,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.process
-def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_contains_only_the_package(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {
         "inkit_exporter",
@@ -68,7 +68,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 
 @pytest.fixture
 def installed(wheel: Path, tmp_path: Path) -> Path:
-    """The command of the installed wheel, in a folder where nothing of the repository is found."""
+    """Return the installed command, in a folder without the repository's files."""
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", f"--target={tmp_path}", str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
     return tmp_path / "bin" / "inkit-exporter"
@@ -84,7 +84,7 @@ async def test_the_installed_command_serves_metrics_and_page(installed: Path, tm
 
 
 @pytest.mark.process
-def test_each_way_to_start_the_installed_package_survives_a_signal_to_reload(installed: Path, tmp_path: Path) -> None:
+def test_both_ways_to_start_the_installed_package_survive_a_reload_signal(installed: Path, tmp_path: Path) -> None:
     env = hang_up_while_it_starts(tmp_path, tmp_path)
     for start in ([str(installed)], ["-m", "inkit_exporter"]):
         command = [sys.executable, *start, "--version"]
@@ -94,7 +94,7 @@ def test_each_way_to_start_the_installed_package_survives_a_signal_to_reload(ins
 
 
 @pytest.mark.process
-def test_hadolint_has_nothing_to_say_of_the_dockerfile() -> None:
+def test_hadolint_accepts_the_dockerfile() -> None:
     linter = Path(sys.executable).with_name("hadolint")
     check = subprocess.run([linter, str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
     assert (check.returncode, check.stdout) == (0, "")

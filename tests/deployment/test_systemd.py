@@ -19,7 +19,7 @@ UNIT = ROOT / "deploy" / "systemd" / "inkit-exporter.service"
 
 @pytest.fixture
 def unit(tmp_path: Path) -> Path:
-    """The unit, with a program that exists on this machine."""
+    """Return the path of the unit, with a program that exists on this machine."""
     path = tmp_path / UNIT.name
     path.write_text(UNIT.read_text().replace("/opt/inkit-exporter/bin/inkit-exporter", sys.executable))
     return path
@@ -27,7 +27,7 @@ def unit(tmp_path: Path) -> Path:
 
 @pytest.mark.process
 @pytest.mark.debian
-def test_systemd_has_nothing_to_say_of_the_unit(unit: Path) -> None:
+def test_systemd_accepts_the_unit_without_warnings(unit: Path) -> None:
     socket = unit.with_name(SOCKET.name)
     socket.write_text(SOCKET.read_text())
     check = subprocess.run(["systemd-analyze", "verify", unit, socket], capture_output=True, text=True, check=False)
@@ -36,8 +36,7 @@ def test_systemd_has_nothing_to_say_of_the_unit(unit: Path) -> None:
 
 @pytest.mark.process
 @pytest.mark.debian
-def test_the_unit_stays_hardened(unit: Path) -> None:
-    """Neither worse than the guide says, nor better."""
+def test_the_unit_is_as_hardened_as_the_guide_says(unit: Path) -> None:
     command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)]
     check = subprocess.run(command, capture_output=True, text=True, check=False)
     measured = re.search(r"Overall exposure level for \S+: ([\d.]+)", check.stdout)
@@ -45,20 +44,20 @@ def test_the_unit_stays_hardened(unit: Path) -> None:
     assert re.findall(r"exposure\sis ([\d.]+) of 10", GUIDE) == [measured[1]], check.stdout
 
 
-def test_the_unit_uses_flags_that_exist() -> None:
+def test_the_flags_in_the_unit_exist() -> None:
     used = set(re.findall(r"--[a-z.-]+(?==)", re.sub(r"(?m)^#   .*$", "", UNIT.read_text())))
     assert used
     assert used <= flags()
 
 
-def test_the_environment_file_has_flags_that_exist() -> None:
+def test_the_flags_in_the_environment_file_exist() -> None:
     (assignment,) = re.findall(r"^[A-Z].*$", UNIT.with_suffix(".env").read_text(), flags=re.MULTILINE)
     name, flags = shlex.split(assignment)[0].split("=", 1)
     assert f" ${name}\n" in UNIT.read_text()
     assert make_parser().parse_args(flags.split()).web_listen_address == [("127.0.0.1", 10465)]
 
 
-def test_the_steps_put_everything_where_the_unit_looks_for_it() -> None:
+def test_the_documented_steps_put_all_files_where_the_unit_expects_them() -> None:
     settings = dict(re.findall(r"^(\w+)=(.+)$", UNIT.read_text(), flags=re.MULTILINE))
     program, config, storage, _ = settings["ExecStart"].split()
     assert storage == f"--storage.path=/var/lib/{settings['StateDirectory']}"

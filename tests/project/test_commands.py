@@ -62,7 +62,7 @@ ROWS = {
     "install -o 65534 *": "needs root, to give the file to another user",
     "kubectl *": _CLUSTER,
     "helm -n *": _CLUSTER,
-    "helm template *": "tests/deployment/test_helm.py::test_the_readme_and_the_manifest_are_made_from_the_chart",
+    "helm template *": "tests/deployment/test_helm.py::test_the_readme_and_the_manifest_are_up_to_date_with_the_chart",
     "python3 -m venv /opt/inkit-exporter": _INSTALLED,
     "/opt/inkit-exporter/bin/pip install *": _INSTALLED,
     "install -D *": _HERE + "test_the_steps_with_systemd_install_what_passes_the_check_and_leave_nothing_behind",

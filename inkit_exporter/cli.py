@@ -18,7 +18,7 @@ DEFAULT_ADDRESS: Final = ":10465"
 
 
 def parse_address(text: str) -> tuple[str | None, int]:
-    """`[HOST]:PORT` as host and port; no host stands for all interfaces. Raises ArgumentTypeError."""
+    """`[HOST]:PORT` as host and port; no host means all interfaces. Raises ArgumentTypeError."""
     host, colon, port = text.rpartition(":")
     if not colon or not (port.isascii() and port.isdigit()) or int(port) >= 2**16:
         raise argparse.ArgumentTypeError(f"{text!r} is not [HOST]:PORT, like :10465 or 127.0.0.1:10465")
@@ -55,22 +55,37 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--config.check", "check the configuration files and exit", action="store_true")
     flag("--once", "poll every account once, print the metrics, and exit", action="store_true")
     flag("--demo", "export a simulated Inkit API: no key, no configuration", action="store_true")
-    flag("--demo.seed", "which simulated days", type=int, default=1, metavar="N")
-    flag("--storage.path", "keep window and totals there, so that a restart loses nothing", type=Path, metavar="DIR")
-    flag("--web.listen-address", f"where to serve; repeatable (default {DEFAULT_ADDRESS})", action="append", **address)
+    flag("--demo.seed", "number that picks the simulated days", type=int, default=1, metavar="N")
+    flag(
+        "--storage.path",
+        "keep totals and window in this directory, so that a restart loses nothing",
+        type=Path,
+        metavar="DIR",
+    )
+    flag(
+        "--web.listen-address",
+        f"address to serve on; repeatable (default {DEFAULT_ADDRESS})",
+        action="append",
+        **address,
+    )
     flag("--web.systemd-socket", "serve on the sockets that systemd passes, at no other address", action="store_true")
-    flag("--web.telemetry-path", "where the metrics are", default="/metrics", metavar="PATH")
+    flag("--web.telemetry-path", "path of the metrics", default="/metrics", metavar="PATH")
     flag("--web.config.file", "TLS and basic auth; see docs/web-configuration.md", **path)
     flag("--web.enable-lifecycle", "allow POST /-/reload", action="store_true")
-    flag("--web.max-requests", "answered at a time; 0 for no limit", default=limits.DEFAULT_REQUESTS, **number)
+    flag(
+        "--web.max-requests",
+        "requests to answer at the same time; 0 for no limit",
+        default=limits.DEFAULT_REQUESTS,
+        **number,
+    )
     flag(
         "--web.max-connections",
-        "open at a time; 0 for no limit",
+        "connections to hold open; 0 for no limit",
         default=limits.DEFAULT_CONNECTIONS,
         **number,
     )
-    flag("--shard", "own only the accounts on shard I, from 0, of N", type=_shard, default="0/1", metavar="I/N")
-    flag("--log.level", "lowest level to log", choices=logs.LEVELS, default="info")
+    flag("--shard", "poll only the accounts of shard I, from 0, of N", type=_shard, default="0/1", metavar="I/N")
+    flag("--log.level", "lowest level that is logged", choices=logs.LEVELS, default="info")
     flag("--log.format", "format of log lines", choices=logs.FORMATS, default="logfmt")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     return parser

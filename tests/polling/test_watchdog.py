@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from inkit_exporter.polling.accounts import Accounts
 from inkit_exporter.polling.poller import Poller
 from inkit_exporter.state import AccountState, States
 from inkit_exporter.transport import open_session
+from inkit_exporter.watchdog import WatchedLoop
 
 NAMES = ("fails", "works")
 
@@ -233,3 +235,49 @@ async def test_a_loop_that_can_not_be_restarted_turns_healthy_red_and_leaves_the
     assert health == (503, "not healthy: a poll loop has ended\n")
     assert documents(await running.samples()) == {("inkit_storage", "completed"): 1}
     assert any("restarting it" in line and "ZeroDivisionError" in line for line in running.log)
+
+
+class Beating:
+    """A loop that is due in an hour, completes a round if it is told, and ends if it is told."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+        self.due = time.monotonic() + 3600
+        self.first_after = -1.0
+        self.may_end = asyncio.Event()
+
+    async def run(self, first_after: float) -> None:
+        self.first_after = first_after
+        await self.may_end.wait()
+
+
+async def test_any_loop_can_be_watched_and_a_completed_round_forgives_its_restarts() -> None:
+    made: list[Beating] = []
+
+    def make() -> Beating:
+        made.append(Beating())
+        return made[-1]
+
+    watched = WatchedLoop("any", make, pause=7.0)
+    async with asyncio.TaskGroup() as tasks:
+        watched.restart_if_stuck(tasks, grace=1.0)
+        assert not made, "it was not started"
+        watched.start(tasks, first_after=3.0)
+        for restarts in (1, 2):
+            await asyncio.sleep(0)
+            watched.restart_if_stuck(tasks, grace=1.0)
+            assert watched.restarts == restarts - 1
+            made[-1].may_end.set()
+            await until(lambda: not loops("any"))
+            watched.restart_if_stuck(tasks, grace=1.0)
+            assert watched.restarts == restarts
+        await asyncio.sleep(0)
+        assert [loop.first_after for loop in made] == [3.0, 7.0, 7.0]
+        made[-1].rounds = 1
+        watched.restart_if_stuck(tasks, grace=1.0)
+        assert watched.restarts == 0
+        made[-1].due = time.monotonic() - 1.5
+        watched.restart_if_stuck(tasks, grace=1.0)
+        await asyncio.sleep(0)
+        assert watched.restarts == 1 and made[-1].first_after == 0.0, "one that hangs restarts at once"
+        watched.stop()

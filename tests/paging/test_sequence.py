@@ -1,0 +1,75 @@
+"""What a sequence of pages shows of a list, whatever its records are."""
+
+from typing import NamedTuple
+
+import pytest
+
+from inkit_exporter.paging.pagination import Pagination
+from inkit_exporter.paging.parameters import OptionalParameters
+from inkit_exporter.paging.sequence import FullListingRequired, InconsistentListing, PageSequence
+
+
+class Row(NamedTuple):
+    id: str
+    created_at: float
+
+
+def read(sequence: PageSequence, *pages: list[float], first: int = 1, total: int | None = None) -> None:
+    for number, page in enumerate(pages, start=first):
+        sequence.add([Row(f"{created}", created) for created in page], 0, number)
+        sequence.end_page(Pagination(more=True, total_count=total))
+
+
+def test_a_whole_list_tells_its_order_and_how_far_it_is() -> None:
+    sequence = PageSequence(1, cutoff=0.0, max_records=100, whole=True)
+    assert sequence.expected_pages(now=100.0) is None
+    read(sequence, [99, 98], [97, 90])
+    assert sequence.ordered
+    assert sequence.expected_pages(now=100.0) == 20, "a tenth of the time is read in two pages"
+    read(sequence, [95, 89], first=3, total=12)
+    assert not sequence.ordered
+    assert sequence.expected_pages(now=100.0) == 6, "in no order, time tells nothing"
+
+
+def test_a_part_of_a_list_must_be_in_order() -> None:
+    sequence = PageSequence(3, cutoff=0.0, max_records=100, whole=False)
+    with pytest.raises(FullListingRequired):
+        read(sequence, [5, 4], [6, 3], first=3)
+
+
+def test_after_a_pause_newer_records_may_follow_and_a_page_begins_again() -> None:
+    sequence = PageSequence(1, cutoff=0.0, max_records=100, whole=True)
+    read(sequence, [9, 8], [7, 6])
+    sequence.add([Row("5", 5.0)], 1, 3)  # and then the connection breaks
+    sequence.resume()
+    read(sequence, [8, 7], [9.5, 6], [5, 4], first=2)
+    assert sequence.ids == {"9", "8", "7", "6", "5", "9.5", "4"}
+
+
+def test_records_of_one_time_do_not_show_that_the_rest_is_older() -> None:
+    sequence = PageSequence(1, cutoff=10.0, max_records=100, whole=True)
+    read(sequence, [5, 5])
+    assert not sequence.past_window
+    read(sequence, [4, 4], first=2)
+    assert sequence.past_window
+
+
+def test_a_list_in_no_order_may_not_go_on_for_ever() -> None:
+    sequence = PageSequence(1, cutoff=0.0, max_records=4, whole=True)
+    with pytest.raises(InconsistentListing, match="in no order and too long to read"):
+        read(sequence, *([float(2 * i), float(2 * i + 1)] for i in range(50)))
+    assert sequence.furthest == 12
+
+
+def test_the_likeliest_refusal_is_tried_first_and_all_is_sent_again_after_a_day() -> None:
+    day = 86_400.0
+    parameters = OptionalParameters({"a", "b"})
+    assert parameters.alternatives() == [{"a"}, {"b"}, {"a", "b"}]
+    assert parameters.leave_out(frozenset("b"), "no b", now=5.0)
+    assert parameters.alternatives() == [{"a", "b"}]
+    parameters.forget_refusals(now=4.0 + day)
+    assert parameters.left_out == {"b"}
+    parameters.forget_refusals(now=5.0 + day)
+    assert not parameters.left_out
+    assert parameters.alternatives() == [{"b"}, {"a"}, {"a", "b"}]
+    assert not parameters.leave_out(frozenset("b"), "no b", now=day), "that is no news"

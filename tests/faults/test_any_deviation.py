@@ -21,7 +21,7 @@ from inkit_exporter.state import AccountState, States
 from inkit_exporter.transport import open_session
 
 SECONDS = 20.0
-"""Far longer than any of these polls takes, unless it asks for ever."""
+"""The time limit of a poll, which only an endless poll exceeds."""
 FINE = Expected(numbers="documented")
 
 
@@ -100,7 +100,7 @@ anything = st.recursive(
     max_leaves=6,
 )
 ODD = 7
-"""The record at whose place something odd stands, of 13 on two pages."""
+"""The place of the changed record, one of 13 on two pages."""
 UNNEEDED = (
     f"items.{ODD}.name",
     f"items.{ODD}.total",

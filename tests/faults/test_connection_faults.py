@@ -21,7 +21,7 @@ INTERVAL = 1.0
 TIMEOUT = 1.0
 
 Door = Callable[[int], AbstractAsyncContextManager[int]]
-"""Opens a port to something."""
+"""Starts a server on a port."""
 
 
 async def speak_no_tls(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -20,7 +20,7 @@ RUNBOOKS = (ROOT / "docs" / "runbooks.md").read_text()
 RUNBOOKS_URL = "https://github.com/inkit-exporter/inkit-exporter/blob/main/docs/runbooks.md#"
 COPIES = ('cluster="eu", namespace="inkit"', 'cluster="us", namespace="documents"')
 FUTURE = {"inkit_exporter_storage_healthy"}
-"""Metrics of the contract that this version may not have yet."""
+"""Metrics that rules and runbooks may name although this version may not have them yet."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The rooms of docs/architecture.md: what each may import, and what it never loads."""
+"""The rooms of docs/architecture.md: what each may import, and which libraries it never loads."""
 
 import ast
 import re
@@ -27,7 +27,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def room_of(module: str) -> str:
-    """The room of a dotted name below the package; the package itself holds the version only."""
+    """Return the room of a module name. It is empty for the package itself, which has only the version."""
     return module.removeprefix("inkit_exporter").removeprefix(".").split(".")[0]
 
 
@@ -36,11 +36,11 @@ def module_name(path: Path) -> str:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The rooms that a module imports."""
+    """Yield the rooms that a module imports."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             assert not any(alias.name.startswith("inkit_exporter") for alias in node.names), (
-                "import from, to be read here"
+                "write `from ... import`, which this test reads"
             )
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "no relative imports"
@@ -55,14 +55,14 @@ def test_every_room_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_a_module_imports_only_what_its_room_may(path: Path) -> None:
+def test_every_module_imports_only_what_its_room_may(path: Path) -> None:
     room = room_of(module_name(path))
     allowed = MAY_IMPORT.get(room, set())
     if allowed != {"all"}:
         assert set(imports(path)) <= allowed | {room}
 
 
-def test_the_table_allows_no_circle_and_nothing_that_is_not_used() -> None:
+def test_the_table_allows_no_cycle_and_no_unused_import() -> None:
     used: dict[str, set[str]] = {room: set() for room in MAY_IMPORT}
     for path in MODULES:
         if room := room_of(module_name(path)):
@@ -73,20 +73,20 @@ def test_the_table_allows_no_circle_and_nothing_that_is_not_used() -> None:
     below: set[str] = set()
     while later := {room: rooms - below for room, rooms in used.items() if room not in below}:
         free = {room for room, rooms in later.items() if not rooms}
-        assert free, f"a circle among {sorted(later)}"
+        assert free, f"the imports of {sorted(later)} form a cycle"
         below |= free
 
 
 @pytest.mark.process
 @pytest.mark.parametrize(("room", "library"), NEVER_LOADS)
-def test_a_room_never_loads_a_library_that_is_none_of_its_business(room: str, library: str) -> None:
+def test_no_room_loads_a_library_that_its_row_excludes(room: str, library: str) -> None:
     modules = [module_name(path) for path in MODULES if room_of(module_name(path)) == room]
     code = f"import sys, {', '.join(modules)}\nprint({library!r} in sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert loaded.stdout == "False\n"
 
 
-def test_a_room_says_what_it_is_for_and_what_it_may_import_and_holds_nothing_else() -> None:
+def test_the_init_file_of_a_room_has_only_a_docstring_that_lists_its_imports() -> None:
     for path in PACKAGE.glob("*/__init__.py"):
         room = path.parent.name
         (docstring,) = ast.parse(path.read_text()).body
@@ -97,7 +97,7 @@ def test_a_room_says_what_it_is_for_and_what_it_may_import_and_holds_nothing_els
         )
 
 
-def test_the_window_imports_no_clock_and_no_input_or_output() -> None:
+def test_the_window_imports_no_clock_and_no_io() -> None:
     for path in (PACKAGE / "window").glob("*.py"):
         roots = {
             name.split(".")[0]
@@ -117,7 +117,7 @@ def test_the_core_and_each_module_are_small_enough_to_read() -> None:
     assert sum(count for path, count in lines.items() if room_of(module_name(path)) in core) < 2000
 
 
-def test_what_the_document_names_is_there() -> None:
+def test_files_and_names_in_the_document_exist() -> None:
     for name in re.findall(r"`([\w/]+\.(?:py|js|md|yaml))`", DOCUMENT):
         assert any((folder / name).exists() for folder in (ROOT, PACKAGE)), name
     code = "\n".join(path.read_text() for path in MODULES)

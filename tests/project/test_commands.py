@@ -1,4 +1,4 @@
-"""Every command that README and docs show is run by a test, or listed with the reason why it is not."""
+"""A test runs every command in README and docs, or a row below says why none does."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ _SYSTEMD = "needs a machine that systemd has started; tests/deployment/test_syst
 _TESTS = "runs the tests themselves"
 _LONG = "takes from half an hour to a night"
 
-# A pattern for the commands, and the test that runs them, or the reason.
+# For each pattern of commands: the test that runs them, or the reason why none does.
 ROWS = {
     "make demo": _COMMAND_LINE + "test_the_demo_needs_no_key_and_shows_all_destinations_changing",
     "make check": _TESTS,
@@ -42,7 +42,7 @@ ROWS = {
     "gh attestation verify *": _GITHUB,
     "INKIT_API_TOKEN=… .venv/bin/python exporter.py --once*": _COMMAND_LINE
     + "test_without_a_config_file_the_token_in_the_environment_is_enough",
-    "curl -si -H *": _HERE + "test_an_answer_is_captured_without_the_token",
+    "curl -si -H *": _HERE + "test_the_captured_answer_does_not_contain_the_token",
     "inkit-exporter --config.file=/etc/*": _COMMAND_LINE
     + "test_startup_logs_one_line_with_version_accounts_and_addresses",
     "inkit-exporter --config.file=config.yaml --once": _COMMAND_LINE
@@ -51,12 +51,12 @@ ROWS = {
     + "test_a_shard_polls_only_its_own_accounts_and_exports_its_number",
     "prometheus --config.file=deploy/*": "tests/monitoring/test_prometheus.py::"
     "test_prometheus_scrapes_what_the_api_holds",
-    "alertmanager --config.file=deploy/*": _HERE + "test_an_alert_and_a_silence_are_added",
+    "alertmanager --config.file=deploy/*": _HERE + "test_amtool_adds_an_alert_and_a_silence",
     "amtool config routes test *": "tests/monitoring/test_alertmanager.py::test_the_document_shows_amtools_output",
     "sed -e *": "tests/monitoring/test_rules.py::test_the_documented_command_renames_the_job_and_sets_the_addresses",
-    "amtool check-config *": _HERE + "test_an_alert_and_a_silence_are_added",
-    "amtool alert add *": _HERE + "test_an_alert_and_a_silence_are_added",
-    "amtool silence add *": _HERE + "test_an_alert_and_a_silence_are_added",
+    "amtool check-config *": _HERE + "test_amtool_adds_an_alert_and_a_silence",
+    "amtool alert add *": _HERE + "test_amtool_adds_an_alert_and_a_silence",
+    "amtool silence add *": _HERE + "test_amtool_adds_an_alert_and_a_silence",
     "cd deploy/compose && docker compose up": _DOCKER,
     "docker *": _DOCKER,
     "install -o 65534 *": "needs root, to give the file to another user",
@@ -65,23 +65,22 @@ ROWS = {
     "helm template *": "tests/deployment/test_helm.py::test_the_readme_and_the_manifest_are_up_to_date_with_the_chart",
     "python3 -m venv /opt/inkit-exporter": _INSTALLED,
     "/opt/inkit-exporter/bin/pip install *": _INSTALLED,
-    "install -D *": _HERE + "test_the_steps_with_systemd_install_what_passes_the_check_and_leave_nothing_behind",
+    "install -D *": _HERE + "test_the_steps_with_systemd_install_a_valid_configuration_and_remove_all_files",
     "/opt/inkit-exporter/bin/inkit-exporter --config.check *": _HERE
-    + "test_the_steps_with_systemd_install_what_passes_the_check_and_leave_nothing_behind",
+    + "test_the_steps_with_systemd_install_a_valid_configuration_and_remove_all_files",
     "rm -r /opt/inkit-exporter *": _HERE
-    + "test_the_steps_with_systemd_install_what_passes_the_check_and_leave_nothing_behind",
+    + "test_the_steps_with_systemd_install_a_valid_configuration_and_remove_all_files",
     "systemctl *": _SYSTEMD,
     "journalctl *": _SYSTEMD,
-    "curl http://localhost:10465/-/ready": _HERE + "test_the_status_is_read_with_curl_and_jq",
-    "curl -s http://localhost:10465/api/v1/status | jq *": _HERE + "test_the_status_is_read_with_curl_and_jq",
-    "openssl req *": _HERE + "test_tls_and_a_password_are_tried_on_one_machine",
-    "inkit-exporter --config.check --web.config.file=web.yml": _HERE
-    + "test_tls_and_a_password_are_tried_on_one_machine",
-    "inkit-exporter --demo --web.config.file=web.yml": _HERE + "test_tls_and_a_password_are_tried_on_one_machine",
-    "curl --cacert *": _HERE + "test_tls_and_a_password_are_tried_on_one_machine",
+    "curl http://localhost:10465/-/ready": _HERE + "test_curl_and_jq_read_the_status",
+    "curl -s http://localhost:10465/api/v1/status | jq *": _HERE + "test_curl_and_jq_read_the_status",
+    "openssl req *": _HERE + "test_tls_and_a_password_work_as_documented",
+    "inkit-exporter --config.check --web.config.file=web.yml": _HERE + "test_tls_and_a_password_work_as_documented",
+    "inkit-exporter --demo --web.config.file=web.yml": _HERE + "test_tls_and_a_password_work_as_documented",
+    "curl --cacert *": _HERE + "test_tls_and_a_password_work_as_documented",
 }
 
-# The first lines of indented blocks that are no commands. Those of docs/metrics.md are queries.
+# First lines of indented blocks without commands. The blocks in docs/metrics.md are queries.
 NO_COMMANDS = {
     "deploy/grafana/provisioning  at  /etc/grafana/provisioning",
     "count by (shards) (inkit_exporter_shard_info)",
@@ -94,7 +93,7 @@ NO_COMMANDS = {
 }
 
 
-def test_every_command_of_the_documents_is_run_or_has_a_reason() -> None:
+def test_every_command_in_the_documents_is_run_or_has_a_reason() -> None:
     commands = [(f"{block.document}:{block.line}", command) for block in BLOCKS for command in block.commands]
     assert len(commands) > 50
     for place, command in commands:
@@ -104,7 +103,7 @@ def test_every_command_of_the_documents_is_run_or_has_a_reason() -> None:
         assert any(fnmatchcase(command, pattern) for _, command in commands), f"no document shows {pattern}"
 
 
-def test_every_block_that_is_not_of_commands_is_known() -> None:
+def test_every_block_without_commands_is_listed() -> None:
     for block in BLOCKS:
         if not block.commands and not block.language and block.document != "docs/metrics.md":
             first = block.text.splitlines()[0]
@@ -118,7 +117,7 @@ def test_the_test_that_runs_a_command_exists(test: str) -> None:
 
 
 def commands(document: str, pattern: str = "*") -> list[str]:
-    """The commands of a document that fit a pattern."""
+    """Return the commands of a document that match a pattern."""
     found = [command for block in BLOCKS if block.document == document for command in block.commands]
     chosen = [command for command in found if fnmatchcase(command, pattern)]
     assert chosen
@@ -126,13 +125,13 @@ def commands(document: str, pattern: str = "*") -> list[str]:
 
 
 def command_of(document: str, pattern: str = "*") -> str:
-    """The one command of a document that fits a pattern."""
+    """Return the only command of a document that matches a pattern."""
     (command,) = commands(document, pattern)
     return command
 
 
 async def shell(command: str, folder: Path, replace: dict[str, str] | None = None) -> str:
-    """What a command prints. `inkit-exporter` is the exporter; the texts that depend on the machine are replaced."""
+    """Run a command with machine-dependent texts replaced, and return its output. `inkit-exporter` is this exporter."""
     for shown, real in (replace or {}).items():
         command = command.replace(shown, real)
     programs = folder / "programs"
@@ -150,7 +149,7 @@ async def shell(command: str, folder: Path, replace: dict[str, str] | None = Non
 
 
 @pytest.mark.debian
-async def test_the_status_is_read_with_curl_and_jq(api: Api, exporter: StartExporter, tmp_path: Path) -> None:
+async def test_curl_and_jq_read_the_status(api: Api, exporter: StartExporter, tmp_path: Path) -> None:
     api.batches = [batch("fb_1", name="Payslips", destinations={"box": (0, 3, 0)})]
     running = await exporter()
     await running.wait_for(lambda s: up(s) == 1)
@@ -167,7 +166,7 @@ async def test_the_status_is_read_with_curl_and_jq(api: Api, exporter: StartExpo
 
 @pytest.mark.process
 @pytest.mark.debian
-async def test_an_answer_is_captured_without_the_token(api: Api, tmp_path: Path) -> None:
+async def test_the_captured_answer_does_not_contain_the_token(api: Api, tmp_path: Path) -> None:
     api.batches = [batch("fb_1", name=f"the token {TOKEN}")]
     answer = await shell(command_of("docs/api.md", "curl *"), tmp_path, {"https://api.inkit.com/v1": api.base_url})
     assert answer.startswith("HTTP/1.1 200 OK") and '"fb_1"' in answer and "the token TOKEN" in answer
@@ -176,7 +175,7 @@ async def test_an_answer_is_captured_without_the_token(api: Api, tmp_path: Path)
 
 @pytest.mark.process
 @pytest.mark.debian
-async def test_tls_and_a_password_are_tried_on_one_machine(tmp_path: Path) -> None:
+async def test_tls_and_a_password_work_as_documented(tmp_path: Path) -> None:
     document = "docs/web-configuration.md"
     (config,) = [block.text for block in BLOCKS if block.document == document and "basic_auth_users" in block.text]
     (tmp_path / "web.yml").write_text(config)
@@ -197,7 +196,7 @@ async def test_tls_and_a_password_are_tried_on_one_machine(tmp_path: Path) -> No
 
 @pytest.mark.process
 @pytest.mark.debian
-async def test_an_alert_and_a_silence_are_added(tmp_path: Path) -> None:
+async def test_amtool_adds_an_alert_and_a_silence(tmp_path: Path) -> None:
     address = free_address()
     here = {"localhost:9093": address, "deploy/": f"{ROOT}/deploy/"}
     document = "docs/alerting.md"
@@ -213,7 +212,7 @@ async def test_an_alert_and_a_silence_are_added(tmp_path: Path) -> None:
 
 @pytest.mark.process
 @pytest.mark.debian
-async def test_the_steps_with_systemd_install_what_passes_the_check_and_leave_nothing_behind(tmp_path: Path) -> None:
+async def test_the_steps_with_systemd_install_a_valid_configuration_and_remove_all_files(tmp_path: Path) -> None:
     document = "docs/operating.md"
     (tmp_path / "machine").mkdir()
     (tmp_path / "token").write_text(TOKEN)
@@ -236,7 +235,7 @@ async def test_the_steps_with_systemd_install_what_passes_the_check_and_leave_no
 
 
 def replace_section(config: str, section: Block) -> str:
-    """A configuration with another section of the same name."""
+    """Return a configuration in which this section replaces the one of the same name."""
     key = section.text.partition(":")[0]
     replaced, count = re.subn(rf"^{key}:.*\n(?:[ #].*\n|\n)+", section.text, config, flags=re.MULTILINE)
     assert count == 1

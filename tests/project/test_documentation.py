@@ -1,4 +1,4 @@
-"""Code, reference and README say the same."""
+"""Code, README and documentation say the same."""
 
 import os
 import re
@@ -27,12 +27,12 @@ README = (ROOT / "README.md").read_text()
 
 
 def documented() -> dict[str, tuple[str, str]]:
-    """Name → (type, labels) of the reference's tables."""
+    """Return type and labels of each metric in the reference's tables."""
     rows = re.findall(r"^\| `(inkit_\w+)` \| (\w+) \| ([^|]*) \|", REFERENCE, flags=re.MULTILINE)
     return {name: (kind, labels.strip()) for name, kind, labels in rows}
 
 
-def test_every_metric_is_documented_and_every_documented_one_exposed_with_its_type() -> None:
+def test_the_documented_metrics_and_types_are_the_exposed_ones() -> None:
     assert {name: kind for name, (kind, _) in documented().items()} == {
         name: family.type for name, family in exposed().items()
     }
@@ -64,7 +64,7 @@ def test_every_metric_named_anywhere_exists() -> None:
             assert re.sub(r"_(bucket|count|sum)$", "", name) in names, f"{path.name}: {name}"
 
 
-def test_every_flag_is_in_the_readme_and_every_flag_there_exists() -> None:
+def test_the_flags_in_the_readme_are_the_existing_ones() -> None:
     assert set(re.findall(r"^\| `(--[a-z.-]+)", README, flags=re.MULTILINE)) == flags()
 
 
@@ -82,7 +82,7 @@ def test_every_flag_is_in_the_readme_and_every_flag_there_exists() -> None:
         ("Each of `listed`", batches.BatchStatus),
     ],
 )
-def test_every_field_of_the_status_is_documented_with_its_type(heading: str, struct: type) -> None:
+def test_every_field_of_the_status_report_is_documented_with_its_type(heading: str, struct: type) -> None:
     text = (ROOT / "docs" / "status.md").read_text()
     (section,) = re.findall(rf"^## {re.escape(heading)}$(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL)
     rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", section, flags=re.MULTILINE)
@@ -116,7 +116,7 @@ def test_the_documented_lengths_of_the_lists_are_the_real_ones() -> None:
 
 
 def keys(settings: type[msgspec.Struct], place: str = "") -> Iterator[str]:
-    """Every key of the configuration by its place as errors write it, without the sections themselves."""
+    """Yield the place of each configuration key, as in error messages, but not the sections."""
     for field in msgspec.structs.fields(settings):
         kind, name = inspect.type_info(field.type), place + field.name
         if isinstance(kind, inspect.VarTupleType) and isinstance(kind.item_type, inspect.StructType):
@@ -137,7 +137,7 @@ def test_the_operating_guide_says_what_each_key_costs() -> None:
 
 @pytest.mark.process
 @pytest.mark.debian
-def test_prometheus_takes_the_configurations_that_the_documents_show(tmp_path: Path) -> None:
+def test_prometheus_accepts_the_configurations_in_the_documents(tmp_path: Path) -> None:
     text = "\n".join(path.read_text() for path in sorted(ROOT.glob("docs/*.md")))
     whole = re.findall(r"```yaml\n(global:.*?)```", text, flags=re.DOTALL)
     jobs = re.findall(r"(?:^ +- job_name: .*\n(?: {6,}.*\n)*)", text, flags=re.MULTILINE)
@@ -151,7 +151,7 @@ def test_prometheus_takes_the_configurations_that_the_documents_show(tmp_path: P
         assert check.returncode == 0, check.stdout + check.stderr
 
 
-def test_every_link_to_a_file_leads_to_one_and_to_a_heading_of_it() -> None:
+def test_every_link_leads_to_an_existing_file_and_heading() -> None:
     for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
         for link, heading in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", path.read_text()):
             target = path.parent / link if link else path
@@ -159,7 +159,7 @@ def test_every_link_to_a_file_leads_to_one_and_to_a_heading_of_it() -> None:
             assert not heading or heading in _headings(target), f"{path.name}: {link}#{heading}"
 
 
-def test_every_deviation_that_is_tried_is_in_one_row_of_the_api_page_under_its_outcome() -> None:
+def test_every_tested_deviation_is_in_one_row_of_the_api_page_under_its_outcome() -> None:
     text = (ROOT / "docs" / "api.md").read_text()
     rows: dict[str, set[str]] = defaultdict(set)
     for heading, section in re.findall(r"^## What (?:is )?(.*)\n((?:(?!## ).*\n)*)", text, flags=re.MULTILINE):
@@ -174,29 +174,29 @@ def test_every_deviation_that_is_tried_is_in_one_row_of_the_api_page_under_its_o
 
 
 def _outcome(deviation: Deviation) -> str:
-    """The heading under which the documentation has it."""
+    """Return the heading for a deviation in the documentation."""
     counted = deviation.expect.invalid and not deviation.expect.fails
     return "fails the poll" if deviation.expect.fails else "left out and counted" if counted else "tolerated"
 
 
 def _headings(path: Path) -> set[str]:
-    """As GitHub names them in links."""
+    """Return the anchors of a document's headings, as GitHub names them."""
     lines = re.findall(r"^#+ (.*)$", path.read_text(), flags=re.MULTILINE)
     return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
-def test_each_table_of_the_performance_page_is_what_a_benchmark_printed() -> None:
+def test_every_table_of_the_performance_page_was_printed_by_a_benchmark() -> None:
     page = (ROOT / "docs" / "performance.md").read_text()
     blocks = re.findall(r"<!-- python (bench/\w+\.py).*? -->\n(.*?)<!-- end -->", page, flags=re.DOTALL)
     assert len(blocks) == page.count("<!-- end -->") >= 4
     for script, printed in blocks:
         assert (ROOT / script).is_file()
-        assert printed.startswith("Python 3."), "versions come first"
+        assert printed.startswith("Python 3."), "the versions must come first"
         assert "|---" in printed
     assert page.count("|---") == sum(printed.count("|---") for _, printed in blocks)
 
 
-def test_the_debian_packages_that_the_tests_want_are_named() -> None:
+def test_the_contributing_guide_names_the_debian_packages_of_the_tests() -> None:
     packages = re.search(r"^DEBIAN_PACKAGES = ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     assert packages is not None
     sentence = (ROOT / "CONTRIBUTING.md").read_text().split("also wants the Debian packages")[1].split(";")[0]

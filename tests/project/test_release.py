@@ -1,4 +1,4 @@
-"""The release: one version everywhere, notes, what it consists of, and workflows that read as GitHub reads them."""
+"""The release: one version everywhere, notes, bill of materials, and valid workflows."""
 
 import json
 import re
@@ -20,7 +20,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_the_image_has_the_codes_version_wherever_it_is_named() -> None:
+def test_the_image_has_the_codes_version_everywhere() -> None:
     named = {
         (path.name, version)
         for pattern in FILES
@@ -47,7 +47,7 @@ def test_the_chart_has_the_codes_version() -> None:
         assert (described["version"], described["appVersion"]) == (__version__, __version__)
 
 
-def test_the_changelog_begins_with_what_is_unreleased_and_then_the_codes_version() -> None:
+def test_the_changelog_begins_with_unreleased_and_then_the_codes_version() -> None:
     headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
     assert headings[0] == "[Unreleased]"
     assert re.fullmatch(rf"\[{re.escape(__version__)}\] - \d{{4}}-\d\d-\d\d", headings[1])
@@ -74,7 +74,7 @@ def test_the_readme_on_pypi_has_no_relative_links() -> None:
 
 
 @pytest.mark.process
-def test_the_bill_of_materials_lists_the_lock_with_its_hashes() -> None:
+def test_the_bill_of_materials_lists_the_locked_packages_with_their_hashes() -> None:
     made = run("tools/sbom.sh")
     assert (made.returncode, made.stderr) == (0, "")
     bill = json.loads(made.stdout)
@@ -89,13 +89,13 @@ def test_the_bill_of_materials_lists_the_lock_with_its_hashes() -> None:
 
 
 @pytest.mark.process
-def test_workflows_and_templates_fit_their_schemas_and_no_rule_of_security_is_broken() -> None:
+def test_workflows_and_templates_are_valid_and_zizmor_finds_nothing() -> None:
     check = run("make", "-s", "check-workflows")
     assert check.returncode == 0, check.stdout + check.stderr
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_workflow_has_no_rights_but_those_a_job_asks_for_and_runs_what_is_there(path: Path) -> None:
+def test_workflows_grant_permissions_only_to_jobs_and_run_existing_scripts(path: Path) -> None:
     workflow = yaml.safe_load(path.read_text())
     assert workflow["permissions"] == {}
     targets = set(re.findall(r"^([a-z./-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
@@ -123,7 +123,7 @@ def test_pre_commit_runs_targets_of_the_makefile() -> None:
         assert f"\n{hook['entry'].removeprefix('make ')}:" in makefile
 
 
-def test_the_tool_that_audits_comes_from_the_lock() -> None:
+def test_the_audit_tool_comes_from_the_lock() -> None:
     assert "\n\t$(BIN)/pip-audit --strict" in (ROOT / "Makefile").read_text()
     assert "\npip-audit==" in (ROOT / "requirements-dev.txt").read_text()
 

@@ -12,7 +12,7 @@ OWN_POLICY = "#!/bin/sh\nexit 104  # of the machine itself\n"
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A machine where we are root: its apt-get asks policy-rc.d, as packages do, and fails or is killed if told."""
+    """Return a fake machine with root: apt-get asks policy-rc.d, like packages, and can fail or be killed."""
     programs = {
         "id": "echo 0",
         "apt-get": f"""
@@ -40,10 +40,10 @@ def installed(machine: Path) -> list[str]:
     return (machine / "installed").read_text().splitlines()
 
 
-@pytest.mark.parametrize("own", [None, OWN_POLICY], ids=["without a policy", "with a policy of its own"])
+@pytest.mark.parametrize("own", [None, OWN_POLICY], ids=["without a policy", "with its own policy"])
 @pytest.mark.parametrize("trouble", [None, "fails", "killed"])
 @pytest.mark.process
-def test_no_service_is_started_while_packages_are_installed_and_the_policy_is_put_back(
+def test_installing_packages_starts_no_service_and_restores_the_policy(
     machine: Path, own: str | None, trouble: str | None
 ) -> None:
     policy = machine / "policy-rc.d"

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,9 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     The exit status is 0 if fine, 1 for a failed check or poll, 2 for bad usage or configuration.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # whatever the locale says
+    cli.prepare_output()
     options = cli.make_parser().parse_args(arguments)
     try:
         if options.config_check:

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final
 
@@ -141,6 +142,16 @@ def _check_web_config(path: Path) -> None:
     for user, seconds in slow_hashes(web_config.users).items():
         print(f"{path}: basic_auth_users.{user}: warning: takes {seconds:.0f} s to check; use cost 10", file=sys.stderr)
     print(f"{path}: ok, protected by: {', '.join(sorted(web_config.protections)) or 'nothing'}")
+
+
+def prepare_output() -> None:
+    """Write UTF-8 whatever the locale says. What goes to a closed stream is dropped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the process ends
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def complain(error: ConfigError) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,19 @@ async def test_on_a_full_disk_it_exits_with_one_line(api: Api, tmp_path: Path, c
     assert re.fullmatch(
         "inkit-exporter: standard output can't be written: No space left on device; [^\n]*\n", ended.stderr.decode()
     )
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+@pytest.mark.parametrize("command", ["--once", "--config.check"])
+async def test_closed_output_is_no_error(api: Api, tmp_path: Path, command: str, closed: int) -> None:
+    config = write_config(tmp_path, api.base_url)
+    program = shlex.join([sys.executable, str(ROOT / "exporter.py"), command, f"--config.file={config}"])
+    process = await asyncio.create_subprocess_shell(
+        f"{program} {closed}>&-", stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    assert bool(out) is (closed == 2)
 
 
 @pytest.mark.parametrize("log_format", ["logfmt", "json"])

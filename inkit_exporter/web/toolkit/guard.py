@@ -206,7 +206,8 @@ class _Passwords:
         chosen = choose(waits, key=waits.__getitem__)
         wait = next(wait for wait, address in self._waiting.items() if address == chosen)
         del self._waiting[wait]
-        wait.set_result(admitted)
+        if not wait.done():  # else the server shuts down
+            wait.set_result(admitted)
         return True
 
     def _remembered(self, key: bytes) -> bool | None:

@@ -1,4 +1,4 @@
-"""The API's clock beside the exporter's: shown, and told once if they are far apart."""
+"""The difference between the API's clock and the exporter's: exported, and logged once if it is large."""
 
 import json
 import time
@@ -18,7 +18,7 @@ from inkit_exporter.transport import open_session
 
 
 def set_ahead(api: Api, seconds: float) -> None:
-    """From now on the API's clock is so far ahead of ours."""
+    """Let the API's clock be ahead of ours by this time."""
 
     async def date(request: web.Request, handler: Handler) -> web.StreamResponse:
         answer = await handler(request)
@@ -29,7 +29,7 @@ def set_ahead(api: Api, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-async def test_a_clock_that_is_more_than_a_minute_off_is_told_once(api: Api, sign: int) -> None:
+async def test_a_clock_that_is_more_than_a_minute_off_is_logged_once(api: Api, sign: int) -> None:
     async with open_session() as session:
         accounts = Accounts(session, {"T": TOKEN}, States())
         account = AccountSettings(name="a", api_token_env="T", base_url=api.base_url)
@@ -43,7 +43,7 @@ async def test_a_clock_that_is_more_than_a_minute_off_is_told_once(api: Api, sig
     assert told == {"log_level": "warning", "event": "the clock differs from the API's", "account": "a"}
 
 
-async def test_a_clock_too_far_ahead_is_told_and_publishes_nothing(api: Api) -> None:
+async def test_a_clock_too_far_ahead_is_logged_and_fails_the_poll(api: Api) -> None:
     api.batches = [batch("fb_1")]
     states = States()
     async with open_session() as session:
@@ -63,9 +63,7 @@ async def test_a_clock_too_far_ahead_is_told_and_publishes_nothing(api: Api) -> 
         assert states["a"].usage.clock_skew == pytest.approx(0, abs=1.5)
 
 
-async def test_the_difference_to_the_apis_clock_is_in_the_metrics_and_the_json(
-    api: Api, exporter: StartExporter
-) -> None:
+async def test_the_clock_skew_is_in_the_metrics_and_the_json(api: Api, exporter: StartExporter) -> None:
     key = sample_key("inkit_api_clock_skew_seconds", account="default")
     for ahead in (None, 500):
         set_ahead(api, ahead or 0)

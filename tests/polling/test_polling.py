@@ -1,4 +1,4 @@
-"""What a poll reads from the API, and what `/metrics` says of it."""
+"""What a poll reads from the API, and what `/metrics` then shows."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ def pages(api: Api) -> list[int]:
     return [int(request.query["page"]) for request in api.requests]
 
 
-async def test_the_documented_example_gives_exactly_its_two_batches(api: Api, exporter: StartExporter) -> None:
+async def test_the_documented_example_gives_its_two_batches(api: Api, exporter: StartExporter) -> None:
     async def example(_request: web.Request, _handler: Handler) -> web.Response:
         return web.json_response(EXAMPLE)
 
@@ -39,7 +39,7 @@ async def test_the_documented_example_gives_exactly_its_two_batches(api: Api, ex
     assert samples[sample_key(oldest, account="default")] == 1699326352.298042
 
 
-async def test_it_is_told_since_when_an_unfinished_batch_has_not_changed(api: Api, exporter: StartExporter) -> None:
+async def test_a_metric_says_since_when_an_unfinished_batch_has_not_changed(api: Api, exporter: StartExporter) -> None:
     def moving(completed: int) -> dict[str, Any]:
         return batch("fb_moves", age=5, status="In Progress", destinations={"box": (completed, 0, 9 - completed)})
 
@@ -53,7 +53,7 @@ async def test_it_is_told_since_when_an_unfinished_batch_has_not_changed(api: Ap
 
     api.batches = [moving(1), waits]
     samples = await running.wait_for(lambda s: documents(s, "completed") == {("box", "in_progress"): 1})
-    assert samples[key] == first, "one waits still"
+    assert samples[key] == first, "the other batch has not changed"
 
     finished = batch("fb_waits", age=7000)
     api.batches = [moving(2), finished]
@@ -86,7 +86,7 @@ async def test_pages_are_read_newest_first_until_the_lookback_ends(api: Api, exp
     assert samples[sample_key("inkit_api_request_duration_seconds_count", account="default")] == 4
 
 
-async def test_the_page_size_that_the_server_really_uses_is_followed(api: Api, exporter: StartExporter) -> None:
+async def test_polls_adapt_to_the_servers_real_page_size(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch(f"fb_{i}", age=i) for i in range(60)]
 
     async def smaller(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -101,7 +101,7 @@ async def test_the_page_size_that_the_server_really_uses_is_followed(api: Api, e
 
 @pytest.mark.parametrize(("parameter", "refused"), [("page_size", 1), ("sort", 2)])
 @pytest.mark.parametrize("status", [400, 422])
-async def test_a_parameter_that_the_api_refuses_is_left_out_with_one_warning_that_quotes_it(
+async def test_a_refused_parameter_is_left_out_with_one_warning_that_quotes_the_api(
     exporter: StartExporter, api: Api, parameter: str, refused: int, status: int
 ) -> None:
     api.batches = [batch(f"fb_{i}", age=i) for i in range(60)]
@@ -123,7 +123,7 @@ async def test_a_parameter_that_the_api_refuses_is_left_out_with_one_warning_tha
     assert samples[sample_key("inkit_poll_failures_total", account="default", reason="bad_response")] == 0
 
 
-async def test_batches_that_move_to_the_next_page_while_it_reads_count_once(api: Api, exporter: StartExporter) -> None:
+async def test_batches_that_move_to_the_next_page_during_a_poll_count_once(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch(f"fb_{i}", age=100 + i) for i in range(50)]
 
     async def push(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -137,7 +137,7 @@ async def test_batches_that_move_to_the_next_page_while_it_reads_count_once(api:
     assert documents(samples) == {("inkit_storage", "completed"): 50}
 
 
-async def test_batches_that_slip_to_a_page_already_read_are_not_missed(api: Api, exporter: StartExporter) -> None:
+async def test_batches_that_move_to_a_page_already_read_are_not_missed(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch(f"fb_{i}", age=100 + i) for i in range(50)]
 
     async def vanish(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -149,14 +149,12 @@ async def test_batches_that_slip_to_a_page_already_read_are_not_missed(api: Api,
     api.fault = vanish
     running = await exporter(poll={"page_size": 10, "interval": "1h"})
     samples = await running.wait_for(lambda s: up(s) == 1)
-    # Those that vanished had been listed before, which the poll can't know; none of the others is missing.
+    # The poll read the removed batches before they vanished, so it counts them too. No other batch is missing.
     assert documents(samples) == {("inkit_storage", "completed"): 50}
     assert pages(api) == [1, 2, 1, 2, 1, 2, 3, 4, 5]
 
 
-async def test_an_order_that_is_not_as_asked_makes_it_read_all_pages_and_say_so_once(
-    api: Api, exporter: StartExporter
-) -> None:
+async def test_a_list_in_the_wrong_order_is_read_whole_and_logged_once(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch(f"fb_{i}", age=60 * ((i * 37) % 100)) for i in range(100)]
     running = await exporter(poll={"lookback": "30m30s", "page_size": 10})
     samples = await running.wait_for(lambda s: s[sample_key("inkit_polls_total", account="default")] >= 3)
@@ -165,7 +163,7 @@ async def test_an_order_that_is_not_as_asked_makes_it_read_all_pages_and_say_so_
 
 
 @pytest.mark.parametrize("scattered", [False, True])
-async def test_max_batches_keeps_the_newest_and_says_that_it_cut(
+async def test_max_batches_keeps_the_newest_and_a_metric_says_that_it_cut(
     api: Api, exporter: StartExporter, scattered: bool
 ) -> None:
     ages = [(i * 37) % 100 if scattered else i for i in range(100)]
@@ -186,14 +184,14 @@ async def test_a_window_of_exactly_max_batches_is_not_truncated(api: Api, export
     assert samples[sample_key("inkit_window_truncated", account="default")] == 0
 
 
-async def test_an_empty_list_is_a_good_poll(api: Api, exporter: StartExporter) -> None:
+async def test_a_poll_of_an_empty_list_succeeds(api: Api, exporter: StartExporter) -> None:
     running = await exporter()
     samples = await running.wait_for(lambda s: up(s) == 1)
     assert documents(samples) == {}
     assert samples[sample_key("inkit_window_truncated", account="default")] == 0
 
 
-async def test_a_combination_once_seen_stays_at_zero(api: Api, exporter: StartExporter) -> None:
+async def test_a_combination_of_labels_once_seen_stays_at_zero(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch("fb_1", status="In Progress", destinations={"box": (1, 1, 3)})]
     running = await exporter()
     samples = await running.wait_for(lambda s: documents(s) == {("box", "in_progress"): 5})
@@ -205,7 +203,7 @@ async def test_a_combination_once_seen_stays_at_zero(api: Api, exporter: StartEx
 
 
 @pytest.mark.process
-async def test_several_accounts_are_polled_apart(api: Api, tmp_path: Path) -> None:
+async def test_several_accounts_are_polled_independently(api: Api, tmp_path: Path) -> None:
     api.batches = [batch("fb_1")]
     async with serving(Api(batches=[batch("fb_2", destinations={"box": (0, 2, 0)})])) as other:
         path = write_config(
@@ -229,7 +227,7 @@ async def test_several_accounts_are_polled_apart(api: Api, tmp_path: Path) -> No
     assert 'inkit_poll_failures_total{account="bad",reason="connection"} 1.0' in out
 
 
-async def test_both_kinds_of_batch_are_two_accounts(api: Api, exporter: StartExporter) -> None:
+async def test_two_accounts_can_poll_the_two_kinds_of_batch(api: Api, exporter: StartExporter) -> None:
     api.batches, api.document_batches = [batch("fb_1")], [batch("rb_1", destinations={"docusign": (1, 2, 0)})]
     running = await exporter(accounts=[{"name": "one"}, {"name": "two", "batches": "document"}])
     samples = await running.wait_for(lambda s: up(s, "one") == up(s, "two") == 1)
@@ -271,7 +269,7 @@ async def test_a_slow_poll_skips_ticks_and_never_overlaps_another(api: Api, expo
     assert most == 1
 
 
-async def test_unknown_names_of_any_text_become_escaped_labels(api: Api, exporter: StartExporter) -> None:
+async def test_names_with_any_characters_become_escaped_labels(api: Api, exporter: StartExporter) -> None:
     api.batches = [
         batch(
             "fb_1",
@@ -289,7 +287,7 @@ async def test_unknown_names_of_any_text_become_escaped_labels(api: Api, exporte
     }
 
 
-async def test_a_thousand_statuses_and_destinations_are_bounded_and_nothing_is_lost(
+async def test_a_thousand_statuses_and_destinations_are_bounded_and_no_document_is_lost(
     api: Api, exporter: StartExporter
 ) -> None:
     api.batches = [
@@ -340,7 +338,7 @@ async def test_a_malformed_batch_is_skipped_and_counted(api: Api, tmp_path: Path
     assert 'inkit_invalid_batches_total{account="default"} 1.0' in out
 
 
-async def test_a_record_beyond_all_measure_is_skipped_like_a_malformed_one(api: Api, exporter: StartExporter) -> None:
+async def test_a_record_that_is_too_large_is_skipped_like_a_malformed_one(api: Api, exporter: StartExporter) -> None:
     crowd = {f"place {i}": (1, 0, 0) for i in range(2000)}
     api.batches = [batch("fb_1"), batch("fb_2", destinations=crowd), batch("fb_3", remark="x" * 2**21), batch("fb_4")]
     running = await exporter(poll={"interval": "1h"})
@@ -349,7 +347,7 @@ async def test_a_record_beyond_all_measure_is_skipped_like_a_malformed_one(api: 
     assert samples[sample_key("inkit_invalid_batches_total", account="default")] == 2
 
 
-async def test_a_page_of_many_megabytes_is_read_like_any_other(api: Api, exporter: StartExporter) -> None:
+async def test_a_page_of_many_megabytes_is_read(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch(f"fb_{i}", age=i / 10, remark="x" * 4000) for i in range(4000)]
     api.batches[3210]["id"] = None
     api.max_page_size = None
@@ -361,7 +359,7 @@ async def test_a_page_of_many_megabytes_is_read_like_any_other(api: Api, exporte
 
 
 @pytest.mark.parametrize("value", ["0", "{}"])
-async def test_millions_of_tiny_values_fail_the_poll_and_fill_no_memory(
+async def test_millions_of_tiny_values_fail_the_poll_without_filling_memory(
     api: Api, exporter: StartExporter, value: str
 ) -> None:
     flood = ",".join([value] * (7 * 2**20 // (len(value) + 1)))
@@ -380,7 +378,7 @@ async def test_millions_of_tiny_values_fail_the_poll_and_fill_no_memory(
 
 @pytest.mark.parametrize("records", [1, 6, 25])
 @pytest.mark.process
-async def test_a_page_of_which_most_records_can_not_be_read_fails_the_poll_however_short_it_is(
+async def test_even_a_short_page_fails_the_poll_if_most_of_its_records_are_unreadable(
     api: Api, tmp_path: Path, records: int
 ) -> None:
     api.batches = [batch(f"fb_{i}", age=i) | {"created_at": None} for i in range(records)]
@@ -390,7 +388,7 @@ async def test_a_page_of_which_most_records_can_not_be_read_fails_the_poll_howev
     assert f"{records} of {records} records can't be read as a batch; record 1: Expected `float | str`" in log
 
 
-async def test_a_record_as_the_documentation_leaves_it_open_is_read_and_inferred_counts_are_counted(
+async def test_records_with_unusual_values_are_read_and_inferred_counts_are_counted(
     api: Api, exporter: StartExporter
 ) -> None:
     counts = {"count": "3", "completed": 1.0, "failed": None, "in_progress": "1"}
@@ -412,9 +410,7 @@ async def test_a_record_as_the_documentation_leaves_it_open_is_read_and_inferred
     assert account["repaired_batches"] >= 1 and account["invalid_batches"] == 0
 
 
-async def test_what_is_not_as_documented_is_told_once_with_its_field_and_place(
-    api: Api, exporter: StartExporter
-) -> None:
+async def test_deviations_are_logged_once_with_field_and_place(api: Api, exporter: StartExporter) -> None:
     good = batch("fb_1", destinations={"box": (1, 0, 0), "salesforce": (1, 0, 0)})
     bad = {"destinations": {"box": good["destinations"]["box"], "salesforce": {"count": 2, "failed": "some"}}}
     api.batches = [good | {"id": f"fb_{i}"} for i in range(3)]
@@ -425,7 +421,7 @@ async def test_what_is_not_as_documented_is_told_once_with_its_field_and_place(
     invalid, polls = (
         samples[sample_key(f"inkit_{name}_total", account="default")] for name in ("invalid_batches", "polls")
     )
-    assert invalid == 2 * polls, "a record without a destination, and one that is skipped"
+    assert invalid == 2 * polls, "one record lacks a destination, and one is skipped"
     told = [line.partition(" msg=")[2] for line in running.log if "not as documented" in line]
     assert len(told) == 3
     for words in (
@@ -439,7 +435,7 @@ async def test_what_is_not_as_documented_is_told_once_with_its_field_and_place(
     assert account["invalid_batches"] >= invalid and account["repaired_batches"] == 0
 
 
-async def test_most_records_of_one_destination_being_unreadable_fails_the_poll(
+async def test_a_poll_fails_if_most_records_of_one_destination_are_unreadable(
     api: Api, exporter: StartExporter
 ) -> None:
     good = batch("fb_1", destinations={"box": (1, 0, 0), "sepire": (1, 0, 0)})
@@ -454,14 +450,14 @@ async def test_most_records_of_one_destination_being_unreadable_fails_the_poll(
     assert documents(samples) == {("box", "completed"): 2, ("sepire", "completed"): 1}
 
 
-async def test_a_batch_from_a_clock_that_is_ahead_is_counted_like_any_other(api: Api, exporter: StartExporter) -> None:
+async def test_a_batch_created_in_the_future_is_counted(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch("fb_2", age=-23 * 3600), batch("fb_1", age=-60)]
     running = await exporter()
     samples = await running.wait_for(lambda s: up(s) == 1)
     assert documents(samples) == {("inkit_storage", "completed"): 2}
 
 
-async def test_an_endless_next_page_ends_at_what_the_list_really_holds(api: Api, exporter: StartExporter) -> None:
+async def test_a_next_page_that_never_ends_stops_at_the_end_of_the_list(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch(f"fb_{i}", age=i) for i in range(5)]
 
     async def endless(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -500,9 +496,7 @@ async def test_an_endless_list_of_new_batches_ends_at_max_batches(api: Api, expo
     assert samples[sample_key("inkit_window_truncated", account="default")] == 1
 
 
-async def test_a_server_that_answers_every_page_with_the_first_fails_the_poll(
-    api: Api, exporter: StartExporter
-) -> None:
+async def test_a_server_that_always_returns_the_first_page_fails_the_poll(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch(f"fb_{i}", age=i) for i in range(50)]
 
     async def first_always(request: web.Request, handler: Handler) -> web.StreamResponse:

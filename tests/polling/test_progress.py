@@ -1,4 +1,4 @@
-"""A whole list that takes long to read: what is told of it meanwhile, and how long its numbers are shown."""
+"""Full listings that take long: the progress they report, and how long their numbers stay."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from inkit_exporter.transport import open_session
 
 
 class Account:
-    """One account, polled when the test says so, by a clock that goes `pace` seconds ahead with each request."""
+    """An account that the test polls. Its clock advances by `pace` seconds with each request."""
 
     def __init__(self, api: Api, accounts: Accounts, states: States) -> None:
         self.accounts = accounts
@@ -62,9 +62,7 @@ async def account(api: Api, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ac
         yield one
 
 
-async def test_a_listing_over_a_minute_is_told_in_the_log_once_a_minute(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_listing_of_over_a_minute_is_logged_once_a_minute(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     api.batches = [batch(f"fb_{i}", age=i) for i in range(200)]
     async with account(api, monkeypatch) as one:
         with capture_logs() as logs:
@@ -76,7 +74,7 @@ async def test_a_listing_over_a_minute_is_told_in_the_log_once_a_minute(
         assert not [line for line in logs if line["event"] == "listing all batches"]
 
 
-async def test_a_failure_says_how_far_it_came_and_the_next_poll_goes_on_there(
+async def test_a_failed_poll_says_how_far_it_came_and_the_next_poll_continues_there(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.batches = [batch(f"fb_{i}", age=i) for i in range(200)]
@@ -90,13 +88,13 @@ async def test_a_failure_says_how_far_it_came_and_the_next_poll_goes_on_there(
         state = await one.poll()
         assert state.up and state.snapshot is not None and state.snapshot.batches == {"completed": 200}
         assert [int(request.query["page"]) for request in api.requests] == [14, *range(14, 21), 1]
-        assert state.stale_after == 2 * 10 * (15 + 9), "twice what all of the listing took"
+        assert state.stale_after == 2 * 10 * (15 + 9), "twice the duration of the whole listing"
 
 
-async def test_numbers_are_shown_until_the_next_listing_that_takes_as_long_has_ended(
+async def test_numbers_are_shown_for_twice_the_duration_of_the_last_listing(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In another order every poll reads the whole list, here in 200 seconds, with `stale_after` at 60."""
+    """The list is not in order, so each poll reads all of it, in 200 seconds. `stale_after` is 60 seconds."""
     api.batches = [batch(f"fb_{i}", age=i) for i in range(200)]
     Random(1).shuffle(api.batches)
     async with account(api, monkeypatch) as one:
@@ -110,7 +108,9 @@ async def test_numbers_are_shown_until_the_next_listing_that_takes_as_long_has_e
         assert state.fresh_snapshot(state.snapshot_at + 61) is None
 
 
-async def test_progress_and_readiness_follow_the_pages(api: Api, exporter: StartExporter) -> None:
+async def test_it_is_ready_after_the_first_page_and_shows_the_progress_of_the_others(
+    api: Api, exporter: StartExporter
+) -> None:
     api.batches = [batch(f"fb_{i}", age=i) for i in range(100)]
     may_go_on = [asyncio.Event(), asyncio.Event()]
 
@@ -137,7 +137,7 @@ async def test_progress_and_readiness_follow_the_pages(api: Api, exporter: Start
     assert json.loads((await running.get("/api/v1/status"))[1])["accounts"][0]["progress"] is None
 
 
-async def test_it_is_ready_when_the_first_poll_has_failed(api: Api, exporter: StartExporter) -> None:
+async def test_it_is_ready_after_a_failed_first_poll(api: Api, exporter: StartExporter) -> None:
     async def fail(_request: web.Request, _handler: Handler) -> web.StreamResponse:
         return web.Response(status=401)
 

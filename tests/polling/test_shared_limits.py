@@ -1,4 +1,4 @@
-"""Accounts with the same token source share one rate limiter, through every reload."""
+"""Accounts with the same token source share one rate limiter, also after reloads."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from inkit_exporter.transport import open_session
 
 
 class World:
-    """Accounts that are never polled, by name and token source: `NAME` in the environment, or `/NAME` a file."""
+    """Accounts that are never polled. A token source is `NAME`, an environment variable, or `/NAME`, a file."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self.states = States()
@@ -39,7 +39,7 @@ class World:
         return self.states[name].usage.rate_limiter
 
     def groups(self) -> list[str]:
-        """The names of accounts that share a limiter, together."""
+        """Return groups of accounts that share a limiter, as joined names."""
         by_limiter: dict[int, str] = {}
         for state in self.states:
             key = id(state.usage.rate_limiter)
@@ -53,13 +53,13 @@ async def world() -> AsyncIterator[World]:
         yield World(session)
 
 
-def test_the_same_file_or_variable_is_the_same_token(world: World) -> None:
+def test_accounts_with_the_same_token_file_or_variable_share_a_limiter(world: World) -> None:
     world.apply(a="T", b="/T", c="T", d="U", e="/T")
     assert world.groups() == ["ac", "be", "d"]
     assert len({id(state.usage) for state in world.states}) == 5
 
 
-def test_an_account_that_leaves_and_comes_back_finds_the_limiter_of_the_others(world: World) -> None:
+def test_an_account_that_returns_to_a_token_gets_the_limiter_of_the_others(world: World) -> None:
     world.apply(a="T", b="T", c="U")
     shared, other = world.limiter("a"), world.limiter("c")
     world.apply(a="U", b="T", c="U")
@@ -71,7 +71,7 @@ def test_an_account_that_leaves_and_comes_back_finds_the_limiter_of_the_others(w
     assert world.limiter("c").delay() <= 0
 
 
-def test_nobody_gets_more_by_going_away(world: World) -> None:
+def test_an_account_that_is_removed_and_added_again_keeps_its_limit(world: World) -> None:
     world.apply(a="T")
     world.limiter("a").count_request()
     world.limiter("a").pause(1000)
@@ -81,7 +81,7 @@ def test_nobody_gets_more_by_going_away(world: World) -> None:
     assert world.limiter("a").delay() > 900
 
 
-def test_a_new_token_source_counts_what_the_account_has_sent_and_no_more(world: World) -> None:
+def test_a_new_token_source_counts_only_the_accounts_earlier_requests(world: World) -> None:
     world.apply(a="T", b="T")
     world.limiter("a").count_request()
     world.limiter("a").pause(1000)
@@ -93,7 +93,7 @@ def test_a_new_token_source_counts_what_the_account_has_sent_and_no_more(world: 
     assert (moved.in_last_minute(), world.limiter("b").in_last_minute()) == (2, 1)
 
 
-def test_another_limit_is_that_of_every_token_at_once(world: World) -> None:
+def test_a_changed_limit_applies_to_all_tokens_at_once(world: World) -> None:
     world.apply(a="T", b="T", c="U")
     before = [world.limiter(name) for name in "abc"]
     before[0].count_request()
@@ -104,7 +104,7 @@ def test_another_limit_is_that_of_every_token_at_once(world: World) -> None:
     assert before[0].in_last_minute() == 1
 
 
-async def test_a_pause_that_another_was_asked_for_moves_the_next_poll_and_fails_none(api: Api) -> None:
+async def test_a_pause_for_one_account_delays_the_polls_of_both_and_fails_none(api: Api) -> None:
     api.batches = [batch("fb_1")]
     asked: list[float] = []
 
@@ -131,11 +131,11 @@ async def test_a_pause_that_another_was_asked_for_moves_the_next_poll_and_fails_
         running.cancel()
         await asyncio.wait([running])
     assert not [when for when in asked if paused + 0.1 < when < paused + 1.5]
-    assert len([when for when in asked if when >= paused + 1.5]) >= 2, "one for each account"
+    assert len([when for when in asked if when >= paused + 1.5]) >= 2, "both accounts polled again"
     assert all(state.up and not state.failures for state in states)
 
 
-async def test_requests_of_all_that_share_a_token_are_bounded_together_and_shown_as_one(
+async def test_accounts_with_the_same_token_share_one_limit_and_show_the_same_count(
     api: Api, exporter: StartExporter
 ) -> None:
     api.batches = [batch("fb_1")]

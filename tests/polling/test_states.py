@@ -1,4 +1,4 @@
-"""What polls leave in an account's state, in this process: one poll after another, against the simulated API."""
+"""The state of an account after each poll of the simulated API, without an exporter process."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -17,14 +17,14 @@ from inkit_exporter.transport import open_session
 
 
 class World:
-    """One account `a`, polled when the test says so."""
+    """One account `a`, which the test polls."""
 
     def __init__(self, accounts: Accounts, states: States) -> None:
         self.accounts = accounts
         self.states = states
 
     async def poll(self) -> AccountState:
-        """The state after one more poll."""
+        """Poll, and return the new state."""
         succeeded = await self.accounts.poll_once()
         assert succeeded is self.states["a"].up
         return self.states["a"]
@@ -54,7 +54,7 @@ def answers(status: int) -> Callable[[web.Request, Handler], Awaitable[web.Strea
     return fault
 
 
-async def test_a_poll_that_succeeds_says_so_and_what_it_cost(api: Api) -> None:
+async def test_a_successful_poll_records_its_result_and_its_requests(api: Api) -> None:
     api.batches = [batch(f"fb_{i}", age=i, destinations={"box": (1, 2, 3)}) for i in range(25)]
     async with world(settings(api.base_url)) as one:
         assert one.states["a"].up is None
@@ -66,12 +66,12 @@ async def test_a_poll_that_succeeds_says_so_and_what_it_cost(api: Api) -> None:
         assert first.last_success == first.polled_at
         assert first.newest_first and first.down_since is None
         second = await one.poll()
-        assert (second.polls, second.poll_requests, second.usage.requests) == (2, 3, 6), "all are unfinished"
+        assert (second.polls, second.poll_requests, second.usage.requests) == (2, 3, 6), "all batches are unfinished"
         assert second.last_success is not None and first.last_success is not None
         assert second.last_success > first.last_success
 
 
-async def test_a_poll_that_fails_keeps_the_snapshot_and_says_since_when(api: Api) -> None:
+async def test_a_failed_poll_keeps_the_snapshot_and_records_since_when(api: Api) -> None:
     api.batches = [batch("fb_1")]
     with capture_logs() as logs:
         async with world(settings(api.base_url)) as one:
@@ -101,7 +101,7 @@ async def test_a_poll_that_fails_keeps_the_snapshot_and_says_since_when(api: Api
     ]
 
 
-async def test_what_was_there_at_the_first_poll_is_in_no_total_and_what_comes_is(api: Api) -> None:
+async def test_totals_count_only_what_happens_after_the_first_poll(api: Api) -> None:
     api.batches = [batch("fb_1", destinations={"box": (5, 0, 0)})]
     async with world(settings(api.base_url)) as one:
         assert (await one.poll()).totals.created.value == 0
@@ -113,7 +113,7 @@ async def test_what_was_there_at_the_first_poll_is_in_no_total_and_what_comes_is
         assert {status: counter.value for status, counter in state.totals.finished.items()} == {"completed": 1}
 
 
-async def test_a_state_that_was_published_does_not_change_afterwards(api: Api) -> None:
+async def test_a_published_state_does_not_change(api: Api) -> None:
     api.batches = [batch("fb_1", status="In Progress", destinations={"box": (0, 0, 3)})]
     async with world(settings(api.base_url)) as one:
         before = await one.poll()
@@ -124,7 +124,7 @@ async def test_a_state_that_was_published_does_not_change_afterwards(api: Api) -
         assert before.snapshot != after.snapshot
 
 
-async def test_new_limits_keep_snapshot_totals_and_what_was_sent(api: Api) -> None:
+async def test_new_limits_keep_snapshot_totals_and_sent_requests(api: Api) -> None:
     api.batches = [batch("fb_1")]
     configured = settings(api.base_url)
     async with world(configured) as one:
@@ -143,10 +143,10 @@ async def test_new_limits_keep_snapshot_totals_and_what_was_sent(api: Api) -> No
         assert (kept.snapshot, kept.totals, kept.usage) == (before.snapshot, before.totals, before.usage)
         assert (kept.settings.interval, kept.usage.rate_limiter.requests_per_minute) == (Seconds(30), 7)
         assert kept.usage.rate_limiter.in_last_minute() == 2
-        assert (await one.poll()).totals.created.value == 1, "what is listed again is no news"
+        assert (await one.poll()).totals.created.value == 1, "batches that are listed again are not new"
 
 
-async def test_another_address_or_filter_starts_from_nothing_but_the_rate_limit(api: Api) -> None:
+async def test_a_changed_address_or_filter_keeps_only_the_rate_limit(api: Api) -> None:
     api.batches = [batch("fb_1")]
     configured = settings(api.base_url)
     async with world(configured) as one:
@@ -161,7 +161,7 @@ async def test_another_address_or_filter_starts_from_nothing_but_the_rate_limit(
         assert list(one.states) == []
 
 
-async def test_a_missing_token_in_the_environment_changes_nothing(api: Api) -> None:
+async def test_a_reload_without_the_token_variable_changes_nothing(api: Api) -> None:
     configured = settings(api.base_url)
     async with world(configured) as one:
         (account,) = configured.accounts
@@ -170,7 +170,7 @@ async def test_a_missing_token_in_the_environment_changes_nothing(api: Api) -> N
         assert (await one.poll()).up
 
 
-async def test_warnings_are_given_once(api: Api) -> None:
+async def test_warnings_are_logged_once(api: Api) -> None:
     api.batches = [batch(f"fb_{i}", age=i, status="In Progress") for i in (3, 1, 2)]
     poll = PollSettings(interval=Seconds(0.01), max_batches=2, page_size=10)
     limits = ApiSettings(requests_per_minute=50, max_attempts=1, max_response_size=Bytes(2**20))

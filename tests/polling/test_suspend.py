@@ -1,4 +1,4 @@
-"""A machine that was suspended: its monotonic clock stood still, the clock since boot did not."""
+"""After a suspend: the monotonic clock stood still, and the clock since boot went on."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ from inkit_exporter.transport import open_session
 WAKE_UP_SECONDS = 6
 
 
-async def test_after_a_suspend_stale_data_are_withdrawn_at_once_and_a_poll_follows(
+async def test_after_a_suspend_stale_data_are_withdrawn_at_once_and_the_exporter_polls(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.batches = [batch("a")]
@@ -52,6 +52,6 @@ async def test_after_a_suspend_stale_data_are_withdrawn_at_once_and_a_poll_follo
             while states["a"].polls < 2:
                 await asyncio.sleep(0.01)
         assert await shown()
-        assert states["a"].duration < 60, "which is of the poll, and not of the suspend before it"
+        assert states["a"].duration < 60, "the duration does not include the suspend"
         assert accounts.healthy
         loops.cancel()

@@ -1,4 +1,4 @@
-"""The watchdog: a poll loop that ends or hangs is noticed, told, restarted, and only if that fails, unhealthy."""
+"""The watchdog notices, logs and restarts a poll loop that ends or hangs. Health fails only if that does not help."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ NAMES = ("fails", "works")
 
 
 class Watched:
-    """Two accounts that poll fast, watched closely."""
+    """Two accounts with short intervals, under the watchdog."""
 
     def __init__(self, accounts: Accounts, states: States) -> None:
         self.accounts = accounts
@@ -43,7 +43,7 @@ class Watched:
 
 @asynccontextmanager
 async def watched(api: Api, page_size: int = 100) -> AsyncIterator[Watched]:
-    """A poll hangs when it shows no life for 0.3 s: a request may take 0.2 s, and has one attempt."""
+    """Run the accounts. A poll counts as hung after 0.3 s without progress: one attempt of 0.2 s and 0.1 s grace."""
     settings = Settings(
         accounts=tuple(AccountSettings(name=name, api_token_env="T", base_url=api.base_url) for name in NAMES),
         poll=PollSettings(interval=Seconds(0.05), stale_after=Seconds(0.2), max_batches=20, page_size=page_size),
@@ -67,7 +67,7 @@ def loops(name: str = "fails") -> list[asyncio.Task[object]]:
 
 
 def told(logs: Iterable[MutableMapping[str, Any]]) -> list[tuple[str, ...]]:
-    """What the watchdog told."""
+    """Return the watchdog's log lines."""
     return [(line["event"], line["account"], line["log_level"]) for line in logs if "poll loop" in line["event"]]
 
 
@@ -82,7 +82,7 @@ async def polled_again(accounts: Watched, name: str = "fails") -> None:
     await until(lambda: accounts.state(name).polled_at != before)
 
 
-async def test_a_loop_that_ends_is_restarted_with_all_that_was_known(api: Api) -> None:
+async def test_a_loop_that_ends_is_restarted_with_its_state(api: Api) -> None:
     api.batches = [batch("fb_1")]
     async with watched(api) as accounts:
         await until(lambda: accounts.state().up)
@@ -98,9 +98,7 @@ async def test_a_loop_that_ends_is_restarted_with_all_that_was_known(api: Api) -
         assert len(loops()) == 1
 
 
-async def test_a_loop_that_ends_again_and_again_is_unhealthy_until_it_polls(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_loop_that_keeps_ending_is_unhealthy_until_it_polls(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Poller.run
 
     async def end(self: Poller, first_after: float) -> None:
@@ -122,7 +120,7 @@ async def test_a_loop_that_ends_again_and_again_is_unhealthy_until_it_polls(
         assert len(loops()) == len(loops("works")) == 1
 
 
-async def test_a_loop_that_hangs_is_ended_and_restarted(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_loop_that_hangs_is_cancelled_and_restarted(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     poll = Poller.poll
     hanging: list[Poller] = []
     ended: list[Poller] = []
@@ -166,7 +164,7 @@ async def test_a_loop_that_hangs_again_is_unhealthy(api: Api, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("fault", ["hangs", "asks to wait for five minutes"])
-async def test_whatever_the_api_does_no_loop_is_taken_for_hung(api: Api, fault: str) -> None:
+async def test_an_api_that_hangs_or_asks_to_wait_makes_no_loop_count_as_hung(api: Api, fault: str) -> None:
     async def answer(_request: web.Request, _handler: Handler) -> web.StreamResponse:
         if fault == "hangs":
             await asyncio.Event().wait()
@@ -177,13 +175,13 @@ async def test_whatever_the_api_does_no_loop_is_taken_for_hung(api: Api, fault: 
         async with watched(api) as accounts:
             await until(lambda: accounts.state().up is False)
             before = loops()
-            await asyncio.sleep(0.8)  # more than twice what would be taken for hung
+            await asyncio.sleep(0.8)  # more than twice the time after which a loop counts as hung
             assert loops() == before
             assert accounts.healthy
     assert told(logs) == []
 
 
-async def test_a_listing_that_makes_progress_is_not_taken_for_hung_however_long_it_is(api: Api) -> None:
+async def test_a_long_listing_that_makes_progress_does_not_count_as_hung(api: Api) -> None:
     api.batches = [batch(f"fb_{i}", age=i) for i in range(20)]
 
     async def slow(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -222,7 +220,7 @@ Accounts.run.__defaults__ = (0.1,)
 """
 
 
-async def test_a_loop_that_can_not_be_restarted_turns_healthy_red_and_leaves_the_metrics(
+async def test_a_loop_that_cannot_be_restarted_fails_healthy_and_keeps_the_metrics(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(BREAKS_EVERY_LOOP)

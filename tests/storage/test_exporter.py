@@ -298,3 +298,21 @@ async def test_a_reload_adds_and_removes_stored_accounts(api: Api, start: StartE
     api.batches = [batch("fb_2"), *api.batches]
     for account in ("one", "other"):
         await running.wait_for(partial(has_created_one, sample_key("inkit_batches_created_total", account=account)))
+
+
+@pytest.mark.process
+async def test_a_reload_with_other_limits_goes_on_with_what_is_stored(
+    api: Api, start: StartExporter, tmp_path: Path
+) -> None:
+    api.batches = [batch(f"fb_{i}", age=100 + i) for i in range(250)]
+    running = await start("--web.enable-lifecycle")
+    await running.wait_for(lambda s: up(s) == 1)
+    api.requests.clear()
+    write_config(tmp_path, api.base_url, poll={"interval": "100ms"})
+    async with running.http.post("/-/reload") as answer:
+        assert answer.status == 200
+    interval = sample_key("inkit_poll_interval_seconds", account="default")
+    api.batches = [batch("fb_new"), *api.batches]
+    samples = await running.wait_for(lambda s: s[interval] == 0.1 and s[CREATED] == 1)
+    assert batches(samples) == 251
+    assert {request.query["page"] for request in api.requests} == {"1"}

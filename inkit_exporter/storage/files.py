@@ -27,9 +27,9 @@ _CREATE = f"""
     PRAGMA user_version = {_SCHEMA};
     COMMIT;
 """
-# An exclusive lock needs no shared memory, so that network volumes will do. A commit is synced before it returns.
+# An exclusive lock needs no shared memory, so network volumes work. A commit is synced before it returns.
 _PRAGMAS = ("locking_mode = EXCLUSIVE", "journal_mode = TRUNCATE", "synchronous = FULL")
-# These tell of what is in a file, the other errors of the disk, or of somebody who holds the file.
+# These are about what is in a file. The other errors are about the disk, or somebody holds the file open.
 _OF_THE_FILE = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_NOTADB}
 _OURS = re.compile(r"(.+-[0-9a-f]{8}\.db)(-journal|\.set-aside)?")
 
@@ -42,21 +42,21 @@ class UnusableFile(Exception):
 
 
 def prepare(directory: Path) -> None:
-    """Make the directory, for its owner only. One that holds other things keeps its mode.
+    """Make the directory, for its owner only. A directory that holds other things keeps its mode.
 
     Raises:
         OSError: it can't be made or written to.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with TemporaryFile(dir=directory):  # or only the first save would tell that nothing can be written
+    with TemporaryFile(dir=directory):  # or only the first save would show that the directory is not writable
         pass
     if (directory / LOCK).exists() or not any(directory.iterdir()):
-        with suppress(PermissionError):  # the owner may be another user, as with volumes of Kubernetes
+        with suppress(PermissionError):  # another user may own it, as with volumes of Kubernetes
             directory.chmod(0o700)
 
 
 def lock(directory: Path) -> sqlite3.Connection | None:
-    """Lock the directory until the process ends. Returns None while another process has it.
+    """Lock the directory until the process exits. Returns None if another process has it.
 
     Raises:
         OSError, sqlite3.Error: the directory can't be written to.
@@ -80,7 +80,7 @@ def file_name(account: str) -> str:
 
 
 def tidy(directory: Path, accounts: Collection[str], keep_seconds: float) -> int:
-    """Delete the files of other accounts that nobody wrote for so long. Returns the size of all files in bytes."""
+    """Delete the files of other accounts that were not written for `keep_seconds`. Returns the size of all files."""
     owned, size = {file_name(account) for account in accounts}, 0
     for path in directory.iterdir():
         with suppress(FileNotFoundError):  # a journal comes and goes
@@ -133,7 +133,7 @@ class AccountFile:
             return bool(rows) and self._saved == rows
 
     def save(self, kept: Kept, records: Iterable[tuple[str, Record | None]], *, whole: bool) -> None:
-        """Write the state, and these records: all there are, or those that changed. None deletes one.
+        """Write the state and these records, either all or those that changed. None deletes a record.
 
         Raises as `load` does; then the file is as it was.
         """
@@ -153,7 +153,7 @@ class AccountFile:
         self._saved = rows
 
     def set_aside(self) -> Path:
-        """Rename the file, so that a new one can take its place. Returns its new path; what was there is replaced."""
+        """Rename the file to make room for a new one. Returns its new path. An older file there is replaced."""
         self.close()
         aside = self.path.with_name(f"{self.path.name}.set-aside")
         self.path.with_name(f"{self.path.name}-journal").unlink(missing_ok=True)
@@ -190,7 +190,7 @@ class AccountFile:
 
 
 def _make_private(path: Path) -> None:
-    """Make an empty file, if there is none, that only its owner may read. SQLite gives its journal the same mode."""
+    """Make an empty file if there is none, for its owner only. SQLite gives its journal the same mode."""
     path.touch(mode=0o600)
     with suppress(PermissionError):
         path.chmod(0o600)

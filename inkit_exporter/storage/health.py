@@ -4,7 +4,7 @@ from msgspec import Struct
 
 
 class StorageHealth(Struct, frozen=True):
-    """`healthy` is False while an account goes on in memory alone; `error` then says which one and why.
+    """`healthy` is False while an account is in memory only. `error` then says which one and why.
 
     `failures` counts loads and saves that failed since the start. `size_bytes` is the size of all files.
     """

@@ -59,18 +59,18 @@ class Storage:
             stored.load(states)
 
     async def loaded(self, patience: float) -> None:
-        """Returns when what is stored of all accounts has been published, or after `patience` seconds."""
+        """Wait until all accounts are loaded and published, at most `patience` seconds."""
         if reading := {stored.reading for stored in self._accounts.values() if stored.reading}:
             await asyncio.wait(reading, timeout=patience)
 
     def keep(self, accounts: Collection[str], lookback: float) -> None:
-        """Release the files of all other accounts; they are deleted when nobody wrote to them for one lookback."""
+        """Release the files of all other accounts. They are deleted when they were not written for one lookback."""
         self._lookback = lookback
         for name in self._accounts.keys() - set(accounts):
             self._accounts.pop(name).close()
 
     def loading(self, account: str) -> bool:
-        """Whether it is not known yet what is stored of an account, so that its totals would begin at 0."""
+        """Whether an account is still being loaded. Until then its totals are at 0."""
         return self._accounts[account].reading is not None
 
     def health(self) -> StorageHealth:
@@ -79,7 +79,7 @@ class Storage:
         return StorageHealth(not errors, "; ".join(errors) or None, self.failures, self._size)
 
     def tidy(self) -> None:
-        """Delete what is no longer needed, and measure the rest. May block."""
+        """Delete the files of accounts that are gone, and measure the others. May block."""
         with suppress(OSError):
             self._size = files.tidy(self._directory, list(self._accounts), self._lookback)
 
@@ -95,7 +95,7 @@ _Found = tuple[records.Kept, Plan]
 class AccountStorage:
     """The storage of one account.
 
-    `error` says what is wrong while the account goes on in memory alone; `reading` is there while it loads.
+    `error` says what is wrong while the account is in memory only. `reading` is set while it loads.
     """
 
     origin: records.Origin
@@ -110,19 +110,19 @@ class AccountStorage:
         self._thread = ThreadPoolExecutor(1, f"storage of {account}")
         self._writing: asyncio.Future[None] | None = None
         self._restored: Plan | None = None
-        # The file follows this plan, but for these batches.
+        # The file holds the state of this plan, except for these batches.
         self._plan: Plan | None = None
         self._owed: set[str] = set()
         self._log = log.bind(account=account)
 
     def load(self, states: States) -> None:
-        """Begin to load, and publish what is found."""
+        """Start to load. What is found is published."""
         settings = states[self._account].settings
         self.reading = asyncio.get_running_loop().run_in_executor(self._thread, self._read, settings)
         self.reading.add_done_callback(partial(self._loaded, states))
 
     async def plan(self) -> Plan | None:
-        """The plan that was stored, once it is loaded; None if there is none, or if it was asked for before."""
+        """The stored plan, once it is loaded. None if there is none, and at later calls."""
         if reading := self.reading:
             await asyncio.wait({reading}, timeout=LOAD_SECONDS)
             if not reading.done():
@@ -132,7 +132,7 @@ class AccountStorage:
         return plan
 
     async def save(self, plan: Plan, state: AccountState) -> None:
-        """Store the state after a complete poll, which is not published yet. What fails is made up for by the next.
+        """Store the state after a complete poll, before it is published. The next save makes up for one that failed.
 
         It never raises, and takes at most `SAVE_SECONDS`.
         """
@@ -150,7 +150,7 @@ class AccountStorage:
             self._failed(f"the disk has not answered for {SAVE_SECONDS:g}s")
 
     def close(self) -> None:
-        """Release the file, once what is under way has ended."""
+        """Release the file after the current load or save."""
         self.reading = None
         self._thread.submit(self._file.close)
         self._thread.shutdown(wait=False)
@@ -169,7 +169,7 @@ class AccountStorage:
     def _loaded(self, states: States, reading: "asyncio.Future[_Found | None]") -> None:
         error = reading.exception()
         if reading is not self.reading:
-            return  # it took too long, or the account has changed meanwhile
+            return  # it took too long, or the account has changed
         self.reading = None
         if error:
             self._failed(error)
@@ -210,23 +210,25 @@ class AccountStorage:
 
     def _set_aside(self, error: UnusableFile) -> None:
         aside = self._file.set_aside()
-        self._log.warning("the stored file is of no use, beginning a new one", why=str(error), kept_as=str(aside))
+        self._log.warning(
+            "set a stored file aside that can't be used, starting a new one", why=str(error), kept_as=str(aside)
+        )
 
     def _failed(self, error: BaseException | str) -> None:
         what = getattr(error, "strerror", None) or str(error)
         if self.error is None:
-            self._log.warning("the account is not stored, going on in memory", file=str(self._file.path), error=what)
+            self._log.warning("can't store the account, continuing in memory", file=str(self._file.path), error=what)
         self.error = what
         self._storage.failures += 1
 
 
 async def open_storage(directory: Path, stop: asyncio.Event, patience: float = 30.0) -> Storage | None:
-    """Lock the directory. While another process has it, wait `patience` seconds for its end: enough for an update.
+    """Lock the directory. If another process has it, wait up to `patience` seconds, as a rolling update needs.
 
-    Returns None if it is to `stop` meanwhile.
+    Returns None if `stop` is set while it waits.
 
     Raises:
-        ConfigError: it can't be written to, or the other process does not end.
+        ConfigError: it can't be written to, or the other process does not exit.
     """
     flag, deadline, waiting = f"--storage.path={directory}", time.monotonic() + patience, False
     try:
@@ -235,7 +237,7 @@ async def open_storage(directory: Path, stop: asyncio.Event, patience: float = 3
             if time.monotonic() >= deadline:
                 raise ConfigError(f"{flag}: another process uses it; stop that one, or name another directory")
             if not waiting:
-                log.info("another process uses the storage, waiting for its end", path=str(directory))
+                log.info("another process uses the storage, waiting for it to exit", path=str(directory))
                 waiting = True
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOCK_EVERY):

@@ -180,7 +180,7 @@ async def test_a_full_disk_stops_only_the_storage_until_there_is_room(api: Api, 
     assert (ill[HEALTHY], up(ill), batches(ill)) == (0, 1, 2)
     _, status = await running.get("/api/v1/status")
     assert '"storage":{"healthy":false,"error":"default: ' in status
-    assert len([line for line in running.log if "going on in memory" in line]) == 1
+    assert len([line for line in running.log if "continuing in memory" in line]) == 1
     resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     await running.wait_for(lambda s: s[HEALTHY] == 1)
     await running.wait_for_line("the account is stored again")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
+from zlib import crc32
 
 from grafana_foundation_sdk.builders import (
     bargauge,
@@ -31,11 +32,21 @@ COMMITTED: Final = Path(__file__).parent / "dashboards" / "inkit-exporter.json"
 _DOCS = "https://github.com/inkit-exporter/inkit-exporter/blob/main/docs"
 _DATASOURCE = values.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
-# Selectors. Alerts about a whole exporter have no account. The job has the name that the rules look for.
-_ACCOUNT = '{account=~"$account"}'
-_DESTINATION = '{account=~"$account", destination=~"$destination"}'
-_EXPORTER = '{job="inkit", instance=~"$instance"}'
-_FIRING = 'ALERTS{alertname=~"Inkit.+", alertstate="firing", account=~"$account|"}'
+# Selectors. A target may have no cluster and no namespace.
+_PLACE = 'job=~"$job", cluster=~"$cluster", namespace=~"$namespace"'
+_EXPORTER = f'{{{_PLACE}, instance=~"$instance"}}'
+_ACCOUNT = f'{{{_PLACE}, instance=~"$instance", account=~"$account"}}'
+_DESTINATION = f'{{{_PLACE}, instance=~"$instance", account=~"$account", destination=~"$destination"}}'
+
+# What the rules make of an account has no instance: the exporter that polls the account does.
+_OF_THE_EXPORTERS = (
+    f"and on (job, cluster, namespace, account) last_over_time(inkit_poll_interval_seconds{_ACCOUNT}[1h])"
+)
+_ALERTS = f'ALERTS{{{_PLACE}, alertname=~"Inkit.+", alertstate="firing"'
+_FIRING = (
+    f'({_ALERTS}, instance=~"$instance"}} or {_ALERTS}, instance="", account=""}} '
+    f'or {_ALERTS}, instance="", account=~"$account"}} {_OF_THE_EXPORTERS})'
+)
 
 # A poll a minute is the default, and counters stand still in between: shorter steps would draw a comb.
 _STEP = "1m"
@@ -48,6 +59,11 @@ _FAILED_SHARE = ((None, _GREEN), (0.01, _YELLOW), (0.05, _ORANGE), (0.2, _RED))
 _ANY_IS_BAD = ((None, _GREEN), (1, _RED))
 _PER_MINUTE = "suffix:/min"
 _LABELS_ONLY = ""
+
+# Labels that tell accounts and exporters of the same name apart, where there are any: in queries, legends and tables.
+_BY = "cluster, namespace"
+_PREFIX = "{{cluster}} {{namespace}} "
+_KEYS = {"cluster": "Cluster", "namespace": "Namespace"}
 
 _Steps = Sequence[tuple[float | None, str]]
 _P = TypeVar("_P", bargauge.Panel, stat.Panel, statetimeline.Panel, table.Panel, timeseries.Panel)
@@ -68,12 +84,17 @@ _COLOURS: Final = {
 def render() -> str:
     """The dashboard's JSON."""
     built = _dashboard().build()
-    for number, panel in enumerate(built.panels or [], start=1):
-        panel.id_val = number
+    for panel in built.panels or []:
+        panel.id_val = panel_id(f"{panel.type_val}: {panel.title}" if panel.type_val == "row" else panel.title or "")
     data = json.loads(JSONEncoder().encode(built))
     for link in data["links"]:
         del link["placement"]  # the SDK's default hides links in a menu
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def panel_id(title: str) -> int:
+    """The id of a panel, to which alerts link. It stays when other panels come and go."""
+    return crc32(title.encode()) % 100_000
 
 
 def _dashboard() -> dashboard.Dashboard:
@@ -91,25 +112,42 @@ def _dashboard() -> dashboard.Dashboard:
         .link(_link("Metrics", f"{_DOCS}/metrics.md"))
         .link(_link("About this dashboard", f"{_DOCS}/grafana.md"))
         .with_variable(dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"))
-        .with_variable(_variable("account", "Account", "label_values(inkit_poll_interval_seconds, account)"))
+        .with_variable(_variable("job", "Job", "label_values(inkit_poll_interval_seconds, job)"))
+        .with_variable(
+            _variable(
+                "cluster", "Cluster", 'label_values(inkit_poll_interval_seconds{job=~"$job"}, cluster)'
+            ).all_value(".*")
+        )
+        .with_variable(
+            _variable(
+                "namespace",
+                "Namespace",
+                'label_values(inkit_poll_interval_seconds{job=~"$job", cluster=~"$cluster"}, namespace)',
+            ).all_value(".*")
+        )
+        .with_variable(_variable("instance", "Exporter", f"label_values(up{{{_PLACE}}}, instance)").all_value(".+"))
+        .with_variable(
+            _variable("account", "Account", f"label_values(inkit_poll_interval_seconds{_EXPORTER}, account)").all_value(
+                ".+"
+            )
+        )
         .with_variable(
             _variable(
                 "destination",
                 "Destination",
                 f"label_values(inkit_documents_completed_total{_ACCOUNT}, destination)",
-            )
+            ).all_value(".+")
         )
-        .with_variable(_variable("instance", "Exporter", 'label_values(up{job="inkit"}, instance)'))
         .annotation(
             _annotation("Firing alerts", _FIRING, _RED)
             .title_format("{{alertname}}")
-            .text_format("{{account}} {{destination}}")
+            .text_format(_PREFIX + "{{account}} {{destination}}")
             .tag_keys("severity")
         )
         .annotation(
             _annotation("Exporter starts", f"process_start_time_seconds{_EXPORTER} * 1000", _BLUE)
             .title_format("Exporter started")
-            .text_format("{{instance}}")
+            .text_format(_PREFIX + "{{instance}}")
             .use_value_for_time(use_value_for_time=True)
         )
     )
@@ -129,16 +167,18 @@ _Panels = list[bargauge.Panel | stat.Panel | statetimeline.Panel | table.Panel |
 
 
 def _overview() -> _Panels:
-    failed_now = f"sum by (account, destination) (increase(inkit_documents_failed_total{_DESTINATION}[{_NOW}]))"
+    failed_now = f"sum by ({_BY}, account, destination) (increase(inkit_documents_failed_total{_DESTINATION}[{_NOW}]))"
     in_range = "[$__range:$__interval]"
     last_calm = f"max_over_time(timestamp({failed_now} == 0){in_range})"
     first_seen = f"min_over_time(timestamp({failed_now} > 0){in_range})"
     failed_in_range = (
-        f"sum by (account, destination) (increase(inkit_documents_failed_total{_DESTINATION}[$__range] @ end()))"
+        f"sum by ({_BY}, account, destination) (increase(inkit_documents_failed_total{_DESTINATION}[$__range] @ end()))"
     )
     alert_labels = {
         "severity": "Severity",
         "alertname": "Alert",
+        "cluster": "Cluster",
+        "namespace": "Namespace",
         "account": "Account",
         "destination": "Destination",
         "instance": "Exporter",
@@ -147,10 +187,10 @@ def _overview() -> _Panels:
         # `== bool`, so that all is well is 0, and nothing to look at is no value instead of a reassuring 0.
         _stat(
             "Exporters down",
-            "Targets of the job inkit that Prometheus can't scrape. While one is down, its accounts are missing in all "
+            "Targets of the job that Prometheus can't scrape. While one is down, its accounts are missing in all "
             "other numbers here. See the runbook of InkitExporterDown.",
             f"sum(up{_EXPORTER} == bool 0)",
-            empty="No target in job inkit",
+            empty="No target in the job",
             steps=_ANY_IS_BAD,
         ),
         _stat(
@@ -204,7 +244,6 @@ def _overview() -> _Panels:
             unit="s",
             empty="No data",
             steps=((None, _GREEN), (180, _YELLOW), (300, _RED)),
-            mappings=[_never()],
         ),
         _table(
             "Failing now",
@@ -213,18 +252,18 @@ def _overview() -> _Panels:
             [
                 _Column(
                     "Failing since",
-                    f"1000 * (({last_calm} or {first_seen}) and on (account, destination) {failed_now} > 0)",
+                    f"1000 * (({last_calm} or {first_seen}) and on ({_BY}, account, destination) {failed_now} > 0)",
                     unit="dateTimeAsIsoNoDateIfToday",
                 ),
                 _Column("Failed", f"{failed_now} > 0", unit="short", decimals=0),
                 _Column(
                     "Failed of finished",
-                    _share("account, destination", _NOW) + " > 0",
+                    _share(f"{_BY}, account, destination", _NOW) + " > 0",
                     unit="percentunit",
                     steps=_FAILED_SHARE,
                 ),
             ],
-            keys={"account": "Account", "destination": "Destination"},
+            keys=_KEYS | {"account": "Account", "destination": "Destination"},
             empty="No document failed within the last " + _NOW,
         ).sort_by([common.TableSortByFieldState().display_name("Failed").desc(desc=True)]),
         _timeline(
@@ -232,9 +271,9 @@ def _overview() -> _Panels:
             "Each destination for which any document failed in the time shown: which share of the documents that "
             "finished in each step failed. Where nothing finished there is a gap.",
             _query(
-                f"{_share('account, destination', '$__rate_interval')} "
-                f"and on (account, destination) {failed_in_range} > 0",
-                "{{account}} · {{destination}}",
+                f"{_share('cluster, namespace, account, destination', '$__rate_interval')} "
+                f"and on ({_BY}, account, destination) {failed_in_range} > 0",
+                _PREFIX + "{{account}} · {{destination}}",
                 step="5m",
             ),
             unit="percentunit",
@@ -267,7 +306,7 @@ def _overview() -> _Panels:
         _timeline(
             "Polls of each account",
             "Whether the last poll of Inkit's API succeeded. A gap: the exporter was not scraped.",
-            _query(f"min by (account) (inkit_up{_ACCOUNT})", "{{account}}"),
+            _query(f"min by ({_BY}, account) (inkit_up{_ACCOUNT})", _PREFIX + "{{account}}"),
             unit="bool_on_off",
             empty="No account polled yet",
             steps=((None, _RED), (1, _GREEN)),
@@ -278,14 +317,13 @@ def _overview() -> _Panels:
 
 def _destinations() -> _Panels:
     def documents(kind: str = "") -> str:
-        return f"sum by (account, destination) (inkit_batch_documents{kind}{_DESTINATION})"
+        return f"sum by ({_BY}, account, destination) (inkit_batch_documents{kind}{_DESTINATION})"
 
     def per_minute(kind: str) -> str:
-        return (
-            f"60 * sum by (account, destination) (rate(inkit_documents_{kind}_total{_DESTINATION}[$__rate_interval]))"
-        )
+        documents = f"inkit_documents_{kind}_total{_DESTINATION}"
+        return f"60 * sum by ({_BY}, account, destination) (rate({documents}[$__rate_interval]))"
 
-    legend = "{{account}} · {{destination}}"
+    legend = _PREFIX + "{{account}} · {{destination}}"
     return [
         _table(
             "Documents of the recent batches",
@@ -303,7 +341,7 @@ def _destinations() -> _Panels:
                     steps=_FAILED_SHARE,
                 ),
             ],
-            keys={"account": "Account", "destination": "Destination"},
+            keys=_KEYS | {"account": "Account", "destination": "Destination"},
             empty="No recent batches, or their numbers are withdrawn",
             width=24,
         ).sort_by([common.TableSortByFieldState().display_name("Failed").desc(desc=True)]),
@@ -325,7 +363,7 @@ def _destinations() -> _Panels:
             "Share of documents that failed, over an hour",
             "Failed of finished documents, over the hour before each moment. From 20% and 20 documents on, "
             "InkitDestinationFailing fires.",
-            [_query(_share("account, destination", "1h"), legend)],
+            [_query(_share(f"{_BY}, account, destination", "1h"), legend)],
             unit="percentunit",
             empty="No document finished in the time shown",
             lines=((None, "transparent"), (0.2, _RED)),
@@ -342,17 +380,17 @@ def _destinations() -> _Panels:
 
 def _accounts() -> _Panels:
     def by_account(metric: str, aggregation: str = "max") -> str:
-        return f"{aggregation} by (account) ({metric}{_ACCOUNT})"
+        return f"{aggregation} by ({_BY}, account) ({metric}{_ACCOUNT})"
 
     def increase(metric: str) -> str:
-        return f"sum by (account) (increase({metric}{_ACCOUNT}[$__range]))"
+        return f"sum by ({_BY}, account) (increase({metric}{_ACCOUNT}[$__range]))"
 
     failures = f"inkit_poll_failures_total{_ACCOUNT}"
     return [
         _table(
             "Accounts",
-            "Health of each account. Polls that failed, skipped records and failed documents are those of the time "
-            "shown, the rest is as of now. Standstill: how long one of the unfinished batches has not changed. A "
+            "Health of each account. Failed polls and documents, unreadable records and inferred counts are of the "
+            "time shown, the rest is as of now. Standstill: how long one of the unfinished batches has not changed. A "
             "window that is cut leaves older batches out: raise poll.max_batches.",
             [
                 _Column("Last poll", by_account("inkit_up", "min"), unit="bool_on_off", mappings=[_SUCCEEDED]),
@@ -361,9 +399,13 @@ def _accounts() -> _Panels:
                     f"time() - {by_account('inkit_last_successful_poll_timestamp_seconds', 'min')}",
                     unit="s",
                     steps=((None, _GREEN), (180, _YELLOW), (300, _RED)),
-                    mappings=[_never()],
                 ),
-                _Column("Polls that failed", increase("inkit_poll_failures_total"), unit="short", decimals=0),
+                _Column(
+                    "Polls that failed",
+                    f"{increase('inkit_poll_failures_total')} / ({increase('inkit_polls_total')} > 0)",
+                    unit="percentunit",
+                    steps=((None, _GREEN), (0.01, _YELLOW), (0.2, _RED)),
+                ),
                 _Column("Batches", by_account("inkit_batches", "sum"), unit="short"),
                 _Column(
                     "Newest batch",
@@ -381,18 +423,29 @@ def _accounts() -> _Panels:
                     unit="s",
                     steps=((None, _GREEN), (1800, _YELLOW), (6 * 3600, _RED)),
                 ),
-                _Column("Failed documents", _share("account", "$__range"), unit="percentunit", steps=_FAILED_SHARE),
-                _Column("Skipped records", increase("inkit_invalid_batches_total"), unit="short", decimals=0),
+                _Column(
+                    "Failed documents",
+                    _share(f"{_BY}, account", "$__range"),
+                    unit="percentunit",
+                    steps=_FAILED_SHARE,
+                ),
+                _Column("Unreadable records", increase("inkit_invalid_batches_total"), unit="short", decimals=0),
+                _Column("Inferred counts", increase("inkit_repaired_batches_total"), unit="short", decimals=0),
                 _Column("Window", by_account("inkit_window_truncated"), unit="bool_on_off", mappings=[_CUT]),
             ],
-            keys={"account": "Account"},
+            keys=_KEYS | {"account": "Account"},
             empty="No account: is the exporter scraped?",
             width=24,
         ),
         _graph(
             "Batches by status",
             "Batches created within poll.lookback, by the status that Inkit gives them.",
-            [_query(f"sum by (account, batch_status) (inkit_batches{_ACCOUNT})", "{{account}} · {{batch_status}}")],
+            [
+                _query(
+                    f"sum by ({_BY}, account, batch_status) (inkit_batches{_ACCOUNT})",
+                    _PREFIX + "{{account}} · {{batch_status}}",
+                )
+            ],
             unit="short",
             empty="No recent batches, or their numbers are withdrawn",
             stacked=True,
@@ -403,14 +456,14 @@ def _accounts() -> _Panels:
             "Batches seen to appear and to finish, a minute. The diamonds are exemplars: a batch_id.",
             [
                 _query(
-                    f"60 * sum by (account) (rate(inkit_batches_created_total{_ACCOUNT}[$__rate_interval]))",
-                    "{{account}} · created",
+                    f"60 * sum by ({_BY}, account) (rate(inkit_batches_created_total{_ACCOUNT}[$__rate_interval]))",
+                    _PREFIX + "{{account}} · created",
                     exemplar=True,
                 ),
                 _query(
-                    "60 * sum by (account, batch_status) "
+                    f"60 * sum by ({_BY}, account, batch_status) "
                     f"(rate(inkit_batches_finished_total{_ACCOUNT}[$__rate_interval]))",
-                    "{{account}} · {{batch_status}}",
+                    _PREFIX + "{{account}} · {{batch_status}}",
                 ),
             ],
             unit=_PER_MINUTE,
@@ -432,11 +485,11 @@ def _accounts() -> _Panels:
             [
                 _query(
                     f"time() - {by_account('inkit_unfinished_batches_oldest_change_timestamp_seconds', 'min')}",
-                    "{{account}} · standstill",
+                    _PREFIX + "{{account}} · standstill",
                 ),
                 _query(
                     f"time() - {by_account('inkit_oldest_unfinished_batch_created_timestamp_seconds', 'min')}",
-                    "{{account}} · age",
+                    _PREFIX + "{{account}} · age",
                 ),
             ],
             unit="s",
@@ -448,8 +501,14 @@ def _accounts() -> _Panels:
             "How fast failed documents use up what the objective allows: at 1 it lasts just 30 days. Over an hour, "
             "14.4 is InkitSloBurnFast. Recorded by rules.yml.",
             [
-                _query(f"inkit:slo_burn:rate1h{_ACCOUNT}", "{{account}} · 1 h"),
-                _query(f"inkit:slo_burn:rate1d{_ACCOUNT}", "{{account}} · 1 d"),
+                _query(
+                    f'inkit:slo_burn:rate1h{{{_PLACE}, account=~"$account"}} {_OF_THE_EXPORTERS}',
+                    _PREFIX + "{{account}} · 1 h",
+                ),
+                _query(
+                    f'inkit:slo_burn:rate1d{{{_PLACE}, account=~"$account"}} {_OF_THE_EXPORTERS}',
+                    _PREFIX + "{{account}} · 1 d",
+                ),
             ],
             unit="suffix:times",
             empty="No document finished in the time shown, or rules.yml is not loaded",
@@ -458,7 +517,12 @@ def _accounts() -> _Panels:
         _graph(
             "Polls that failed, by reason",
             "Failed polls in each step. The runbooks InkitKeyRejected and InkitApiFailing say what helps.",
-            [_query(f"sum by (account, reason) (increase({failures}[$__rate_interval]))", "{{account}} · {{reason}}")],
+            [
+                _query(
+                    f"sum by ({_BY}, account, reason) (increase({failures}[$__rate_interval]))",
+                    _PREFIX + "{{account}} · {{reason}}",
+                )
+            ],
             unit="short",
             empty="No data",
             stacked=True,
@@ -468,7 +532,7 @@ def _accounts() -> _Panels:
 
 def _exporter() -> _Panels:
     def per_instance(metric: str) -> str:
-        return f"max by (instance) ({metric}{_EXPORTER})"
+        return f"max by ({_BY}, instance) ({metric}{_EXPORTER})"
 
     requests = f"inkit_api_requests_total{_ACCOUNT}"
     return [
@@ -478,7 +542,13 @@ def _exporter() -> _Panels:
             "from here; it shows each account's last error.",
             [
                 _Column("Scraped", per_instance("up"), unit="bool_on_off", mappings=[_SCRAPED]),
-                _Column(_LABELS_ONLY, f"max by (instance, version, revision) (inkit_exporter_build_info{_EXPORTER})"),
+                _Column(
+                    _LABELS_ONLY,
+                    f"max by ({_BY}, instance, version, revision) (inkit_exporter_build_info{_EXPORTER})",
+                ),
+                _Column(
+                    _LABELS_ONLY, f"max by ({_BY}, instance, shard, shards) (inkit_exporter_shard_info{_EXPORTER})"
+                ),
                 _Column("Running for", f"time() - {per_instance('process_start_time_seconds')}", unit="s", decimals=1),
                 _Column(
                     "Configuration",
@@ -487,14 +557,33 @@ def _exporter() -> _Panels:
                     mappings=[_LOADED],
                 ),
                 _Column(
+                    "Storage",
+                    per_instance("inkit_exporter_storage_healthy"),
+                    unit="bool_on_off",
+                    mappings=[_WRITES],
+                ),
+                _Column(
+                    "Clock behind Inkit's",
+                    f"max by ({_BY}, instance) (inkit_api_clock_skew_seconds{_EXPORTER})",
+                    unit="s",
+                    steps=((None, _RED), (-60, _GREEN), (60, _RED)),
+                ),
+                _Column(
                     "Configuration of",
                     f"1000 * {per_instance('inkit_exporter_config_last_reload_success_timestamp_seconds')}",
                     unit="dateTimeAsIsoNoDateIfToday",
                 ),
             ],
-            keys={"instance": "Exporter", "version": "Version", "revision": "Revision"},
-            empty="No target in job inkit",
-            width=16,
+            keys=_KEYS
+            | {
+                "instance": "Exporter",
+                "shard": "Shard",
+                "shards": "Of shards",
+                "version": "Version",
+                "revision": "Revision",
+            },
+            empty="No target in the job",
+            width=24,
             height=6,
         ).override_by_name(
             "Exporter",
@@ -508,9 +597,15 @@ def _exporter() -> _Panels:
             unit=_PER_MINUTE,
             empty="No data",
             width=8,
-            height=6,
+            height=8,
         )
-        .with_target(_query(f"60 * sum by (account) (rate({requests}[5m]))", "{{account}}", instant=True))
+        .with_target(
+            _query(
+                f"60 * sum by ({_BY}, account) (rate({requests}[5m]))",
+                _PREFIX + "{{account}}",
+                instant=True,
+            )
+        )
         .orientation(values.VizOrientation.HORIZONTAL)
         .display_mode(values.BarGaugeDisplayMode.GRADIENT)
         .min(0)
@@ -520,11 +615,17 @@ def _exporter() -> _Panels:
         _graph(
             "API requests, by outcome",
             "Requests to Inkit's API a minute, by HTTP status, or by what went wrong without a whole answer.",
-            [_query(f"60 * sum by (account, code) (rate({requests}[$__rate_interval])) > 0", "{{account}} · {{code}}")],
+            [
+                _query(
+                    f"60 * sum by ({_BY}, account, code) (rate({requests}[$__rate_interval])) > 0",
+                    _PREFIX + "{{account}} · {{code}}",
+                )
+            ],
             unit=_PER_MINUTE,
             empty="No request in the time shown",
             stacked=True,
             coloured=True,
+            width=8,
         ),
         _graph(
             "Duration of an API request",
@@ -532,11 +633,17 @@ def _exporter() -> _Panels:
             _quantiles("inkit_api_request_duration_seconds", "$__rate_interval"),
             unit="s",
             empty="No request in the time shown",
+            width=8,
         ),
         _graph(
             "Requests of a poll",
             "API requests of each account's last poll, attempts included. One that lists everything takes more.",
-            [_query(f"max by (account) (inkit_poll_requests{_ACCOUNT})", "{{account}}")],
+            [
+                _query(
+                    f"max by ({_BY}, account) (inkit_poll_requests{_ACCOUNT})",
+                    _PREFIX + "{{account}}",
+                )
+            ],
             unit="short",
             empty="No account polled yet",
             width=8,
@@ -545,8 +652,14 @@ def _exporter() -> _Panels:
             "Duration of a poll",
             "Of each account's last poll, against poll.interval (dashed). A poll that takes longer makes data older.",
             [
-                _query(f"max by (account) (inkit_poll_duration_seconds{_ACCOUNT})", "{{account}}"),
-                _query(f"max by (account) (inkit_poll_interval_seconds{_ACCOUNT})", "{{account}} · interval"),
+                _query(
+                    f"max by ({_BY}, account) (inkit_poll_duration_seconds{_ACCOUNT})",
+                    _PREFIX + "{{account}}",
+                ),
+                _query(
+                    f"max by ({_BY}, account) (inkit_poll_interval_seconds{_ACCOUNT})",
+                    _PREFIX + "{{account}} · interval",
+                ),
             ],
             unit="s",
             empty="No account polled yet",
@@ -558,8 +671,8 @@ def _exporter() -> _Panels:
             "From a quarter on, InkitApiThrottled fires.",
             [
                 _query(
-                    f"sum by (account) (rate(inkit_api_throttled_seconds_total{_ACCOUNT}[$__rate_interval]))",
-                    "{{account}}",
+                    f"sum by ({_BY}, account) (rate(inkit_api_throttled_seconds_total{_ACCOUNT}[$__rate_interval]))",
+                    _PREFIX + "{{account}}",
                 )
             ],
             unit="percentunit",
@@ -570,7 +683,7 @@ def _exporter() -> _Panels:
         _graph(
             "Memory",
             "Resident memory of the exporter's process: about 42 MiB, and 1 kB more for each batch in the window.",
-            [_query(f"process_resident_memory_bytes{_EXPORTER}", "{{instance}}")],
+            [_query(f"process_resident_memory_bytes{_EXPORTER}", _PREFIX + "{{instance}}")],
             unit="bytes",
             empty="The exporter is not scraped, or its system tells no process metrics",
             width=6,
@@ -578,7 +691,12 @@ def _exporter() -> _Panels:
         _graph(
             "CPU",
             "Processor time of the exporter's process, in cores. It works on one.",
-            [_query(f"rate(process_cpu_seconds_total{_EXPORTER}[$__rate_interval])", "{{instance}}")],
+            [
+                _query(
+                    f"rate(process_cpu_seconds_total{_EXPORTER}[$__rate_interval])",
+                    _PREFIX + "{{instance}}",
+                )
+            ],
             unit="suffix:cores",
             empty="The exporter is not scraped, or its system tells no process metrics",
             width=6,
@@ -587,8 +705,8 @@ def _exporter() -> _Panels:
             "Open files",
             "File descriptors in use, and how many the process may have (dashed).",
             [
-                _query(f"process_open_fds{_EXPORTER}", "{{instance}}"),
-                _query(f"process_max_fds{_EXPORTER}", "{{instance}} · limit"),
+                _query(f"process_open_fds{_EXPORTER}", _PREFIX + "{{instance}}"),
+                _query(f"process_max_fds{_EXPORTER}", _PREFIX + "{{instance}} · limit"),
             ],
             unit="short",
             empty="The exporter is not scraped, or its system tells no process metrics",
@@ -599,9 +717,9 @@ def _exporter() -> _Panels:
         _graph(
             "Duration of a scrape",
             "How long Prometheus took to read /metrics. A scrape never waits for Inkit.",
-            [_query(f"scrape_duration_seconds{_EXPORTER}", "{{instance}}")],
+            [_query(f"scrape_duration_seconds{_EXPORTER}", _PREFIX + "{{instance}}")],
             unit="s",
-            empty="No target in job inkit",
+            empty="No target in the job",
             width=6,
         ),
     ]
@@ -618,9 +736,13 @@ def _share(by: str, window: str) -> str:
 
 
 def _quantiles(histogram: str, window: str, *, exemplar: bool = False) -> list[prometheus.Dataquery]:
-    buckets = f"sum by (account, le) (rate({histogram}_bucket{_ACCOUNT}[{window}]))"
+    buckets = f"sum by ({_BY}, account, le) (rate({histogram}_bucket{_ACCOUNT}[{window}]))"
     return [
-        _query(f"histogram_quantile({quantile}, {buckets}) >= 0", "{{account}} · " + name, exemplar=exemplar)
+        _query(
+            f"histogram_quantile({quantile}, {buckets}) >= 0",
+            _PREFIX + "{{account}} · " + name,
+            exemplar=exemplar,
+        )
         for quantile, name in ((0.5, "half"), (0.95, "95%"))
     ]
 
@@ -671,7 +793,7 @@ def _table(
     """A table of instant queries, joined by the labels they have in common; `keys` gives these their names."""
     panel = _common(table.Panel(), title, description, unit="none", empty=empty, width=width, height=height)
     names, unwanted = dict(keys), ["Time"]
-    for letter, column in zip("ABCDEFGHIJ", columns, strict=False):
+    for letter, column in zip("ABCDEFGHIJKL", columns, strict=False):
         query = _query(column.expression, instant=True).format(PromQueryFormat.TABLE).ref_id(letter)
         panel.with_target(query.interval(_STEP))
         value = "Value" if len(columns) == 1 else f"Value #{letter}"
@@ -823,12 +945,6 @@ def _texts(texts: dict[str, tuple[str, str]]) -> model.ValueMap:
     )
 
 
-def _never() -> model.RangeMap:
-    """An age since the epoch is that of an account which has never been polled completely."""
-    result = model.ValueMappingResult(text="never", color=_RED)
-    return model.RangeMap(options=model.DashboardRangeMapOptions(from_val=1e9, to=1e11, result=result))
-
-
 def _property(name: str, value: object) -> model.DynamicConfigValue:
     return model.DynamicConfigValue(id_val=name, value=value)
 
@@ -837,6 +953,7 @@ _COLOURED: Final = _property("custom.cellOptions", {"type": "color-text"})
 _SUCCEEDED: Final = _texts({"1": ("succeeded", _GREEN), "0": ("FAILED", _RED)})
 _CUT: Final = _texts({"0": ("whole", _GREEN), "1": ("CUT", _ORANGE)})
 _SCRAPED: Final = _texts({"1": ("yes", _GREEN), "0": ("NO", _RED)})
+_WRITES: Final = _texts({"1": ("writes", _GREEN), "0": ("FAILS", _RED)})
 _LOADED: Final = _texts({"1": ("loaded", _GREEN), "0": ("REFUSED", _RED)})
 _SEVERITY: Final = _texts({"critical": ("critical", _RED), "warning": ("warning", _ORANGE)})
 
@@ -852,7 +969,7 @@ def _link(title: str, url: str) -> dashboard.DashboardLink:
 
 
 def _variable(name: str, label: str, query: str) -> dashboard.QueryVariable:
-    """A choice of several values of a label, at first all: `.+` instead of a list, so that new ones are in it."""
+    """A choice of several values of a label, at first all. `all_value` instead of a list has new ones in it."""
     return (
         dashboard.QueryVariable(name)
         .label(label)
@@ -863,7 +980,6 @@ def _variable(name: str, label: str, query: str) -> dashboard.QueryVariable:
         .sort(model.VariableSort.ALPHABETICAL_ASC)
         .multi(multi=True)
         .include_all(include_all=True)
-        .all_value(".+")
         .current(model.VariableOption(selected=True, text=["All"], value=["$__all"]))
     )
 

@@ -19,7 +19,7 @@ from support.api import Api, Handler, batch, serving
 from support.contract import exposed
 from support.exporter import StartExporter
 from support.monitoring import prometheus, query
-from support.rules import ALERTS, RECORDED
+from support.rules import ALERTS, RECORDED, RULES
 from support.samples import up
 
 from deploy.grafana.dashboard import COMMITTED, render
@@ -31,6 +31,12 @@ VARIABLES = {variable["name"]: variable for variable in DASHBOARD["templating"][
 ANNOTATIONS: list[dict[str, Any]] = DASHBOARD["annotations"]["list"]
 EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel["targets"]] + [one["expr"] for one in ANNOTATIONS]
 DOCS_URL = "https://github.com/inkit-exporter/inkit-exporter/blob/main/"
+
+MAY_BE_ABSENT = {"cluster", "namespace"}
+EVERYTHING = {
+    "job": "inkit", "cluster": ".*", "namespace": ".*", "instance": ".+", "account": ".+", "destination": ".+",
+}  # fmt: skip
+"""What Grafana puts in the place of each variable while all are chosen."""
 
 by_title = pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
 
@@ -98,9 +104,32 @@ def test_the_dashboard_has_a_fixed_uid_the_readers_time_zone_and_multi_value_var
     assert DASHBOARD["uid"] == "inkit-exporter"
     assert DASHBOARD["timezone"] == "browser"
     assert DASHBOARD["refresh"] == "1m"
-    for name in ("account", "destination", "instance"):
+    for name, all_of_them in EVERYTHING.items():
         assert VARIABLES[name]["multi"]
         assert VARIABLES[name]["includeAll"]
+        # `.+` would be every job of this Prometheus.
+        assert VARIABLES[name].get("allValue") == (all_of_them if name != "job" else None)
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_the_link_of_an_alert_lands_on_a_panel_that_shows_what_it_is_about(alert: str) -> None:
+    """The alert and the panel read a metric in common, through recorded ones too."""
+    (number,) = re.findall(r"\?viewPanel=(\d+)", ALERTS[alert]["annotations"]["dashboard_url"])
+    (panel,) = [panel for panel in PANELS if panel["id"] == int(number)]
+    expressions = "\n".join(target["expr"] for target in panel["targets"])
+    assert metrics_of(ALERTS[alert]["expr"]) & metrics_of(expressions)
+    for variable in re.findall(r"var-(\w+)=", ALERTS[alert]["annotations"]["dashboard_url"]):
+        assert f"${variable}" in expressions
+
+
+def metrics_of(expression: str) -> set[str]:
+    """The metrics of the exporter and of Prometheus that an expression reads, but those that are in most."""
+    recorded = {rule["record"] for rule in RULES if "record" in rule} & set(
+        re.findall(r"\binkit:[a-z_0-9]+:[a-z0-9_]+", expression)
+    )
+    found = set(re.findall(r"\binkit_[a-z_]+\b|\bup\b", re.sub(r"(?:by|without|on) \([^)]*\)", "", expression)))
+    below = [metrics_of(rule["expr"]) for rule in RULES if rule.get("record") in recorded]
+    return found.union(*below) - {"inkit_poll_interval_seconds"}
 
 
 def test_compose_mounts_the_provisioned_files() -> None:
@@ -135,7 +164,10 @@ async def test_every_query_finds_data_and_the_overview_shows_whether_something_f
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
     async with serving(Api()) as staging:
-        running = await exporter(accounts=[{"name": "production"}, {"name": "staging", "base_url": staging.base_url}])
+        kept = f"--storage.path={tmp_path / 'storage'}"
+        running = await exporter(
+            kept, accounts=[{"name": "production"}, {"name": "staging", "base_url": staging.base_url}]
+        )
         await running.wait_for(lambda s: up(s, "production") == up(s, "staging") == 1)
         instance = running.url.authority
         config = _impatient(tmp_path, instance)
@@ -209,27 +241,31 @@ async def _the_tables_name_what_failed(world: World, calm_until: float) -> None:
 
 
 async def _every_query_finds_data(world: World) -> None:
-    everything = {"account": ".+", "destination": ".+", "instance": ".+"}
-    one_of_each = {"account": "production", "destination": "salesforce", "instance": re.escape(world.instance)}
+    one_of_each = EVERYTHING | {
+        "account": "production",
+        "destination": "salesforce",
+        "instance": re.escape(world.instance),
+    }
 
     async def found() -> None:
-        for chosen, panel in itertools.product((everything, one_of_each), PANELS):
+        for chosen, panel in itertools.product((EVERYTHING, one_of_each), PANELS):
             labels: set[str] = set()
             for target in panel["targets"]:
                 labels.update(*await _find_labels(world.http, target, chosen))
             if panel["type"] == "table":
                 columns = panel["transformations"][1]["options"]["renameByName"]
-                keys = {name for name in columns if not name.startswith("Value")}
+                keys = {name for name in columns if not name.startswith("Value")} - MAY_BE_ABSENT
                 some = chosen is one_of_each or panel["title"] == "What fires"
                 assert labels == keys or (some and labels < keys), panel["title"]
         for annotation in ANNOTATIONS:
-            assert await _run(world.http, annotation["expr"], everything, instant=False), annotation["name"]
+            assert await _run(world.http, annotation["expr"], EVERYTHING, instant=False), annotation["name"]
         for name, expected in {
+            "job": {"inkit"},
             "account": {"production", "staging"},
             "destination": {"box", "salesforce"},
             "instance": {world.instance},
         }.items():
-            assert expected <= set(await _choices(world.http, VARIABLES[name]["query"]["query"], everything))
+            assert expected <= set(await _choices(world.http, VARIABLES[name]["query"]["query"], EVERYTHING))
 
     await _soon(found)
 
@@ -238,7 +274,7 @@ async def _find_labels(http: aiohttp.ClientSession, target: dict[str, Any], chos
     """Run a query, which must find series, and return the labels of each."""
     series = await _run(http, target["expr"], chosen, instant=target["instant"])
     assert series, (target["expr"], chosen)
-    for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
+    for label in set(re.findall(r"{{(\w+)}}", target["legendFormat"])) - MAY_BE_ABSENT:
         assert all(label in one["metric"] for one in series), f"{label}: {target['expr']}"
     for label, value in chosen.items():
         pattern = re.compile(value)
@@ -259,9 +295,11 @@ async def _an_exporter_that_is_down_is_shown_as_down(world: World) -> None:
 
 
 def _impatient(folder: Path, instance: str) -> str:
-    """Return a Prometheus configuration with the repository's rules, but without their `for`."""
+    """Return a Prometheus configuration with the repository's rules, without their `for` and their history."""
     rules = (ROOT / "deploy" / "prometheus" / "rules.yml").read_text()
-    (folder / "rules.yml").write_text(re.sub(r"^( +for: )\w+$", r"\g<1>0s", rules, flags=re.MULTILINE))
+    rules = re.sub(r"^( +for: )\w+$", r"\g<1>0s", rules, flags=re.MULTILINE)
+    history = r"\n +and present_over_time\(inkit:polls:max\[\w+\] offset \w+\)"
+    (folder / "rules.yml").write_text(re.sub(history, "", rules).replace("interval: 2m", "interval: 500ms"))
     config = {
         "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
         "rule_files": ["rules.yml"],
@@ -304,8 +342,7 @@ async def _choices(http: aiohttp.ClientSession, call: str, chosen: dict[str, str
 async def _rows(world: World, title: str) -> Any:
     """Run the first query of a panel, and return its series."""
     panel = next(panel for panel in PANELS if panel["title"] == title)
-    everything = {"account": ".+", "destination": ".+", "instance": ".+"}
-    return await _run(world.http, panel["targets"][0]["expr"], everything, instant=True)
+    return await _run(world.http, panel["targets"][0]["expr"], EVERYTHING, instant=True)
 
 
 async def _number(world: World, title: str) -> float:

@@ -1,4 +1,4 @@
-"""Listings that are long, or broken off: they go on where they were, are bounded, and end in the right numbers."""
+"""Long and interrupted listings: they continue where they stopped, are bounded, and give the right numbers."""
 
 from collections.abc import Callable
 from random import Random
@@ -27,7 +27,7 @@ def new_plan(*, resync_interval: float = 600.0, lookback: float = LOOKBACK, max_
 
 
 class Breaking:
-    """Answers that many requests of a poll and fails the next one."""
+    """Answers a number of requests and fails the next one."""
 
     def __init__(self, answer: Answer, after: int) -> None:
         self.answer = answer
@@ -43,7 +43,7 @@ class Breaking:
 
 
 def poll(plan: Plan, answer: Answer, now: float = NOW) -> bool:
-    """One poll, which a request that fails breaks off, as the poller does it; whether it was complete."""
+    """Poll, and interrupt the plan after a failed request, as the poller does. Return whether the poll was complete."""
     try:
         conversation.converse(plan, answer, now)
     except RequestTimeout:
@@ -65,7 +65,7 @@ def ids(found: list[Batch]) -> set[str]:
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_pages_cut_to_25_and_an_api_that_fails_every_hundredth_request_cost_little_more(ordered: bool) -> None:
+def test_with_a_page_size_of_25_and_some_failures_a_listing_costs_little_more(ordered: bool) -> None:
     listing = batches(9900)
     if not ordered:
         Random(1).shuffle(listing)
@@ -81,7 +81,7 @@ def test_pages_cut_to_25_and_an_api_that_fails_every_hundredth_request_cost_litt
     assert requests <= 396 + 4 * polls
 
 
-def test_what_goes_on_is_progress_until_the_list_is_read() -> None:
+def test_an_interrupted_listing_has_progress_until_it_is_complete() -> None:
     plan = new_plan()
     assert plan.progress is None
     for i, read in enumerate((60, 60 + 58, 60 + 58 + 58)):
@@ -99,25 +99,25 @@ def test_what_goes_on_is_progress_until_the_list_is_read() -> None:
         (Pagination(more=True, total_count=777), 78),
     ],
 )
-def test_how_many_pages_there_are_to_read_is_what_the_hints_say(pagination: Pagination, pages: int | None) -> None:
-    listing = batches(1000)[::-1]  # the oldest first, so that no time tells how far it is
+def test_the_hints_give_the_number_of_pages_to_read(pagination: Pagination, pages: int | None) -> None:
+    listing = batches(1000)[::-1]  # oldest first, so that times do not show the progress
     plan = new_plan()
     poll(plan, Breaking(lambda r: Page(listing[r.number * 10 - 10 : r.number * 10], pagination), after=3))
     assert plan.progress == (3, pages)
 
 
 @pytest.mark.parametrize(("lookback", "most", "pages"), [(50.0, 10**6, 100), (1000.0, 600, 60)])
-def test_newest_first_the_window_or_its_limit_tells_how_many_pages_there_are(
+def test_with_newest_first_the_window_or_its_limit_gives_the_number_of_pages(
     lookback: float, most: int, pages: int
 ) -> None:
     plan = new_plan(lookback=lookback, max_batches=most)
-    listing = batches(9000)  # twenty a second
+    listing = batches(9000)  # 20 batches a second
     poll(plan, Breaking(serve(listing, 10), after=20))
     assert plan.progress is not None and plan.progress[0] == 20
     assert plan.progress[1] == pytest.approx(pages, abs=2)
 
 
-def test_a_listing_that_was_broken_off_too_long_ago_begins_again() -> None:
+def test_a_listing_interrupted_too_long_ago_starts_again() -> None:
     listing = batches(500)
     for wait, first in ((STALE_AFTER - 1, 19), (STALE_AFTER, 1)):
         plan = new_plan()
@@ -128,20 +128,20 @@ def test_a_listing_that_was_broken_off_too_long_ago_begins_again() -> None:
         assert ids(plan.window.batches) == ids(listing)
 
 
-def test_a_page_that_never_comes_is_no_progress_so_that_what_was_read_gets_no_older() -> None:
+def test_a_page_that_keeps_failing_is_no_progress_and_the_listing_starts_again() -> None:
     listing = batches(500)
     plan = new_plan()
     poll(plan, Breaking(serve(listing, 10), after=19))
     for i in range(1, 40):
-        stuck = Breaking(serve(listing, 10), after=2)  # the page before, twice
+        stuck = Breaking(serve(listing, 10), after=2)  # the page before is read twice
         assert not poll(plan, stuck, NOW + 10 * i)
         if stuck.asked[0] == 1:
             assert 10 * i == STALE_AFTER
             return
-    raise AssertionError("what was read is never read again")
+    raise AssertionError("the listing never started again")
 
 
-def test_a_window_that_moved_back_with_the_clock_is_listed_from_the_beginning() -> None:
+def test_after_the_clock_was_set_back_the_window_is_listed_from_the_beginning() -> None:
     listing = batches(500)
     plan = new_plan()
     poll(plan, Breaking(serve(listing, 10), after=19))
@@ -150,7 +150,7 @@ def test_a_window_that_moved_back_with_the_clock_is_listed_from_the_beginning() 
     assert again.asked[0] == 1
 
 
-def test_40000_old_batches_in_another_order_are_read_to_their_end() -> None:
+def test_40000_old_batches_in_another_order_are_all_read() -> None:
     listing = batches(300) + batches(40_000, age=2 * LOOKBACK)
     listing.sort(key=lambda batch: batch.created_at)
     plan = new_plan(max_batches=10_000)
@@ -161,9 +161,7 @@ def test_40000_old_batches_in_another_order_are_read_to_their_end() -> None:
 @pytest.mark.parametrize(
     ("said", "most"), [(Pagination(more=True, page_count=30, total_count=300), 45), (Pagination(more=True), 25)]
 )
-def test_a_list_in_no_order_that_never_ends_is_given_up_soon_after_what_its_first_page_says(
-    said: Pagination, most: int
-) -> None:
+def test_an_endless_unordered_list_fails_the_poll_soon_after_its_announced_end(said: Pagination, most: int) -> None:
     asked = 0
 
     def endless(request: PageRequest) -> Page:
@@ -179,7 +177,7 @@ def test_a_list_in_no_order_that_never_ends_is_given_up_soon_after_what_its_firs
     assert asked <= most
 
 
-def test_a_list_of_billions_in_no_order_is_not_begun() -> None:
+def test_an_unordered_list_of_billions_fails_at_its_first_page() -> None:
     page = Page(batches(10)[::-1], Pagination(more=True, page_count=10**9))
     asked = Breaking(lambda _: page, after=10)
     with pytest.raises(BadResponse, match="too long to read"):
@@ -189,10 +187,10 @@ def test_a_list_of_billions_in_no_order_is_not_begun() -> None:
 
 @given(st.integers(0, 2**32), st.integers(2, 8), st.booleans(), st.integers(5, 20))
 @settings(max_examples=150)
-def test_a_poll_that_goes_on_with_a_listing_gives_the_numbers_of_a_full_one(
+def test_a_poll_that_continues_a_listing_gives_the_numbers_of_a_full_one(
     seed: int, size: int, ties: bool, after: int
 ) -> None:
-    """Whatever happens between the polls of what one poll sees at once: pages move by any number of places."""
+    """Between the polls, batches change in every way that a poll sees, so pages move by any number of places."""
     world = World(Random(seed), ties=ties)
     for _ in range(60):
         world.happen(world.chance.choice(("create", "create", "progress", "finish")))
@@ -205,7 +203,7 @@ def test_a_poll_that_goes_on_with_a_listing_gives_the_numbers_of_a_full_one(
         if complete:
             expected = oracle(recent(world.batches, world.now))
             assert essence(plan.window.snapshot(None)) == essence(expected)
-            plan = new_plan(resync_interval=100_000.0)  # and again, at another place of the history
+            plan = new_plan(resync_interval=100_000.0)  # start again at another point of the history
             after = world.chance.randint(5, 20)
         for _ in range(world.chance.randint(0, 3)):
             world.happen(world.chance.choice([what for what in SEEN_AT_ONCE if what != "future" or i % 4 == 0]))
@@ -213,7 +211,7 @@ def test_a_poll_that_goes_on_with_a_listing_gives_the_numbers_of_a_full_one(
 
 
 class Chaos:
-    """An API that changes between requests, and breaks every rule that the plan knows of; `calm` ends that."""
+    """An API that changes between requests and breaks every rule that the plan knows, until `calm` is set."""
 
     def __init__(self, world: World, order: str, refused: frozenset[str], hints: str) -> None:
         self.world = world
@@ -228,7 +226,7 @@ class Chaos:
         if order == "newest" and not self.calm and self.world.chance.random() < 0.5:
             shuffled = list(self.world.batches)
             self.world.chance.shuffle(shuffled)
-            return sorted(shuffled, key=lambda batch: -batch.created_at)  # ties in another order
+            return sorted(shuffled, key=lambda batch: -batch.created_at)  # batches of the same time in another order
         if order == "oldest":
             return self.world.batches[::-1]
         if order in ("any", "by default"):
@@ -264,7 +262,7 @@ class Chaos:
     st.sampled_from(("all", "page_count", "none")),
 )
 @settings(max_examples=100)
-def test_any_mix_of_refusals_sizes_orders_and_failures_ends_in_the_right_numbers(
+def test_any_mix_of_refusals_sizes_orders_and_failures_ends_with_the_right_numbers(
     seed: int, ties: bool, order: str, refused: set[str], hints: str
 ) -> None:
     world = World(Random(seed), ties=ties)
@@ -274,7 +272,7 @@ def test_any_mix_of_refusals_sizes_orders_and_failures_ends_in_the_right_numbers
     plan = new_plan()
 
     def polls(number: int) -> int:
-        """So many polls; returns how many of them were not complete."""
+        """Poll this many times, and return how many polls were not complete."""
         failed = 0
         for _ in range(number):
             before = api.requests
@@ -292,12 +290,12 @@ def test_any_mix_of_refusals_sizes_orders_and_failures_ends_in_the_right_numbers
 
     polls(15)
     api.calm = True
-    polls(int(STALE_AFTER) // 10 + 1)  # for that long, no way out of a refusal is looked for again
+    polls(int(STALE_AFTER) // 10 + 1)  # during this time, the plan does not try again to work around a refusal
     before = api.requests
-    assert not polls(120), "two resync intervals: one until a wrong end is forgotten, and one to come there"
+    assert not polls(120), "two resync intervals: in one the plan forgets a wrong end, in the other it reaches the end"
     poll(plan, api, world.now)
     if order == "any" and plan.mark.ordered and "sort" not in refused:
-        return  # a first page in order, all of it old, can't be told from the end of the window
+        return  # a first page that is in order and entirely old looks like the end of the window
     expected = oracle(recent(world.batches, world.now))
     assert essence(plan.window.snapshot(None))[:3] == essence(expected)[:3]
     pages = len(world.batches) // 3 + 2

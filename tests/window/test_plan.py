@@ -1,4 +1,4 @@
-"""Polls against their oracle, the full listing: whatever happens at the API, and whenever, the sums are right."""
+"""Polls against their oracle, the full listing: whatever happens at the API, the sums are right."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -66,7 +66,7 @@ def all_done(batch: Batch) -> bool:
 
 
 class Changes:
-    """When each batch was last seen to change, by what each poll should see; and which batches have settled."""
+    """The oracle for changes: when a poll last saw each batch change, and which batches have settled."""
 
     def __init__(self, resync_interval: float = 600.0) -> None:
         self.seen: dict[str, tuple[Batch, float]] = {}
@@ -74,7 +74,7 @@ class Changes:
         self.resync_interval = resync_interval
 
     def oldest(self, found: list[Batch], now: float) -> float | None:
-        """The longest ago among the unfinished, after a poll at that time."""
+        """Add a poll at that time, and return the oldest change of an unfinished batch."""
         before = self.seen
         self.seen = {
             batch.id: before[batch.id] if batch.id in before and before[batch.id][0] == batch else (batch, now)
@@ -91,7 +91,7 @@ class Changes:
 
 
 def settled_of(snapshot: Snapshot, found: list[Batch]) -> set[str]:
-    """The batches that a snapshot counts as settled, which must be plausible."""
+    """Return the batches that a snapshot counts as settled. All documents of each must be done."""
     shown = {batch.id for batch in snapshot.unfinished.batches}
     settled = [batch for batch in found if not batch.finished and batch.id not in shown]
     assert all(map(all_done, settled))
@@ -99,7 +99,7 @@ def settled_of(snapshot: Snapshot, found: list[Batch]) -> set[str]:
 
 
 @given(listings, st.integers(1, 10))
-def test_an_ordered_list_gives_the_sums_of_the_recent(listing: list[Batch], size: int) -> None:
+def test_an_ordered_list_gives_the_sums_of_the_recent_batches(listing: list[Batch], size: int) -> None:
     plan = new_plan()
     poll(plan, pages(listing, size))
     assert plan.mark.ordered
@@ -112,17 +112,17 @@ def test_a_list_in_any_order_gives_the_same_sums(data: st.DataObject, listing: l
     plan = new_plan()
     for _ in range(2):
         poll(plan, pages(listing, size))
-        # A first page in order, all of it old, can't be told from the end of the window; other disorder is noticed.
+        # If the first page is in order and entirely old, it looks like the end of the window. Other disorder shows.
         if plan.mark.ordered:
             return
         assert essence(plan.window.snapshot(None)) == essence(oracle(recent(listing)))
 
 
 @given(st.randoms(use_true_random=False), st.integers(1, 20), st.integers(2, 10))
-def test_of_a_list_in_any_order_the_newest_are_kept(chance: Random, most: int, size: int) -> None:
+def test_of_an_unordered_list_the_newest_batches_are_kept(chance: Random, most: int, size: int) -> None:
     listing = [make_batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in range(60)]
     chance.shuffle(listing)
-    listing[:2] = sorted(listing[:2], key=lambda batch: batch.created_at)  # or the first page might pass as in order
+    listing[:2] = sorted(listing[:2], key=lambda batch: batch.created_at)  # else the first page might seem in order
     plan = new_plan(most)
     poll(plan, pages(listing, size))
     assert not plan.mark.ordered
@@ -131,8 +131,10 @@ def test_of_a_list_in_any_order_the_newest_are_kept(chance: Random, most: int, s
 
 
 @given(st.data(), listings, st.integers(2, 6))
-def test_batches_that_come_and_vanish_between_the_pages(data: st.DataObject, listing: list[Batch], size: int) -> None:
-    """Of what is there from the first request to the last, nothing is missed; nothing is doubled or invented."""
+def test_batches_that_are_created_or_vanish_between_pages_cause_no_wrong_sums(
+    data: st.DataObject, listing: list[Batch], size: int
+) -> None:
+    """The window has every batch that exists during the whole poll, and no batch twice or that never existed."""
     server = list(listing)
     ids = count(10**7)
     ever = {batch.id for batch in server}
@@ -158,7 +160,7 @@ def test_batches_that_come_and_vanish_between_the_pages(data: st.DataObject, lis
 
 
 @given(listings, st.integers(1, 10), st.integers(1, 12))
-def test_max_batches_keeps_the_newest(listing: list[Batch], size: int, most: int) -> None:
+def test_max_batches_keeps_the_newest_batches(listing: list[Batch], size: int, most: int) -> None:
     plan = new_plan(most)
     for _ in range(3):
         poll(plan, pages(listing, size))
@@ -166,7 +168,7 @@ def test_max_batches_keeps_the_newest(listing: list[Batch], size: int, most: int
         assert plan.window.snapshot(None).truncated is plan.window.truncated is (len(recent(listing)) > most)
 
 
-def test_a_list_that_never_stops_getting_shorter_is_given_up() -> None:
+def test_a_list_that_keeps_getting_shorter_fails_the_poll() -> None:
     listing = big_world(100)
     asked = 0
 
@@ -191,7 +193,7 @@ def test_sums_follow_every_change(changes: list[Batch], most: int) -> None:
     assert essence(window.snapshot(None)) == essence(oracle(list(window.batches)))
 
 
-def test_excerpts_are_cut_and_say_how_many_there_are() -> None:
+def test_excerpts_are_cut_and_have_the_total_number() -> None:
     listing = big_world(2500, unfinished=lambda i: i % 2 == 0)
     failed = {"box": Counts(1, 0, 1, 0)}
     listing[1:2400:2] = [make_batch(b.id, b.name, b.created_at, b.status, failed) for b in listing[1:2400:2]]
@@ -204,20 +206,20 @@ def test_excerpts_are_cut_and_say_how_many_there_are() -> None:
     assert (snapshot.failing.total, snapshot.unfinished.total) == (1200, 1250)
 
 
-def test_a_page_size_that_grows_on_the_way_would_leave_a_gap_and_is_refused() -> None:
+def test_a_page_size_that_grows_during_a_poll_fails_it() -> None:
     listing = [make_batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in range(50)]
     with pytest.raises(BadResponse, match="page size grew from 5 to 10"):
         poll(new_plan(), lambda number: page_of(listing, int(number), 5 if number == 1 else 10))
 
 
-def test_combinations_seen_before_stay_at_zero() -> None:
+def test_combinations_of_labels_seen_before_stay_at_zero() -> None:
     before = oracle([make_batch("fb_1", "", NOW, "failed", {"box": Counts(1, 0, 1, 0)})])
     snapshot = new_window(10).snapshot(before)
     assert snapshot.documents == {("box", "failed"): NOTHING}
     assert snapshot.batches == {"failed": 0}
 
 
-def test_a_batch_has_changed_when_it_is_new_or_different_or_comes_back() -> None:
+def test_a_batch_counts_as_changed_when_it_is_new_or_different_or_returns() -> None:
     window = new_window(2)
     waits, moves = (make_batch(f"fb_{name}", "", NOW, "in_progress", {"box": Counts(2, 0, 0, 2)}) for name in "ab")
 
@@ -230,7 +232,7 @@ def test_a_batch_has_changed_when_it_is_new_or_different_or_comes_back() -> None
         window.upsert(moves, now)
     assert oldest_change() == NOW
     window.upsert(moves := replace(moves, destinations={"box": Counts(2, 0, 1, 1)}), NOW + 2)
-    assert oldest_change() == NOW, "the other one waits still"
+    assert oldest_change() == NOW, "the other batch has not changed"
     snapshot = window.snapshot(None)
     assert snapshot.failing == TopBatches((moves,), 1, (NOW + 2,))
     assert snapshot.unfinished == TopBatches((moves, waits), 2, (NOW + 2, NOW))
@@ -252,7 +254,7 @@ def test_a_batch_has_changed_when_it_is_new_or_different_or_comes_back() -> None
     assert oldest_change() is None
 
 
-def test_what_is_missing_between_two_times_is_removed_and_nothing_else() -> None:
+def test_only_missing_batches_between_two_times_are_removed() -> None:
     window = new_window(10)
     for i in range(6):
         window.upsert(make_batch(f"fb_{i}", "", NOW - i, "completed", {}), NOW)
@@ -266,13 +268,12 @@ sizes = st.integers(2, 12)
 
 @given(seeds, st.lists(sizes, min_size=1, max_size=3), st.booleans(), sizes, st.integers(0, 60))
 @settings(max_examples=300)
-def test_after_every_poll_the_sums_are_those_of_a_full_listing(
+def test_after_every_poll_the_sums_match_a_full_listing(
     seed: int, sizes: list[int], ties: bool, parts: int, malformed: int
 ) -> None:
-    """For all that a poll sees at once: what is created, progresses, finishes, or vanishes unfinished.
+    """For the changes that each poll sees: batches that are created, progress, finish, or vanish unfinished.
 
-    The page size may change from poll to poll, pages may come in parts, and records that can't be read stand between
-    the others.
+    The page size may change between polls, pages may come in parts, and some records are unreadable.
     """
     world = World(Random(seed), ties=ties)
     resync_interval = 60.0 if seed % 2 else 600.0
@@ -305,8 +306,10 @@ def test_after_every_poll_the_sums_are_those_of_a_full_listing(
 
 @given(seeds, st.integers(2, 12), st.booleans())
 @settings(max_examples=200)
-def test_what_a_poll_does_not_see_is_right_after_the_resync_interval(seed: int, size: int, ties: bool) -> None:
-    """Finished batches that are deleted, reopened or amended; and changes between the requests of a poll."""
+def test_changes_that_a_poll_does_not_see_are_counted_within_the_resync_interval(
+    seed: int, size: int, ties: bool
+) -> None:
+    """Finished batches are deleted, reopened or changed, and batches change between the requests of a poll."""
     world = World(Random(seed), ties=ties)
     plan = new_plan()
 
@@ -334,10 +337,10 @@ def test_what_a_poll_does_not_see_is_right_after_the_resync_interval(seed: int, 
 
 @given(seeds, st.integers(2, 12), st.lists(st.sampled_from((-5000, -700, -30, 5, 30, 700, 5000)), max_size=6))
 @settings(max_examples=200)
-def test_whenever_the_clock_is_set_the_sums_are_those_of_a_full_listing_by_it(
+def test_after_the_clock_is_set_the_sums_match_a_full_listing_at_the_new_time(
     seed: int, size: int, jumps: list[int]
 ) -> None:
-    """Ahead, batches leave the window; back again, they return to it at once, and are no news."""
+    """If the clock jumps ahead, batches leave the window. If it jumps back, they return and are not counted again."""
     world = World(Random(seed), ties=False)
     for _ in range(30):
         world.happen("create")
@@ -364,8 +367,8 @@ def test_whenever_the_clock_is_set_the_sums_are_those_of_a_full_listing_by_it(
 
 @given(seeds, st.integers(2, 8), st.integers(5, 40))
 @settings(max_examples=100)
-def test_a_cut_window_is_the_newest_batches_after_two_resync_intervals(seed: int, size: int, most: int) -> None:
-    """One to notice what was deleted, and one to come to the end, where others move up."""
+def test_a_truncated_window_has_the_newest_batches_after_two_resync_intervals(seed: int, size: int, most: int) -> None:
+    """The first resync notices deleted batches, and the second reads the batches that moved up at the end."""
     world = World(Random(seed), ties=False)
     plan = new_plan(most)
     for _ in range(10):
@@ -389,7 +392,7 @@ def big_world(number: int, *, unfinished: Callable[[int], bool] = lambda _: Fals
     ]
 
 
-def test_a_steady_poll_costs_one_request_whatever_the_window() -> None:
+def test_a_poll_without_changes_costs_one_request_for_any_window() -> None:
     for number in (50, 500, 5000):
         plan = new_plan()
         listing = big_world(number)
@@ -398,7 +401,7 @@ def test_a_steady_poll_costs_one_request_whatever_the_window() -> None:
         assert requests == [1] * 100
 
 
-def test_unfinished_batches_out_of_sight_cost_a_request_for_each_page_of_them() -> None:
+def test_unfinished_batches_beyond_the_first_page_cost_one_request_for_each_of_their_pages() -> None:
     plan = new_plan()
     listing = big_world(5000, unfinished=lambda i: i in (1050, 2010, 2020, 2030, 3077))
     poll(plan, pages(listing, 100))
@@ -413,8 +416,8 @@ def test_unfinished_batches_out_of_sight_cost_a_request_for_each_page_of_them() 
 
 
 @pytest.mark.parametrize(("gone", "requests"), [(0, 2), (40, 2), (60, 3), (1050, 11), (2500, 12)])
-def test_an_unfinished_batch_is_found_wherever_it_went_as_others_vanished(gone: int, requests: int) -> None:
-    """Its page is asked for, and pages further up, until it is found or its place is."""
+def test_an_unfinished_batch_is_found_after_others_vanished(gone: int, requests: int) -> None:
+    """The poll reads its last page and earlier ones, until it finds the batch or the place where it must be."""
     for vanishes in (False, True):
         plan = new_plan()
         listing = big_world(5000, unfinished=lambda i: i == 3050)
@@ -426,8 +429,8 @@ def test_an_unfinished_batch_is_found_wherever_it_went_as_others_vanished(gone: 
         assert plan.window.snapshot(None).unfinished.total == (not vanishes)
 
 
-def test_within_the_resync_interval_each_page_is_listed_at_a_steady_cost() -> None:
-    """A window of 1790 owes 198.9 batches a poll: what a page leaves owing counts for the next."""
+def test_within_the_resync_interval_each_page_is_listed_at_an_even_cost() -> None:
+    """A window of 1790 batches needs 198.9 a poll. The remainder of a page counts for the next poll."""
     listing = big_world(1790)
     plan = new_plan(lookback=10 * LOOKBACK, resync_interval=100.0)
     poll(plan, pages(listing, 100))
@@ -440,17 +443,17 @@ def test_within_the_resync_interval_each_page_is_listed_at_a_steady_cost() -> No
     costs = [poll(plan, serve, NOW + 10.0 * i) for i in range(1, 11)]
     assert set(asked) == set(range(1, 19))
     assert max(costs) <= 5
-    assert sum(costs) <= 10 + 18 + 10, "the head, each page, and for each sweep the page of its edge"
+    assert sum(costs) <= 10 + 18 + 10, "the first page, each page once, and the last page of the previous poll"
 
 
 @pytest.mark.parametrize(("number", "most"), [(50, 10**6), (500, 50)])
-def test_a_window_that_the_first_page_shows_whole_is_not_swept(number: int, most: int) -> None:
+def test_a_window_that_fits_on_the_first_page_needs_no_resync(number: int, most: int) -> None:
     listing = big_world(number)
     plan = new_plan(most, lookback=10 * LOOKBACK, resync_interval=100.0)
     assert [poll(plan, pages(listing, 100), NOW + 10.0 * i) for i in range(50)] == [1] * 50
 
 
-def test_of_a_window_that_is_cut_nothing_beyond_its_end_is_asked_for() -> None:
+def test_pages_beyond_the_end_of_a_truncated_window_are_not_requested() -> None:
     listing = big_world(5000)
     plan = new_plan(1790, lookback=10 * LOOKBACK, resync_interval=100.0)
     assert poll(plan, pages(listing, 100)) == 18
@@ -466,7 +469,7 @@ def test_of_a_window_that_is_cut_nothing_beyond_its_end_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("size", "together"), [(2, 2), (2, 3), (3, 2), (3, 4), (4, 5)])
-def test_batches_of_the_same_time_are_listed_again_wherever_others_vanish(size: int, together: int) -> None:
+def test_batches_with_the_same_time_are_listed_again_when_others_vanish(size: int, together: int) -> None:
     listing = [make_batch(f"fb_{i:02}", "", NOW - i // together, "completed", {}) for i in range(12)]
     for above, gone in combinations(range(12), 2):
         for when in range(4):
@@ -481,7 +484,7 @@ def test_batches_of_the_same_time_are_listed_again_wherever_others_vanish(size: 
 
 
 @pytest.mark.parametrize("gone", range(5, 31))
-def test_however_many_vanish_above_the_sweep_it_finds_back_to_where_it_was(gone: int) -> None:
+def test_however_many_batches_vanish_above_it_the_resync_finds_its_place_again(gone: int) -> None:
     listing = big_world(60)
     plan = new_plan(lookback=10 * LOOKBACK, resync_interval=100.0)
     poll(plan, pages(listing, 5))
@@ -493,7 +496,7 @@ def test_however_many_vanish_above_the_sweep_it_finds_back_to_where_it_was(gone:
     assert [batch.id for batch in plan.window.batches] == [batch.id for batch in listing]
 
 
-def test_a_list_whose_last_page_leads_on_for_ever_is_read_as_far_as_it_goes() -> None:
+def test_a_list_that_repeats_its_last_page_forever_is_read_to_its_end() -> None:
     plan = new_plan()
     listing = [make_batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(4)]
 
@@ -502,14 +505,14 @@ def test_a_list_whose_last_page_leads_on_for_ever_is_read_as_far_as_it_goes() ->
         items = listing[start : start + 2] or listing[-1:]
         return Page(items, Pagination(more=True, page_size=2, total_count=len(listing)))
 
-    # Two pages, and one that brings nothing new.
+    # Two pages, and one without a new batch.
     for i in range(3):
         assert poll(plan, endless, NOW + i) <= 3
         assert len(plan.window.batches) == 4
 
 
-def test_records_that_can_not_be_read_count_as_read() -> None:
-    """Of two records on each page, one can be read; the last page comes again for ever."""
+def test_unreadable_records_count_as_read() -> None:
+    """Each page has one readable and one unreadable record. The last page repeats forever."""
     listing = [make_batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(4)]
 
     def serve(request: int, total: int) -> Page:
@@ -544,10 +547,10 @@ HINTS: dict[str, Callable[[int, int, int], Pagination]] = {
 @pytest.mark.parametrize("hints", HINTS.values(), ids=HINTS)
 @given(listings, st.integers(1, 10), st.booleans())
 @settings(max_examples=40)
-def test_whatever_is_hinted_the_whole_list_is_read(
+def test_with_any_hints_the_whole_list_is_read(
     hints: Callable[[int, int, int], Pagination], listing: list[Batch], size: int, refuses: bool
 ) -> None:
-    """Beyond the end of the list, pages are empty, or refused where nothing promised them."""
+    """Pages beyond the end of the list are empty or, if no hint promised them, refused."""
     plan = new_plan()
     last = -(-len(listing) // size)
 
@@ -564,8 +567,8 @@ def test_whatever_is_hinted_the_whole_list_is_read(
         assert essence(plan.window.snapshot(None)) == essence(oracle(recent(listing, NOW + i)))
 
 
-def test_a_wrong_hint_costs_a_request_a_resync_and_not_one_a_poll() -> None:
-    """A list of one batch is never older than what is known, so that only its end can end the reading."""
+def test_a_wrong_hint_costs_one_request_per_resync_not_per_poll() -> None:
+    """With one batch, a poll can only stop at the end of the list: no record is older than the known ones."""
     listing = [make_batch("fb_1", "", NOW, "completed", {})]
     plan = new_plan(resync_interval=100.0)
 
@@ -581,7 +584,7 @@ def test_a_wrong_hint_costs_a_request_a_resync_and_not_one_a_poll() -> None:
     assert len(plan.window.batches) == 2
 
 
-def test_a_page_that_was_promised_and_is_refused_fails_the_poll() -> None:
+def test_a_refused_page_that_a_hint_promised_fails_the_poll() -> None:
     listing = big_world(300)
 
     def serve(number: int) -> Page:
@@ -599,13 +602,13 @@ def test_a_page_that_was_promised_and_is_refused_fails_the_poll() -> None:
 @pytest.mark.parametrize(
     "hints", [Pagination(more=True), Pagination(page_count=3, total_count=24), Pagination(more=True, total_count=24)]
 )
-def test_a_server_that_ignores_the_page_is_never_taken_for_a_whole_list(hints: Pagination, invalid: int) -> None:
+def test_a_server_that_ignores_the_page_number_fails_the_poll(hints: Pagination, invalid: int) -> None:
     listing = big_world(24)
     with pytest.raises(BadResponse, match="leads back"):
         poll(new_plan(), lambda _: Page(listing[: 10 - invalid], hints, invalid=invalid))
 
 
-def test_an_empty_page_amid_the_list_fails_the_poll() -> None:
+def test_an_empty_page_within_the_list_fails_the_poll() -> None:
     listing = big_world(30)
 
     def serve(number: int) -> Page:
@@ -616,7 +619,7 @@ def test_an_empty_page_amid_the_list_fails_the_poll() -> None:
 
 
 def readable_or_not(readable: list[bool], size: int) -> Serve:
-    """Pages of batches, one a second, whose documents at `box` can be read or not; those at `sepire` can."""
+    """Return pages of batches whose destination `box` is readable as given. Their destination `sepire` is readable."""
     here = {"sepire": Counts(1, 1, 0, 0)}
     listing = [
         make_batch(f"fb_{i}", "", NOW - i, "completed", here | {"box": Counts(1, 1, 0, 0)} if good else here)
@@ -632,7 +635,7 @@ def readable_or_not(readable: list[bool], size: int) -> Serve:
 
 
 @given(st.lists(st.booleans(), max_size=12), st.integers(1, 12))
-def test_a_poll_fails_if_it_can_not_read_most_records_of_a_destination(readable: list[bool], size: int) -> None:
+def test_a_poll_fails_if_most_records_of_a_destination_are_unreadable(readable: list[bool], size: int) -> None:
     plan = new_plan()
     serve = readable_or_not(readable, size)
     if 2 * sum(readable) >= len(readable):
@@ -643,7 +646,7 @@ def test_a_poll_fails_if_it_can_not_read_most_records_of_a_destination(readable:
             poll(plan, serve)
 
 
-def test_a_full_listing_that_can_not_be_read_is_listed_again_and_a_poll_of_one_page_is_judged_by_that_page() -> None:
+def test_an_unreadable_full_listing_is_repeated_and_a_poll_of_one_page_depends_only_on_that_page() -> None:
     plan = new_plan()
     with pytest.raises(BadResponse):
         poll(plan, readable_or_not([True, True, False, False, False], 2))
@@ -655,7 +658,7 @@ def test_a_full_listing_that_can_not_be_read_is_listed_again_and_a_poll_of_one_p
 
 
 @pytest.mark.parametrize("order", [[1, 0, 2, 3], [2, 3, 0, 1], [0, 1, 3, 2], [0, 2, 1, 3]])
-def test_disorder_is_noticed_within_a_page_and_from_one_to_the_next(order: list[int]) -> None:
+def test_disorder_is_noticed_within_a_page_and_between_pages(order: list[int]) -> None:
     plan = new_plan()
     listing = [make_batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in order]
     assert poll(plan, pages(listing, 2)) == 2
@@ -669,7 +672,7 @@ def test_disorder_is_noticed_within_a_page_and_from_one_to_the_next(order: list[
 
 
 @pytest.mark.parametrize("total", [None, 5])
-def test_pages_that_repeat_the_first_one_are_not_taken_for_the_end_of_the_list(total: int | None) -> None:
+def test_pages_that_repeat_the_first_one_fail_the_poll(total: int | None) -> None:
     plan = new_plan()
     listing = [make_batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(5)]
     poll(plan, pages(listing, 2))
@@ -682,7 +685,7 @@ def test_pages_that_repeat_the_first_one_are_not_taken_for_the_end_of_the_list(t
     assert len(plan.window.batches) == 5
 
 
-def test_the_sweep_spreads_over_the_resync_interval_without_bursts() -> None:
+def test_the_requests_of_a_resync_are_spread_over_the_interval_without_bursts() -> None:
     listing = big_world(6000)
     plan = new_plan(lookback=10 * LOOKBACK, resync_interval=600.0)
     assert poll(plan, pages(listing, 100)) == 60
@@ -690,4 +693,4 @@ def test_the_sweep_spreads_over_the_resync_interval_without_bursts() -> None:
     assert max(requests) <= 4
     assert 60 <= sum(requests) - 60 <= 140
     late = poll(plan, pages(listing, 100), NOW + 5610.0)
-    assert late <= 6, "a sweep that was kept waiting does not make up for it at once"
+    assert late <= 6, "a delayed resync does not catch up at once"

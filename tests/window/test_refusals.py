@@ -1,4 +1,4 @@
-"""Parameters that the API refuses: left out if the request then succeeds, and sent again after a day."""
+"""Refused parameters are left out if the request then succeeds, and are tried again after a day."""
 
 from itertools import count
 
@@ -21,12 +21,12 @@ def new_plan() -> Plan:
 
 
 def batches(number: int, until: float = NOW) -> list[Batch]:
-    """One a minute, newest first."""
+    """Return batches, newest first, one a minute."""
     return [make_batch(f"fb_{until}_{i}", "", until - 60.0 * i, "completed", {}) for i in range(number)]
 
 
 class Picky:
-    """An API that refuses parameters, on pages from `first_page` on. Without `sort` it lists the oldest first."""
+    """An API that refuses parameters from `first_page` on. Without `sort` it lists the oldest first."""
 
     def __init__(self, listing: list[Batch], refused: frozenset[str], *, first_page: int = 1) -> None:
         self.listing = listing
@@ -62,7 +62,7 @@ def right(api: Picky, now: float = NOW) -> set[str]:
 @pytest.mark.parametrize("first_page", [1, 2, 3])
 @pytest.mark.parametrize("refused", [{"page_size"}, {"sort"}, BOTH], ids=lambda names: " and ".join(sorted(names)))
 @pytest.mark.parametrize("hints", [True, False])
-def test_what_is_refused_is_left_out_on_whatever_page_and_the_numbers_are_right(
+def test_parameters_refused_on_any_page_are_left_out_and_the_numbers_are_right(
     refused: set[str], first_page: int, hints: bool
 ) -> None:
     api = Picky(batches(360), frozenset(refused), first_page=first_page)
@@ -78,7 +78,7 @@ def test_what_is_refused_is_left_out_on_whatever_page_and_the_numbers_are_right(
 
 
 @pytest.mark.parametrize("refused", [{"page_size"}, {"sort"}, BOTH], ids=lambda names: " and ".join(sorted(names)))
-def test_a_refusal_after_months_is_survived_in_the_same_poll(refused: set[str]) -> None:
+def test_a_poll_succeeds_when_a_parameter_is_first_refused(refused: set[str]) -> None:
     api = Picky(batches(360), frozenset())
     plan = new_plan()
     poll(plan, api)
@@ -87,8 +87,8 @@ def test_a_refusal_after_months_is_survived_in_the_same_poll(refused: set[str]) 
     assert held(plan) == right(api, NOW + 60)
 
 
-def test_without_sort_an_order_that_looks_like_the_end_of_the_window_is_read_to_its_end() -> None:
-    """The first pages are newest first and all of them old."""
+def test_without_sort_the_whole_list_is_read_even_if_its_order_looks_right() -> None:
+    """The first pages are newest first and entirely older than the window."""
     api = Picky([], frozenset({"sort"}))
     old = batches(200, until=NOW - 2 * DAY)
     api.listing = (old + batches(150))[::-1]
@@ -99,23 +99,23 @@ def test_without_sort_an_order_that_looks_like_the_end_of_the_window_is_read_to_
     assert not plan.mark.ordered
 
 
-def test_an_order_that_turns_out_to_be_newest_first_without_sort_costs_one_whole_list_and_no_more() -> None:
+def test_without_sort_a_list_that_is_newest_first_is_read_whole_only_once() -> None:
     api = Picky([], frozenset({"sort"}))
     listing = batches(150) + batches(200, until=NOW - 2 * DAY)
     api.listing = listing[::-1]
     plan = new_plan()
-    assert poll(plan, api) == 3 + 4, "refused, two guesses, and all four pages"
+    assert poll(plan, api) == 3 + 4, "the refused request, two tries, and all four pages"
     assert plan.mark.ordered
     assert poll(plan, api, NOW + 60) == 1
 
 
-def test_a_parameter_that_was_refused_is_sent_again_after_a_day_and_when_told() -> None:
+def test_a_refused_parameter_is_tried_again_after_a_day_and_on_demand() -> None:
     api = Picky(batches(300), frozenset({"page_size"}))
     plan = new_plan()
     for i in range(25):
         poll(plan, api, NOW + 3600.0 * i)
     again = [request for request in api.asked[2:] if "page_size" not in request.left_out]
-    assert len(again) == 1, "once, after 24 hours"
+    assert len(again) == 1, "one try, after 24 hours"
     assert plan.parameters.left_out == {"page_size"}
     api.refused = frozenset()
     poll(plan, api, NOW + 25 * 3600.0)
@@ -128,9 +128,9 @@ def test_a_parameter_that_was_refused_is_sent_again_after_a_day_and_when_told() 
     assert held(plan) == right(api, NOW + 26 * 3600.0)
 
 
-def test_a_sort_that_is_refused_again_costs_two_requests_and_no_new_listing() -> None:
+def test_a_sort_that_is_refused_again_costs_two_requests_and_no_full_listing() -> None:
     api = Picky([], frozenset({"sort"}))
-    api.listing = batches(300)[::-1]  # without sort it is in order
+    api.listing = batches(300)[::-1]  # without `sort` the list is in order too
     plan = new_plan()
     poll(plan, api)
     plan.parameters.send_all()
@@ -139,7 +139,7 @@ def test_a_sort_that_is_refused_again_costs_two_requests_and_no_new_listing() ->
 
 
 @pytest.mark.parametrize("page", [1, 2])
-def test_where_nothing_helps_the_poll_fails_as_it_would_have_and_the_search_is_not_made_at_each_poll(page: int) -> None:
+def test_if_leaving_out_parameters_does_not_help_the_poll_fails_and_few_polls_try_again(page: int) -> None:
     asked = count()
 
     def refuse(request: PageRequest) -> Page:
@@ -152,16 +152,14 @@ def test_where_nothing_helps_the_poll_fails_as_it_would_have_and_the_search_is_n
     for i in range(10):
         with pytest.raises(QueryRefused, match="the filters are wrong"):
             conversation.converse(plan, refuse, NOW + 60.0 * i)
-    assert next(asked) <= 10 * page + 2 * 3, "a search in five minutes"
+    assert next(asked) <= 10 * page + 2 * 3, "one try in five minutes"
     assert not plan.parameters.left_out
 
 
 @pytest.mark.parametrize("beyond", [QueryRefused, PageRefused])
 @pytest.mark.parametrize("hints", [True, False])
 @pytest.mark.parametrize("number", [0, 1, 99, 100, 101, 300])
-def test_what_is_refused_beyond_the_end_of_the_list_is_its_end(
-    number: int, hints: bool, beyond: type[PageRefused]
-) -> None:
+def test_a_refused_page_beyond_the_end_of_the_list_ends_it(number: int, hints: bool, beyond: type[PageRefused]) -> None:
     api = Picky(batches(number), frozenset())
     api.hints, api.beyond = hints, beyond
     plan = new_plan()
@@ -171,7 +169,7 @@ def test_what_is_refused_beyond_the_end_of_the_list_is_its_end(
     assert not plan.parameters.left_out
 
 
-def test_what_is_tried_may_come_in_parts() -> None:
+def test_pages_without_refused_parameters_may_come_in_parts() -> None:
     api = Picky(batches(360), BOTH, first_page=2)
     plan = new_plan()
 

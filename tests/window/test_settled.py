@@ -1,4 +1,4 @@
-"""Batches that never get a final status although all their documents are done: after a while they cost nothing."""
+"""Batches that never get a final status although all their documents are done: after a while they cost no requests."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,22 +24,22 @@ def new_plan() -> Plan:
 
 
 def in_progress(number: int, **changes: object) -> Batch:
-    """As in the example of Inkit's documentation: `In Progress`, and its document is completed."""
+    """Return a batch as in Inkit's documentation: `In Progress`, with one completed document."""
     batch = make_batch(f"fb_{number}", "", NOW - number, "in_progress", {"inkit_storage": Counts(1, 1, 0, 0)})
     return replace(batch, **changes)
 
 
-def test_a_thousand_settled_batches_cost_one_request_a_poll_beside_the_resync() -> None:
+def test_a_thousand_settled_batches_cost_one_request_a_poll_besides_the_resync() -> None:
     listing = [in_progress(i) for i in range(1000)]
     plan = new_plan()
     requests = [conversation.poll(plan, pages(listing, 100), NOW + MINUTE * i) for i in range(300)]
-    assert min(requests[:61]) == 10, "not before an hour has passed"
+    assert min(requests[:61]) == 10, "for an hour they are not settled"
     assert requests[61:].count(1) >= 190
-    assert max(requests[61:]) == 3, "the resync: a page, and the one where it left off"
+    assert max(requests[61:]) == 3, "the first page, and two for the resync"
     assert sum(requests[61:]) <= 239 + 2 * 45
 
 
-def test_it_settles_by_time_alone_and_is_in_no_gauge_list_or_total() -> None:
+def test_a_batch_settles_by_time_alone_and_is_then_in_no_gauge_list_or_total_of_unfinished_ones() -> None:
     listing = [in_progress(0), in_progress(1, destinations={"box": Counts(2, 1, 1, 0)})]
     plan = new_plan()
     for i in range(60):
@@ -54,15 +54,15 @@ def test_it_settles_by_time_alone_and_is_in_no_gauge_list_or_total() -> None:
     assert snapshot.oldest_unfinished_created is snapshot.oldest_change is None
     assert snapshot.batches == {"in_progress": 2}
     assert snapshot.documents["box", "in_progress"] == Counts(2, 1, 1, 0)
-    assert snapshot.failing.changed_at == (NOW,), "it is known still since when"
+    assert snapshot.failing.changed_at == (NOW,), "the time of its last change is kept"
     assert plan.window.totals.totals.finished == {}
     listing[1] = replace(listing[1], status="failed", final=True)
     conversation.poll(plan, pages(listing, 100), NOW + HOUR + MINUTE)
-    assert plan.window.snapshot(None).failing.changed_at == (None,), "as for every batch that is finished"
+    assert plan.window.snapshot(None).failing.changed_at == (None,), "finished batches have no time of change"
     assert plan.window.totals.totals.finished["failed"].value == 1
 
 
-def test_one_that_changes_is_unfinished_again_whatever_changed_and_settles_an_hour_later() -> None:
+def test_a_settled_batch_that_changes_is_unfinished_again_and_settles_an_hour_later() -> None:
     changes = (
         {"status": "pending"},
         {"destinations": {"inkit_storage": Counts(2, 1, 0, 1)}},
@@ -100,11 +100,11 @@ def test_the_resync_sees_a_settled_batch_change_finish_and_vanish() -> None:
     assert len(plan.window.batches) == 999
     listing[555] = in_progress(555, destinations={"inkit_storage": Counts(2, 2, 0, 0)})
     conversation.poll(plan, pages(listing, 100), NOW + MINUTE * 131)
-    assert plan.window.unfinished == [listing[555]], "unfinished again, its changes are seen at the next poll"
+    assert plan.window.unfinished == [listing[555]], "it is unfinished again, and the next poll sees its changes"
 
 
-def test_a_batch_does_not_settle_unseen_while_polls_fail() -> None:
-    """It may have changed meanwhile: the first poll afterwards looks at it."""
+def test_a_batch_does_not_settle_while_polls_fail() -> None:
+    """It may have changed meanwhile, so the next successful poll reads it."""
     listing = [in_progress(i) for i in range(1000)]
     plan = new_plan()
     conversation.poll(plan, pages(listing, 100), NOW)
@@ -130,7 +130,7 @@ placed = st.dictionaries(st.sampled_from(("box", "sepire", "dropbox")), document
 
 
 @given(st.lists(st.tuples(ages, st.sampled_from(("in_progress", "completed", "odd")), placed), max_size=12), ages)
-def test_settled_are_the_unchanged_whose_documents_are_all_done_at_every_destination(
+def test_a_batch_settles_if_it_is_unchanged_and_all_documents_are_done_at_every_destination(
     found: list[tuple[float, str, dict[str, Counts]]], age: float
 ) -> None:
     window = Window(100, TotalsTracker(Totals()))

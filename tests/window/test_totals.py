@@ -1,4 +1,4 @@
-"""The running totals against their oracle: for each batch, the highest numbers that any poll saw, less the baseline."""
+"""The running totals against their oracle: each batch's highest numbers in any poll, minus the baseline."""
 
 import asyncio
 import math
@@ -35,7 +35,7 @@ Poll = dict[str, tuple[str, dict[str, Counts]]]
 
 
 def observe(history: list[Poll]) -> list[Totals]:
-    """The totals after each poll of a history; every poll lists everything."""
+    """Return the totals after each poll of a history. Every poll lists all batches."""
     window = new_window(100)
     seen = []
     for poll in history:
@@ -70,7 +70,7 @@ def highest(history: list[Poll], field: str) -> Counter[tuple[str, str]]:
 
 
 @given(polls)
-def test_each_document_counts_once_whatever_the_api_does(history: list[Poll]) -> None:
+def test_each_document_is_counted_once_whatever_the_api_does(history: list[Poll]) -> None:
     totals = observe(history)
     for field in ("completed", "failed"):
         expected: Counter[str] = Counter()
@@ -82,7 +82,7 @@ def test_each_document_counts_once_whatever_the_api_does(history: list[Poll]) ->
 
 
 @given(polls)
-def test_each_batch_counts_once_at_each_destination_where_documents_of_it_fail(history: list[Poll]) -> None:
+def test_each_batch_is_counted_once_at_each_destination_where_its_documents_fail(history: list[Poll]) -> None:
     expected: Counter[str] = Counter()
     baseline = highest(history[:1], "failed")
     for (batch_id, name), failed in highest(history, "failed").items():
@@ -100,7 +100,7 @@ def test_no_total_ever_decreases(history: list[Poll]) -> None:
 
 
 @given(polls, polls)
-def test_a_new_window_goes_on_with_the_totals_of_the_one_before(history: list[Poll], later: list[Poll]) -> None:
+def test_a_new_window_continues_the_totals_of_the_previous_one(history: list[Poll], later: list[Poll]) -> None:
     before = observe(history)[-1]
     window = Window(100, TotalsTracker(before))
     for poll in later:
@@ -119,18 +119,18 @@ def test_a_new_window_goes_on_with_the_totals_of_the_one_before(history: list[Po
 
 
 @given(polls)
-def test_each_batch_is_created_and_finished_once(history: list[Poll]) -> None:
+def test_each_batch_is_counted_once_as_created_and_once_as_finished(history: list[Poll]) -> None:
     totals = observe(history)[-1]
     new = {batch_id for poll in history for batch_id in poll} - history[0].keys()
     assert totals.created.value == len(new)
     ended_before = {batch_id for batch_id, state in history[0].items() if finished(state)}
     ended = {batch_id for poll in history for batch_id, state in poll.items() if finished(state)} - ended_before
     assert sum(counter.value for counter in totals.finished.values()) == len(ended)
-    assert sum(totals.durations.counts) == totals.durations.counts[2] == len(ended), "60 s each"
+    assert sum(totals.durations.counts) == totals.durations.counts[2] == len(ended), "each took 60 s"
     assert totals.durations.sum == 60 * len(ended)
 
 
-def test_a_batch_that_the_window_reaches_back_to_is_no_news() -> None:
+def test_older_batches_that_fit_into_the_window_again_are_not_counted() -> None:
     window = counting_window(2)
     batches = [make_batch(f"fb_{i}", "", NOW + i, "completed", {"box": Counts(1, 1, 0, 0)}) for i in range(4)]
     for one in batches:
@@ -155,12 +155,12 @@ def test_the_clock_may_jump_without_counting_anything_twice() -> None:
     assert window.totals.totals == before
 
 
-def test_each_total_names_the_batch_that_it_grew_by_last() -> None:
+def test_each_total_names_the_last_batch_that_increased_it() -> None:
     window = counting_window(100)
     window.upsert(make_batch("fb_1", "", NOW, "in_progress", {"box": Counts(9, 1, 2, 6)}), NOW + 10)
     window.upsert(make_batch("fb_1", "", NOW, "pending", {"box": Counts(9, 1, 2, 6)}), NOW + 15)
     window.upsert(make_batch("fb_1", "", NOW, "completed", {"box": Counts(9, 4, 5, 0)}), NOW + 20)
-    assert remembered(window.totals) == 0, "no number shrank"
+    assert remembered(window.totals) == 0, "no count fell"
     totals = window.totals.totals
     assert totals.completed == {"box": Total(4, Exemplar("fb_1", 3, NOW + 20))}
     assert totals.failed == {"box": Total(5, Exemplar("fb_1", 3, NOW + 20))}
@@ -171,17 +171,17 @@ def test_each_total_names_the_batch_that_it_grew_by_last() -> None:
 
 
 def remembered(tracker: TotalsTracker) -> int:
-    """How much it keeps, whatever that is, besides what it says to have changed."""
+    """Return how many entries the tracker keeps, except the list of changes."""
     return sum(len(kept) for name, kept in vars(tracker).items() if isinstance(kept, dict | set) and name != "changed")
 
 
-def test_what_is_older_than_the_window_is_forgotten() -> None:
+def test_batches_older_than_the_window_are_forgotten() -> None:
     window = counting_window(100)
     for name in ("fb_1", "fb_2"):
         window.upsert(make_batch(name, "", NOW, "completed", {"box": Counts(3, 3, 0, 0)}), NOW)
         window.upsert(make_batch(name, "", NOW, "in_progress", {"box": Counts(3, 1, 0, 2)}), NOW)
     window.remove("fb_2")
-    assert remembered(window.totals) == 5, "two peaks, two that were finished once, and one that vanished"
+    assert remembered(window.totals) == 5, "two peaks, two batches that had finished, and one that vanished"
     window.upsert(make_batch("fb_2", "", NOW, "in_progress", {"box": Counts(3, 1, 0, 2)}), NOW)
     assert remembered(window.totals) == 4
     window.remove("fb_2")
@@ -191,7 +191,7 @@ def test_what_is_older_than_the_window_is_forgotten() -> None:
     assert remembered(window.totals) == 0
 
 
-def test_of_batches_that_vanish_ten_thousand_are_remembered_and_none_comes_back_as_news() -> None:
+def test_ten_thousand_vanished_batches_are_remembered_and_not_counted_again() -> None:
     window = counting_window(20_000)
     batches = [make_batch(f"fb_{i}", "", NOW + i, "completed", {"box": Counts(1, 1, 0, 0)}) for i in range(10_002)]
     for one in batches:
@@ -221,7 +221,7 @@ async def test_totals_start_at_zero_and_have_exemplars_that_name_a_batch(api: Ap
     api.batches = [batch("fb_new", age=40, destinations={"box": (1, 5, 0)}), api.batches[1]]
     samples = await running.wait_for(lambda s: s[failed] == 5)
     with_failures = sample_key("inkit_batches_with_failures_total", account="default", destination="box")
-    assert samples[with_failures] == 1, "fb_new once, and fb_old had failed before"
+    assert samples[with_failures] == 1, "fb_new counts once, and fb_old had failed before"
     assert samples[sample_key("inkit_batches_created_total", account="default")] == 1
     finished = sample_key("inkit_batches_finished_total", account="default", batch_status="completed")
     assert samples[finished] == 1
@@ -238,7 +238,7 @@ async def test_totals_start_at_zero_and_have_exemplars_that_name_a_batch(api: Ap
     assert exemplars["inkit_batch_duration_seconds_bucket"] == {"batch_id": "fb_new"}
 
 
-async def test_a_steady_poll_costs_one_request_and_says_so(api: Api, exporter: StartExporter) -> None:
+async def test_a_poll_without_changes_costs_one_request_and_a_metric_says_so(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch(f"fb_{i}", age=100 + i) for i in range(950)]
     running = await exporter(poll={"interval": "1s", "resync_interval": "1h"})
     requests = sample_key("inkit_poll_requests", account="default")
@@ -249,7 +249,7 @@ async def test_a_steady_poll_costs_one_request_and_says_so(api: Api, exporter: S
     assert samples[requests] == 1
 
 
-async def test_an_interrupted_poll_goes_on_cleanly(api: Api, exporter: StartExporter) -> None:
+async def test_after_an_interrupted_poll_the_totals_are_right(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch(f"fb_{i}", age=100 + i) for i in range(30)]
     running = await exporter(poll={"page_size": 10})
     await running.wait_for(lambda s: up(s) == 1)

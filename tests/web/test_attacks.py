@@ -1,4 +1,4 @@
-"""Bounded attacks over real sockets, on loopback: what an honest scraper sees meanwhile."""
+"""Attacks over real sockets on loopback, and what an honest scraper sees meanwhile."""
 
 import asyncio
 import socket
@@ -17,8 +17,8 @@ import yaml
 from support.api import Api, batch
 from support.exporter import Exporter, StartExporter
 
-ANSWERED_WITHIN_SECONDS = 2.0  # Prometheus waits for 10
-MEMORY_LIMIT = 256 * 2**20  # of the manifests
+ANSWERED_WITHIN_SECONDS = 2.0  # Prometheus waits 10 s
+MEMORY_LIMIT = 256 * 2**20  # as in the manifests
 GET = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -28,7 +28,7 @@ Certificates = tuple[dict[str, str], ssl.SSLContext]
 
 @asynccontextmanager
 async def attack(step: Callable[[], object], every: float) -> AsyncIterator[None]:
-    """Repeat a step of an attack, meanwhile."""
+    """Repeat a step of an attack in the background."""
 
     async def repeat() -> None:
         while True:
@@ -45,7 +45,7 @@ async def attack(step: Callable[[], object], every: float) -> AsyncIterator[None
 async def scrape(
     exporter: Exporter, tls: ssl.SSLContext | None = None, auth: tuple[str, str] | None = None
 ) -> tuple[int | None, float]:
-    """One scrape over a connection of its own: its status, None without an answer, and the seconds it took."""
+    """Scrape over a new connection. Return the status, None without an answer, and the duration in seconds."""
     url = f"{'https' if tls else 'http'}://{':'.join(map(str, exporter.address))}/metrics"
     headers = {"Authorization": aiohttp.encode_basic_auth(*auth)} if auth else {}
     started, status = time.monotonic(), None
@@ -60,7 +60,7 @@ async def scrape(
 
 
 async def slow_scrape(exporter: Exporter, client: ssl.SSLContext) -> bytes:
-    """The status line that a client gets over a link where each answer takes 100 ms."""
+    """Scrape over a link with a latency of 100 ms, and return the status line."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = client.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
     reader, writer = await asyncio.open_connection(*exporter.address)
@@ -88,7 +88,7 @@ async def slow_scrape(exporter: Exporter, client: ssl.SSLContext) -> bytes:
 
 
 def ask_without_reading(exporter: Exporter, data: bytes) -> socket.socket:
-    """A connection whose client asks and never reads."""
+    """Open a connection, send a request and never read."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.connect(exporter.address)
@@ -100,7 +100,7 @@ def ask_without_reading(exporter: Exporter, data: bytes) -> socket.socket:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """`tls_server_config`, and a client that trusts it."""
+    """Return a `tls_server_config`, and a client context that trusts its certificate."""
     folder, ca, client = tmp_path_factory.mktemp("attacks"), trustme.CA(), ssl.create_default_context()
     cert = ca.issue_cert("127.0.0.1")
     cert.cert_chain_pems[0].write_to_path(str(folder / "cert"))
@@ -126,7 +126,7 @@ def users(cost: int = 8, **passwords: str) -> dict[str, str]:
     }
 
 
-async def test_bare_connections_beside_idle_ones_keep_no_handshake_out(
+async def test_a_flood_of_connections_and_idle_ones_block_no_handshake(
     start: StartExporter, certificates: Certificates
 ) -> None:
     tls, client = certificates
@@ -147,7 +147,7 @@ async def test_bare_connections_beside_idle_ones_keep_no_handshake_out(
         connection[1].transport.abort()
 
 
-async def test_half_open_handshakes_fit_into_the_memory_of_the_manifests(
+async def test_half_open_handshakes_need_less_memory_than_the_manifests_allow(
     start: StartExporter, certificates: Certificates
 ) -> None:
     tls, client = certificates
@@ -171,8 +171,8 @@ def resident_bytes(exporter: Exporter) -> int:
 
 
 @pytest.mark.parametrize("passwords", [True, False])
-async def test_clients_that_do_not_read_leave_places_for_those_who_do(start: StartExporter, *, passwords: bool) -> None:
-    headers = {"Content-Security-Policy": "a" * 4000}  # so that answers fill what the system buffers
+async def test_clients_that_do_not_read_do_not_block_others(start: StartExporter, *, passwords: bool) -> None:
+    headers = {"Content-Security-Policy": "a" * 4000}  # so that answers fill the system's buffers
     exporter = await start(
         http_server_config={"headers": headers}, basic_auth_users=users(alice="right") if passwords else None
     )
@@ -190,8 +190,8 @@ async def test_clients_that_do_not_read_leave_places_for_those_who_do(start: Sta
 
 
 @pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])
-async def test_clients_that_guess_keep_out_no_right_password(start: StartExporter, source: str) -> None:
-    """From another address, or from the same, as behind an ingress."""
+async def test_clients_that_guess_passwords_do_not_block_the_right_ones(start: StartExporter, source: str) -> None:
+    """The guesses come from another address, or from the same, as behind an ingress."""
     exporter = await start(basic_auth_users=users(alice="right", bob="right"))
 
     async def guess(number: int) -> None:

@@ -1,4 +1,4 @@
-"""Many clients, slow ones, rude ones: they get less, everyone else what they came for."""
+"""Many, slow and misbehaving clients: they are limited, and all others are served."""
 
 import asyncio
 import resource
@@ -26,7 +26,7 @@ POLLS = sample_key("inkit_polls_total", account="default")
 
 
 async def running(exporter: StartExporter, api: Api, *flags: str) -> tuple[Exporter, str, int]:
-    """An exporter with something to tell, and where it listens."""
+    """Start an exporter, wait for its first poll, and return it with host and port."""
     api.batches = [batch("a")]
     started = await exporter(*flags)
     await started.wait_for(lambda samples: up(samples) == 1)
@@ -34,12 +34,12 @@ async def running(exporter: StartExporter, api: Api, *flags: str) -> tuple[Expor
 
 
 async def polls_go_on(started: Exporter) -> None:
-    """The API is polled twice more, successfully."""
+    """Wait for two more successful polls."""
     before = (await started.samples())[POLLS]
     await started.wait_for(lambda samples: samples[POLLS] >= before + 2 and up(samples) == 1)
 
 
-async def test_a_thousand_clients_are_answered_while_polls_go_on(api: Api, exporter: StartExporter) -> None:
+async def test_a_thousand_clients_are_answered_while_polls_continue(api: Api, exporter: StartExporter) -> None:
     started, host, port = await running(exporter, api)
     await started.samples()
     memory = (await started.samples())["process_resident_memory_bytes"]
@@ -59,15 +59,15 @@ async def test_a_thousand_clients_are_answered_while_polls_go_on(api: Api, expor
         clients += 250
         answers = await asyncio.gather(*(client() for _ in range(250)))
         assert {status for statuses in answers for status in statuses} <= {200, 503}
-        assert all(statuses[1] == 200 for statuses in answers), "health is always answered"
+        assert all(statuses[1] == 200 for statuses in answers), "the health endpoint must always answer"
         assert any(statuses[0] == 200 for statuses in answers)
-        assert clients < 100_000, "no poll meanwhile"
+        assert clients < 100_000, "the exporter must poll meanwhile"
     await polls_go_on(started)
     samples = await started.samples()
     assert samples["process_resident_memory_bytes"] < memory + 64 * 2**20
 
 
-async def test_silent_connections_keep_nobody_out(api: Api, exporter: StartExporter) -> None:
+async def test_silent_connections_block_no_other_client(api: Api, exporter: StartExporter) -> None:
     started, host, port = await running(exporter, api, "--web.max-connections=50")
     silent = [await asyncio.open_connection(host, port) for _ in range(40)]
     for _ in range(60):
@@ -79,17 +79,15 @@ async def test_silent_connections_keep_nobody_out(api: Api, exporter: StartExpor
     assert (await started.samples())["process_open_fds"] < 100
     async with asyncio.timeout(5):
         with suppress(ConnectionError):
-            assert await silent[0][0].read() == b"", "the oldest is closed"
+            assert await silent[0][0].read() == b"", "the server must close the oldest connection"
     for _, writer in silent:
         writer.close()
 
 
-async def test_a_burst_of_connections_takes_no_more_descriptors_than_there_are(
-    api: Api, exporter: StartExporter
-) -> None:
+async def test_a_burst_of_connections_stays_within_the_limit_of_descriptors(api: Api, exporter: StartExporter) -> None:
     started, host, port = await running(exporter, api, "--web.max-connections=100")
     resource.prlimit(started.process.pid, resource.RLIMIT_NOFILE, (400, 400))
-    started.process.send_signal(signal.SIGSTOP)  # so that they wait for it together
+    started.process.send_signal(signal.SIGSTOP)  # so that all connections wait at the same time
     with ExitStack() as stack:
         for _ in range(700):
             client = stack.enter_context(socket.socket())
@@ -106,9 +104,9 @@ async def test_clients_that_vanish_leave_nothing_behind(api: Api, exporter: Star
     descriptors = (await started.samples())["process_open_fds"]
     for _ in range(300):
         with socket.create_connection((host, port)) as vanishing:
-            vanishing.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, no goodbye
+            vanishing.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes with a reset
             vanishing.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
-    async with asyncio.timeout(5):  # for a moment, they may take all of --web.max-requests
+    async with asyncio.timeout(5):  # they may use all of --web.max-requests for a moment
         while (await started.get("/metrics"))[0] == 503:
             await asyncio.sleep(0.01)
     await started.wait_for(lambda samples: samples["process_open_fds"] <= descriptors + 2)
@@ -133,29 +131,29 @@ async def test_clients_that_vanish_leave_nothing_behind(api: Api, exporter: Star
         pytest.param(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 1000, id="pipelined"),
     ],
 )
-async def test_rude_requests_are_refused_or_answered_and_change_nothing(
+async def test_odd_requests_are_refused_or_answered_and_change_nothing(
     api: Api, exporter: StartExporter, request_bytes: bytes
 ) -> None:
     started, host, port = await running(exporter, api)
     reader, writer = await asyncio.open_connection(host, port)
     writer.write(request_bytes)
-    with suppress(ConnectionError):  # which may overtake the answer, where it comes before the request has ended
+    with suppress(ConnectionError):  # a reset may overtake an answer that is sent before the request ends
         async with asyncio.timeout(5):
             status = (await reader.readline()).split()[1]
             assert status in {b"200", b"400", b"403", b"405", b"413", b"431"}
             if status != b"200":
-                await reader.read()  # to the end: it is closed, and what was to follow is not waited for
+                await reader.read()  # until the server closes, without waiting for the rest of the request
     writer.close()
     assert (await started.get("/-/healthy"))[0] == 200
     await polls_go_on(started)
-    assert not [line for line in started.log if "level=error" in line], "strangers write no errors into the log"
+    assert not [line for line in started.log if "level=error" in line], "clients must not cause errors in the log"
 
 
 @asynccontextmanager
 async def serving(
     handler: Handler, max_requests: int = 0, max_connections: int = 0, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[tuple[str, int]]:
-    """A handler at any path, behind the limits on requests and connections."""
+    """Serve a handler at any path, with limits on requests and connections."""
     limited = limits.limit_requests(handler, max_requests)
     address, context = ("127.0.0.1", 0), (lambda: tls) if tls else None
     async with serve(
@@ -165,7 +163,7 @@ async def serving(
         yield host, int(port)
 
 
-async def test_requests_at_a_time_are_limited_but_health_is_always_answered() -> None:
+async def test_simultaneous_requests_are_limited_but_health_is_always_answered() -> None:
     open_now = asyncio.Event()
     waiting = asyncio.Semaphore(0)
 
@@ -193,7 +191,7 @@ async def test_requests_at_a_time_are_limited_but_health_is_always_answered() ->
 
 
 def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """The server's, and the client's."""
+    """Return TLS contexts for server and client."""
     ca, server, client = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     ca.issue_cert("localhost").configure_cert(server)
     ca.configure_trust(client)
@@ -201,8 +199,8 @@ def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
-async def test_a_client_that_does_not_read_gives_its_place_to_the_next_request(*, encrypted: bool) -> None:
-    large = b"a" * 20_000_000  # more than the system buffers
+async def test_a_client_that_does_not_read_loses_its_place_to_the_next_request(*, encrypted: bool) -> None:
+    large = b"a" * 20_000_000  # more than fits into the system's buffers
     server, client = tls_contexts() if encrypted else (None, None)
     name: Any = {"server_hostname": "localhost"} if encrypted else {}
 
@@ -223,7 +221,7 @@ async def test_a_client_that_does_not_read_gives_its_place_to_the_next_request(*
         writer.close()
 
 
-async def test_the_end_of_an_answer_that_nobody_reads_keeps_no_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_that_no_client_reads_keeps_no_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ANSWER_TIMEOUT_SECONDS", 1)
     monkeypatch.setattr(limits, "IDLE_TIMEOUT_SECONDS", 0.5)
     transports = []
@@ -244,7 +242,7 @@ async def test_the_end_of_an_answer_that_nobody_reads_keeps_no_connection_open(m
                 await asyncio.sleep(0.01)
 
 
-async def test_connections_that_are_being_closed_count_until_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_count_until_they_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "IDLE_TIMEOUT_SECONDS", 0.1)
     server, client = tls_contexts()
     protocols, sockets = [], []
@@ -263,7 +261,7 @@ async def test_connections_that_are_being_closed_count_until_they_are(monkeypatc
             writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             await reader.readuntil(b"done")
             assert isinstance(writer.transport, asyncio.Transport)
-            writer.transport.pause_reading()  # and so it will not answer when TLS is to be ended
+            writer.transport.pause_reading()  # so it does not answer the TLS close
             while protocols[-1].transport is not None:
                 await asyncio.sleep(0.01)
         while sum(socket.fileno() >= 0 for socket in sockets) > 2:
@@ -311,7 +309,7 @@ async def test_handshakes_do_not_delay_the_shutdown_and_errors_pass_through() ->
         writer.close()
 
 
-async def test_with_no_limit_on_connections_none_is_closed(api: Api, exporter: StartExporter) -> None:
+async def test_without_a_connection_limit_no_connection_is_closed(api: Api, exporter: StartExporter) -> None:
     started, host, port = await running(exporter, api, "--web.max-connections=0", "--web.max-requests=0")
     kept = [await asyncio.open_connection(host, port) for _ in range(600)]
     await started.wait_for(lambda samples: samples["process_open_fds"] > 600)

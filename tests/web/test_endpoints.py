@@ -1,4 +1,4 @@
-"""What a client of the exporter's own endpoints sees, whatever it asks."""
+"""The exporter's endpoints, as clients see them."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ async def fetch(http: aiohttp.ClientSession, path: str, **headers: str) -> tuple
         return response, await response.read()
 
 
-async def test_the_text_format_is_the_default_and_openmetrics_comes_on_request(
+async def test_the_text_format_is_the_default_and_openmetrics_is_sent_on_request(
     api: Api, exporter: StartExporter
 ) -> None:
     api.batches = [batch("fb_1", status="In Progress")]
@@ -49,14 +49,14 @@ async def test_the_text_format_is_the_default_and_openmetrics_comes_on_request(
         "",
     ],
 )
-async def test_an_accept_header_of_nonsense_still_gets_metrics(api: Api, exporter: StartExporter, accept: str) -> None:
+async def test_an_invalid_accept_header_still_gets_metrics(api: Api, exporter: StartExporter, accept: str) -> None:
     running = await exporter()
     response, text = await fetch(running.http, "/metrics", Accept=accept)
     assert response.status == 200
     assert b"inkit_polls_total" in text
 
 
-async def test_gzip_comes_only_on_request(api: Api, exporter: StartExporter) -> None:
+async def test_gzip_is_sent_only_on_request(api: Api, exporter: StartExporter) -> None:
     running = await exporter()
     for encoding in ("gzip", "gzip, deflate, br", "identity"):
         reader, writer = await asyncio.open_connection(*running.address)
@@ -73,7 +73,7 @@ async def test_gzip_comes_only_on_request(api: Api, exporter: StartExporter) -> 
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/metrics?name[]=inkit_up", "/", "/api/v1/status"])
-async def test_a_coding_with_the_weight_zero_is_not_used(api: Api, exporter: StartExporter, path: str) -> None:
+async def test_an_encoding_with_weight_zero_is_not_used(api: Api, exporter: StartExporter, path: str) -> None:
     running = await exporter()
     for encoding, wanted in {
         "gzip": True,
@@ -102,15 +102,13 @@ async def test_promtool_accepts_the_metrics(api: Api, exporter: StartExporter) -
     assert (promtool.returncode, said) == (0, b"")
 
 
-async def test_names_can_be_selected_as_the_client_library_does(api: Api, exporter: StartExporter) -> None:
+async def test_metrics_can_be_selected_by_name_as_in_the_client_library(api: Api, exporter: StartExporter) -> None:
     running = await exporter()
     _, text = await fetch(running.http, "/metrics?name[]=inkit_polls_total")
     assert parse_samples(text.decode()).keys() == {sample_key("inkit_polls_total", account="default")}
 
 
-async def test_ready_once_every_account_was_polled_and_healthy_from_the_start(
-    api: Api, exporter: StartExporter
-) -> None:
+async def test_it_is_ready_after_the_first_polls_and_healthy_from_the_start(api: Api, exporter: StartExporter) -> None:
     go_on = asyncio.Event()
 
     async def wait(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -128,7 +126,7 @@ async def test_ready_once_every_account_was_polled_and_healthy_from_the_start(
 
 
 async def ask(running: Exporter, target: str) -> str:
-    """The whole answer to a GET of anything."""
+    """Send a GET for any target, and return the whole answer."""
     reader, writer = await asyncio.open_connection(*running.address)
     writer.write(f"GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
     async with asyncio.timeout(10):
@@ -137,13 +135,13 @@ async def ask(running: Exporter, target: str) -> str:
     return answer.decode()
 
 
-async def test_a_telemetry_path_that_looks_like_a_host(api: Api, exporter: StartExporter) -> None:
+async def test_a_telemetry_path_may_look_like_a_host(api: Api, exporter: StartExporter) -> None:
     running = await exporter("--web.telemetry-path=//metrics")
     assert "\r\n\r\n# HELP" in await ask(running, "//metrics")
     assert "<!doctype" in await ask(running, "/")
 
 
-async def test_another_telemetry_path(api: Api, exporter: StartExporter) -> None:
+async def test_the_telemetry_path_can_be_changed(api: Api, exporter: StartExporter) -> None:
     running = await exporter("--web.telemetry-path=/custom/metrics")
     assert (await running.get("/custom/metrics"))[0] == 200
     assert (await running.get("/metrics"))[0] == 404
@@ -160,11 +158,9 @@ socket.getaddrinfo = lambda host, *rest, **more: (
 """
 
 
-async def test_dns_lookups_that_hang_delay_neither_the_page_nor_a_scrape(
-    exporter: StartExporter, tmp_path: Path
-) -> None:
+async def test_hanging_dns_lookups_delay_neither_the_page_nor_a_scrape(exporter: StartExporter, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(LOOK_UPS_HANG)
-    names = [f"account-{i}" for i in range(40)]  # more than there are threads for look-ups
+    names = [f"account-{i}" for i in range(40)]  # more than the threads for lookups
     running = await exporter(
         accounts=[{"name": name, "base_url": f"https://{name}.invalid/v1"} for name in names],
         limits={"timeout": "500ms"},
@@ -176,7 +172,7 @@ async def test_dns_lookups_that_hang_delay_neither_the_page_nor_a_scrape(
             assert (await running.get(path))[0] == 200
 
 
-async def test_bad_requests_do_not_disturb_it(api: Api, exporter: StartExporter) -> None:
+async def test_bad_requests_are_refused_and_change_nothing(api: Api, exporter: StartExporter) -> None:
     running = await exporter()
     for garbage in (
         b"\x00\xff\r\n\r\n",
@@ -208,10 +204,10 @@ async def test_series_known_in_advance_start_at_zero(api: Api, tmp_path: Path) -
     assert "python_info" in out and "process_cpu_seconds_total" in out
 
 
-async def test_no_answer_tells_the_versions_of_the_server(api: Api, exporter: StartExporter) -> None:
+async def test_no_answer_shows_versions_of_the_server(api: Api, exporter: StartExporter) -> None:
     running = await exporter()
     for path in ("/", "/metrics", "/-/healthy", "/nowhere"):
         async with running.http.get(path) as response:
             assert response.headers["Server"] == "inkit-exporter"
-    for target in ("*", "http://a:b/"):  # which are no requests
+    for target in ("*", "http://a:b/"):  # invalid targets
         assert "Server: inkit-exporter\r\n" in await ask(running, target)

@@ -1,4 +1,4 @@
-"""What exporter-toolkit takes and refuses, by its own test files (web/testdata), and where we differ."""
+"""What exporter-toolkit accepts and refuses in its own test files (web/testdata), and where this exporter differs."""
 
 import re
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ DIFFERENCES = (ROOT / "docs" / "web-configuration.md").read_text().partition("##
 
 
 class Case(NamedTuple):
-    """A configuration as one of its test files has it, and whether it is taken there and here."""
+    """The configuration in one of its test files, and whether exporter-toolkit (`there`) and we (`here`) accept it."""
 
     sections: dict[str, Any] | str
     there: bool
@@ -166,7 +166,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_the_original_takes_is_taken_with_the_documented_exceptions(world: World, name: str) -> None:
+def test_the_exporter_accepts_what_exporter_toolkit_accepts_with_documented_exceptions(world: World, name: str) -> None:
     case = CASES[name]
     text = case.sections if isinstance(case.sections, str) else yaml.safe_dump(case.sections)
     path = world.write_text(text)
@@ -177,6 +177,6 @@ def test_what_the_original_takes_is_taken_with_the_documented_exceptions(world: 
             load(path)
 
 
-def test_every_difference_is_documented_and_no_other() -> None:
+def test_the_documented_differences_are_the_real_ones() -> None:
     documented = set(re.findall(r"^\| `([^`]+)` \|", DIFFERENCES, flags=re.MULTILINE))
     assert documented == {name for name, case in CASES.items() if case.here is not case.there}

@@ -1,4 +1,4 @@
-"""What a client sees that the server refuses: an alert, or words, but never just a reset."""
+"""Refused clients get a TLS alert or an error message, never only a reset."""
 
 import asyncio
 import os
@@ -62,7 +62,7 @@ async def test_while_the_configuration_is_broken_clients_get_an_alert(world: Wor
         await ask(server, world.client())
 
 
-async def test_a_client_without_an_allowed_name_gets_tls_goodbye(world: World, serve: Any) -> None:
+async def test_a_client_without_an_allowed_name_gets_a_tls_close(world: World, serve: Any) -> None:
     world.write(VERIFIED | {"client_allowed_sans": ["good.example"]})
     server = await serve()
     assert await ask(server, world.client(world.clients_ca.issue_cert("bad.example"))) == b""
@@ -86,7 +86,7 @@ async def test_plain_http_at_the_tls_port_gets_a_400_that_names_https(
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/-/healthy"])
-async def test_headers_are_taken_up_to_the_documented_size(api: Api, exporter: StartExporter, path: str) -> None:
+async def test_headers_are_accepted_up_to_the_documented_size(api: Api, exporter: StartExporter, path: str) -> None:
     running = await exporter()
     fits = limits.MAX_REQUEST_BYTES - 500
     assert (await running.get(path, Cookie="a" * fits))[0] == 200
@@ -97,7 +97,7 @@ async def test_headers_are_taken_up_to_the_documented_size(api: Api, exporter: S
     writer.close()
 
 
-async def test_named_pipes_in_place_of_files_block_nothing(world: World, serve: Any) -> None:
+async def test_named_pipes_instead_of_files_do_not_block_the_server(world: World, serve: Any) -> None:
     world.write(SERVER)
     server = await serve()
     for name in ("server.key", "server.pem", "web.yml"):

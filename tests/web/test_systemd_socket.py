@@ -1,4 +1,4 @@
-"""`--web.systemd-socket`: serving on sockets that were opened before the exporter started."""
+"""`--web.systemd-socket`: the exporter serves on sockets that systemd opened."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from support import ROOT
 from support.api import TOKEN, Api
 from support.exporter import run_to_end, write_config
 
-# What systemd does: the sockets become descriptors 3 and up, and LISTEN_PID is the process.
+# Like systemd, this makes the sockets descriptors 3 and up, and sets LISTEN_PID.
 PASS_ON = """
 import fcntl, os, sys
 
@@ -27,7 +27,7 @@ os.execv(sys.executable, [sys.executable, *arguments])
 
 
 async def start(folder: Path, api: Api, *sockets: socket.socket) -> asyncio.subprocess.Process:
-    """An exporter that was passed these sockets."""
+    """Start an exporter with these sockets."""
     config = write_config(folder, api.base_url)
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -43,12 +43,14 @@ async def start(folder: Path, api: Api, *sockets: socket.socket) -> asyncio.subp
 
 
 @pytest.mark.process
-async def test_it_serves_on_the_sockets_of_systemd_and_no_others(tmp_path: Path, api: Api) -> None:
+async def test_it_serves_only_on_the_sockets_of_systemd(tmp_path: Path, api: Api) -> None:
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as local:
         local.bind(str(tmp_path / "socket"))
         local.listen()
         port = tcp.getsockname()[1]
-        early = await asyncio.open_connection(*tcp.getsockname())  # waits for the exporter, as at a restart
+        early = await asyncio.open_connection(
+            *tcp.getsockname()
+        )  # the connection waits for the exporter, as during a restart
         process = await start(tmp_path, api, tcp, local)
         assert process.stderr is not None
         async with asyncio.timeout(20):
@@ -67,7 +69,7 @@ async def test_it_serves_on_the_sockets_of_systemd_and_no_others(tmp_path: Path,
 
 
 @pytest.mark.process
-async def test_what_is_no_listening_socket_is_refused_in_one_line(tmp_path: Path, api: Api) -> None:
+async def test_a_descriptor_that_is_no_listening_socket_is_refused_in_one_line(tmp_path: Path, api: Api) -> None:
     with socket.socket() as idle, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
         datagrams.bind(("127.0.0.1", 0))
         for one in (idle, datagrams):
@@ -79,7 +81,7 @@ async def test_what_is_no_listening_socket_is_refused_in_one_line(tmp_path: Path
 
 @pytest.mark.process
 @pytest.mark.parametrize("environment", [{}, {"LISTEN_FDS": "1", "LISTEN_PID": "1"}, {"LISTEN_FDS": "x"}])
-async def test_without_a_socket_it_ends_with_a_remedy(tmp_path: Path, api: Api, environment: dict[str, str]) -> None:
+async def test_without_a_socket_it_exits_with_a_remedy(tmp_path: Path, api: Api, environment: dict[str, str]) -> None:
     config = write_config(tmp_path, api.base_url)
     status, _, err = await run_to_end("--web.systemd-socket", f"--config.file={config}", env=environment)
     assert (status, err.count("\n")) == (2, 1)

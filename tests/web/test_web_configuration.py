@@ -1,4 +1,4 @@
-"""TLS, basic auth, headers and rate limit by `--web.config.file`, as clients of the exporter see them."""
+"""`--web.config.file`: TLS, basic auth, headers and rate limit, as clients see them."""
 
 import asyncio
 import re
@@ -42,7 +42,7 @@ async def test_tls_is_served_and_plain_http_is_not(world: World, serve: Any) -> 
     server = await serve()
     assert (await server.get(tls=world.client()))[0] == 200
     assert not await server.admits(None)
-    assert not await server.admits(ssl.create_default_context())  # which knows nothing of the CA
+    assert not await server.admits(ssl.create_default_context())  # the client does not know the CA
     assert any("protected_by=tls_server_config" in line for line in server.exporter.log)
 
 
@@ -50,7 +50,9 @@ async def no_answer(_: BaseRequest) -> NoReturn:
     raise AssertionError
 
 
-async def test_a_client_that_never_ends_its_handshake_is_cut_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_never_completes_its_handshake_is_disconnected(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(limits, "HANDSHAKE_TIMEOUT_SECONDS", 0.1)
     config = ReloadingWebConfig(world.write(SERVER))
     address, tls = ("127.0.0.1", 0), config.ssl_context
@@ -61,14 +63,14 @@ async def test_a_client_that_never_ends_its_handshake_is_cut_off(world: World, m
         writer.close()
 
 
-async def test_handshakes_that_never_end_are_limited_and_keep_nobody_out(world: World, serve: Any) -> None:
+async def test_hanging_handshakes_are_limited_and_block_no_other_client(world: World, serve: Any) -> None:
     world.write(SERVER)
     server = await serve("--web.max-connections=20")
     silent = [await asyncio.open_connection(*server.address) for _ in range(40)]
     assert (await server.get(tls=world.client()))[0] == 200
     async with asyncio.timeout(5):
         with suppress(ConnectionError):
-            assert await silent[0][0].read() == b"", "the oldest is closed"
+            assert await silent[0][0].read() == b"", "the server must close the oldest connection"
     assert not silent[-1][0].at_eof()
     for _, writer in silent:
         writer.close()
@@ -76,7 +78,7 @@ async def test_handshakes_that_never_end_are_limited_and_keep_nobody_out(world: 
 
 
 async def test_a_request_right_after_the_handshake_is_answered(world: World, serve: Any) -> None:
-    """TLS 1.3 lets a client's last handshake message and its first request come at once."""
+    """In TLS 1.3, a client may send its first request together with its last handshake message."""
     world.write(SERVER)
     server = await serve()
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -107,7 +109,7 @@ async def test_a_renewed_certificate_is_served_without_a_restart(world: World, s
     assert before["serialNumber"] != after["serialNumber"]
 
 
-async def test_after_a_broken_edit_nobody_is_served_until_the_next_edit_fixes_it(world: World, serve: Any) -> None:
+async def test_after_a_broken_edit_no_client_is_served_until_the_file_is_fixed(world: World, serve: Any) -> None:
     world.write(SERVER, basic_auth_users={"alice": HASH})
     server = await serve()
     client, alice = world.client(), ("alice", "right")
@@ -116,11 +118,11 @@ async def test_after_a_broken_edit_nobody_is_served_until_the_next_edit_fixes_it
         async with http.get(url, ssl=client) as response:
             assert response.status == 200
         world.write(SERVER | {"key_file": "clients.pem"}, basic_auth_users={"alice": HASH})
-        async with http.get(url, ssl=client) as response:  # on the connection from before
+        async with http.get(url, ssl=client) as response:  # on the earlier connection
             assert response.status == 500
     for _ in range(3):
         with pytest.raises((ssl.SSLError, ConnectionError)):
-            await server.connect(client)  # not even for the health endpoint
+            await server.connect(client)  # the health endpoint is not served either
     complaints = [line for line in server.exporter.log if "web configuration is broken" in line]
     assert len(complaints) == 1
     assert f"{world.path}: tls_server_config.key_file: " in complaints[0]
@@ -132,7 +134,7 @@ async def test_after_a_broken_edit_nobody_is_served_until_the_next_edit_fixes_it
     assert (await server.get(tls=client, auth=alice))[0] == 200
 
 
-async def test_a_file_that_is_cut_short_removes_no_protection(world: World, serve: Any) -> None:
+async def test_a_truncated_file_removes_no_protection(world: World, serve: Any) -> None:
     whole = {"tls_server_config": SERVER, "basic_auth_users": {"alice": HASH}}
     world.write(**whole)
     server = await serve()
@@ -145,7 +147,7 @@ async def test_a_file_that_is_cut_short_removes_no_protection(world: World, serv
     assert (await server.get(tls=world.client(), auth=("alice", "right")))[0] == 200
 
 
-async def test_tls_that_appears_while_running_needs_a_restart(world: World, serve: Any) -> None:
+async def test_switching_on_tls_needs_a_restart(world: World, serve: Any) -> None:
     world.write(basic_auth_users={"alice": HASH})
     server = await serve()
     world.write(SERVER, basic_auth_users={"alice": HASH})
@@ -153,7 +155,7 @@ async def test_tls_that_appears_while_running_needs_a_restart(world: World, serv
     await server.exporter.wait_for_line("can't be switched on while running")
 
 
-async def test_each_client_auth_type_admits_whom_it_should(world: World, serve: Any) -> None:
+async def test_each_client_auth_type_admits_the_right_clients(world: World, serve: Any) -> None:
     good = world.client(world.clients_ca.issue_cert("client.example"))
     stranger = world.client(trustme.CA().issue_cert("client.example"))
     nobody = world.client()
@@ -166,15 +168,15 @@ async def test_each_client_auth_type_admits_whom_it_should(world: World, serve: 
     assert await admitted() == [True, True, True]
     world.write(CLIENTS | {"client_auth_type": "VerifyClientCertIfGiven"})
     assert await admitted() == [True, False, True]
-    world.write(SERVER | {"client_auth_type": "VerifyClientCertIfGiven"})  # by the system's authorities
+    world.write(SERVER | {"client_auth_type": "VerifyClientCertIfGiven"})  # verified with the system's CAs
     assert await admitted() == [True, False, False]
     world.write(VERIFIED)
     assert await admitted() == [False, False, True]
-    world.write(SERVER)  # from here on it can't be switched off
+    world.write(SERVER)  # client certificates can't be switched off while running
     assert await admitted() == [False, False, False]
 
 
-async def test_a_client_is_known_by_any_of_its_alternative_names_exactly(world: World, serve: Any) -> None:
+async def test_a_client_is_allowed_by_an_exact_match_of_any_alternative_name(world: World, serve: Any) -> None:
     names = ["client.example", "10.1.2.3", "2001:db8::1", "ops@client.example"]
     world.write(VERIFIED | {"client_allowed_sans": names})
     server = await serve()
@@ -185,7 +187,7 @@ async def test_a_client_is_known_by_any_of_its_alternative_names_exactly(world: 
         assert not await server.admits(world.client(stranger)), name
 
 
-async def test_an_intermediate_authority_may_be_the_one_trusted(world: World, serve: Any) -> None:
+async def test_an_intermediate_ca_may_be_the_trusted_one(world: World, serve: Any) -> None:
     intermediate = world.clients_ca.create_child_ca()
     intermediate.cert_pem.write_to_path(str(world.folder / "clients.pem"))
     world.write(VERIFIED)
@@ -194,7 +196,7 @@ async def test_an_intermediate_authority_may_be_the_one_trusted(world: World, se
     assert not await server.admits(world.client(world.clients_ca.issue_cert("client.example")))
 
 
-async def test_versions_suites_and_curves_are_those_configured(world: World, serve: Any) -> None:
+async def test_the_configured_versions_suites_and_curves_are_used(world: World, serve: Any) -> None:
     def client(**attributes: Any) -> ssl.SSLContext:
         context = world.client()
         for name, value in attributes.items():
@@ -211,7 +213,7 @@ async def test_versions_suites_and_curves_are_those_configured(world: World, ser
     assert [await server.admits(client(**old)), await server.admits(client())] == [False, True]
     world.write(SERVER | {"max_version": "TLS12"})
     assert [await server.admits(client(**new)), await server.admits(client())] == [False, True]
-    world.write(SERVER | {"cipher_suites": ["TLS_AES_128_GCM_SHA256"]})  # which leaves none for TLS 1.2
+    world.write(SERVER | {"cipher_suites": ["TLS_AES_128_GCM_SHA256"]})  # no suite for TLS 1.2
     assert [await server.admits(client(**old)), await server.admits(client())] == [False, True]
 
     suites = ["TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"]
@@ -229,7 +231,7 @@ async def test_versions_suites_and_curves_are_those_configured(world: World, ser
         assert await server.admits(only) is admitted
 
 
-async def test_every_suite_and_curve_of_the_original_is_known(world: World) -> None:
+async def test_every_suite_and_curve_of_exporter_toolkit_is_known(world: World) -> None:
     ecdhe = [
         f"TLS_ECDHE_{key}_WITH_{name}"
         for key in ("RSA", "ECDSA")
@@ -261,7 +263,7 @@ async def test_certificate_key_and_client_ca_may_be_inline(world: World, serve: 
     assert not await server.admits(world.client())
 
 
-async def test_everything_but_health_and_readiness_is_behind_the_password(world: World, serve: Any) -> None:
+async def test_only_health_and_readiness_need_no_password(world: World, serve: Any) -> None:
     world.write(basic_auth_users={"alice": HASH, "bob": bcrypt.hashpw(b"", bcrypt.gensalt(4)).decode()})
     server = await serve("--web.enable-lifecycle")
     for path in ("/metrics", "/", "/api/v1/status", "/no/such/page", "/-/healthy/", "//-/healthy", "/-/reload"):
@@ -284,7 +286,7 @@ async def test_everything_but_health_and_readiness_is_behind_the_password(world:
     assert (await server.get(headers={"Authorization": "bAsIc YWxpY2U6cmlnaHQ="}))[0] == 200
 
 
-async def test_a_password_changed_in_the_file_counts_from_the_next_request(world: World, serve: Any) -> None:
+async def test_a_changed_password_is_used_from_the_next_request(world: World, serve: Any) -> None:
     world.write(basic_auth_users={"alice": HASH})
     server = await serve()
     assert (await server.get(auth=("alice", "right")))[0] == 200
@@ -293,14 +295,14 @@ async def test_a_password_changed_in_the_file_counts_from_the_next_request(world
     assert (await server.get(auth=("alice", "new")))[0] == 200
 
 
-async def test_a_password_beyond_what_bcrypt_looks_at_is_not_taken(world: World, serve: Any) -> None:
+async def test_a_password_longer_than_bcrypt_reads_is_refused(world: World, serve: Any) -> None:
     world.write(basic_auth_users={"alice": bcrypt.hashpw(b"x" * 72, bcrypt.gensalt(4)).decode()})
     server = await serve()
     assert (await server.get(auth=("alice", "x" * 72)))[0] == 200
     assert (await server.get(auth=("alice", "x" * 73)))[0] == 401
 
 
-async def test_slow_password_checks_delay_nobody_else_and_happen_once(world: World, serve: Any) -> None:
+async def test_slow_password_checks_happen_once_and_delay_no_other_request(world: World, serve: Any) -> None:
     world.write(basic_auth_users={"alice": bcrypt.hashpw(b"right", bcrypt.gensalt(13)).decode()})
     server = await serve()
     first = asyncio.create_task(server.get(auth=("alice", "right")))
@@ -308,17 +310,17 @@ async def test_slow_password_checks_delay_nobody_else_and_happen_once(world: Wor
     while not first.done():
         assert (await server.get("/-/healthy"))[0] == 200
         answered += 1
-    assert answered > 5, "the loop stood still until the password was checked"
+    assert answered > 5, "the event loop was blocked by the password check"
     assert (await first)[0] == 200
-    for user, password in {"alice": "wrong", "nobody": "right"}.items():  # both take the time of a check
+    for user, password in {"alice": "wrong", "nobody": "right"}.items():  # both take as long as a check
         slow = asyncio.create_task(server.get(auth=(user, password)))
         assert (await server.get(auth=("alice", "right")))[0] == 200
         assert (await server.get(auth=("alice", "right")))[0] == 200
-        assert not slow.done(), f"{user}'s password was not checked, or the known one was checked again"
+        assert not slow.done(), f"{user}'s password was not checked, or alice's right one was checked again"
         assert (await slow)[0] == 401
 
 
-async def test_a_flood_of_wrong_passwords_is_bounded_and_leaves_known_users_alone(world: World, serve: Any) -> None:
+async def test_a_flood_of_wrong_passwords_is_limited_and_known_users_are_served(world: World, serve: Any) -> None:
     world.write(basic_auth_users={"alice": bcrypt.hashpw(b"right", bcrypt.gensalt(10)).decode()})
     server = await serve()
     assert (await server.get(auth=("alice", "right")))[0] == 200
@@ -328,7 +330,9 @@ async def test_a_flood_of_wrong_passwords_is_bounded_and_leaves_known_users_alon
     assert outcomes == {401, 503}
 
 
-async def test_the_rate_limit_is_a_bucket_for_all_but_health_and_readiness(world: World, serve: Any) -> None:
+async def test_the_rate_limit_is_a_token_bucket_for_all_paths_except_health_and_readiness(
+    world: World, serve: Any
+) -> None:
     world.write(rate_limit={"interval": "1h", "burst": 3})
     server = await serve()
     assert [(await server.get())[0] for _ in range(5)] == [200, 200, 200, 429, 429]
@@ -344,7 +348,7 @@ async def test_the_rate_limit_is_a_bucket_for_all_but_health_and_readiness(world
     assert {(await server.get())[0] for _ in range(5)} == {200}
 
 
-async def test_configured_headers_are_on_every_answer(world: World, serve: Any) -> None:
+async def test_every_answer_has_the_configured_headers(world: World, serve: Any) -> None:
     headers = {
         "Strict-Transport-Security": "max-age=31536000",
         "X-Content-Type-Options": "nosniff",
@@ -364,7 +368,7 @@ async def test_configured_headers_are_on_every_answer(world: World, serve: Any) 
         status, answered = await server.get(path, auth=auth)
         assert status == expected
         assert all(str(value) in answered.getall(name) for name, value in headers.items())
-        own = 1 if (path, status) == ("/", 200) else 0  # the page's own policy stays: browsers obey both
+        own = 1 if (path, status) == ("/", 200) else 0  # the page keeps its own policy; browsers apply both
         assert len(answered.getall("Content-Security-Policy")) == 1 + own
 
 
@@ -421,21 +425,21 @@ BAD_TLS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_file_is_refused_with_the_place(world: World, case: str) -> None:
+def test_the_error_for_an_invalid_file_names_the_place(world: World, case: str) -> None:
     text, complaint = BAD[case]
     with pytest.raises(ConfigError, match=rf"^{re.escape(str(world.path))}: .*{re.escape(complaint)}"):
         load(world.write_text(text))
 
 
 @pytest.mark.parametrize("case", BAD_TLS)
-def test_what_is_impossible_is_refused_with_the_place(world: World, case: str) -> None:
+def test_the_error_for_contradictory_tls_settings_names_the_place(world: World, case: str) -> None:
     tls, complaint = BAD_TLS[case]
     with pytest.raises(ConfigError, match=rf"^{re.escape(str(world.path))}: tls_server_config\.[a-z_]+: .*") as refused:
         load(world.write(tls))
     assert complaint in str(refused.value)
 
 
-def test_a_key_with_a_password_is_refused_without_asking_for_it(world: World) -> None:
+def test_a_key_with_a_password_is_refused_without_a_prompt(world: World) -> None:
     key = load_pem_private_key((world.folder / "server.key").read_bytes(), password=None)
     encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
     (world.folder / "server.key").write_bytes(encrypted)
@@ -460,7 +464,7 @@ def test_a_key_with_a_password_is_refused_without_asking_for_it(world: World) ->
 )
 @pytest.mark.process
 @pytest.mark.debian
-def test_what_the_original_takes_is_taken(world: World, text: str) -> None:
+def test_configurations_that_exporter_toolkit_accepts_are_accepted(world: World, text: str) -> None:
     world.write_text(text)
     subprocess.run(["promtool", "check", "web-config", str(world.path)], check=True, capture_output=True)
     load(world.path)
@@ -468,20 +472,20 @@ def test_what_the_original_takes_is_taken(world: World, text: str) -> None:
 
 @pytest.mark.process
 @pytest.mark.debian
-def test_names_of_users_are_text_as_in_the_original(world: World) -> None:
+def test_user_names_are_read_as_text_as_in_exporter_toolkit(world: World) -> None:
     world.write_text(f"basic_auth_users: {{no: {HASH}, 0123: {HASH}, 1e3: {HASH}}}")
     subprocess.run(["promtool", "check", "web-config", str(world.path)], check=True, capture_output=True)
     assert load(world.path).users.keys() == {b"no", b"0123", b"1e3"}
 
 
-def test_durations_are_written_as_in_go(world: World) -> None:
+def test_durations_have_the_format_of_go(world: World) -> None:
     for interval, nanoseconds in {"1h1m1.5s": 3_661_500_000_000, "100ms": 10**8, "2us3ns": 2003}.items():
         limit = load(world.write(rate_limit={"interval": interval, "burst": 2})).rate_limit
         assert limit is not None and (limit.interval_ns, limit.burst) == (nanoseconds, 2)
 
 
 @pytest.mark.process
-async def test_config_check_finds_errors_in_either_file(world: World) -> None:
+async def test_config_check_finds_errors_in_both_files(world: World) -> None:
     config = write_config(world.folder, "http://127.0.0.1:1/v1")
     flags = "--config.check", f"--config.file={config}", f"--web.config.file={world.path}"
     world.write(SERVER, basic_auth_users={"alice": HASH})
@@ -494,7 +498,7 @@ async def test_config_check_finds_errors_in_either_file(world: World) -> None:
 
 
 @pytest.mark.process
-async def test_a_bad_file_at_start_ends_with_status_2(world: World) -> None:
+async def test_an_invalid_file_at_startup_exits_with_status_2(world: World) -> None:
     world.write(basic_auth_users={"alice": "secret"})
     status, _, err = await run_to_end("--demo", f"--web.config.file={world.path}")
     assert status == 2
@@ -517,7 +521,7 @@ def test_every_key_is_documented() -> None:
     assert {key for row in rows for key in re.findall(r"`([a-z_0-9.]+)`", row)} == keys_of_the_sections()
 
 
-def test_the_documented_example_is_a_good_one(world: World) -> None:
+def test_the_documented_example_is_valid(world: World) -> None:
     block = re.search(r"```yaml\n(tls_server_config:.*?)```", REFERENCE, flags=re.DOTALL)
     assert block is not None
     settings = load(world.write_text(block[1]))
@@ -531,7 +535,7 @@ def hash_of_cost(cost: int) -> str:
 @pytest.mark.parametrize(
     ("costs", "expected"), [([4], 4), ([4, 10, 18], 10), ([10, 10, 31], 10), ([18, 19], 14), ([12, 13], 12)]
 )
-def test_a_guess_at_an_unknown_user_costs_the_median_and_at_most_a_second(
+def test_a_password_check_of_an_unknown_user_costs_the_median_and_at_most_a_second(
     world: World, costs: list[int], expected: int
 ) -> None:
     users = {f"user{i}": hash_of_cost(cost) for i, cost in enumerate(costs)}
@@ -545,7 +549,7 @@ def test_a_hash_that_takes_over_a_second_is_logged_at_startup(world: World) -> N
     assert told["user"] == "bob" and told["seconds"] > 1 and "cost" in told["event"]
 
 
-def test_keys_that_are_gone_are_logged(world: World) -> None:
+def test_removed_keys_are_logged(world: World) -> None:
     users = {"alice": HASH}
     rest = {
         "http_server_config": {"headers": {"X-Frame-Options": "deny"}},
@@ -565,7 +569,7 @@ def test_keys_that_are_gone_are_logged(world: World) -> None:
     ]
 
 
-def test_a_broken_file_is_read_once_and_again_when_it_changes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_file_is_read_again_only_when_it_changes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     config = ReloadingWebConfig(world.write(SERVER, basic_auth_users={"alice": HASH}))
     loads = []
 
@@ -587,7 +591,7 @@ def test_a_broken_file_is_read_once_and_again_when_it_changes(world: World, monk
     assert config.current() is not None
 
 
-def test_the_final_line_break_of_a_yaml_block_is_dropped(world: World) -> None:
+def test_the_final_line_break_of_a_yaml_block_is_removed(world: World) -> None:
     text = "http_server_config:\n  headers:\n    Content-Security-Policy: |\n      default-src 'self'\n"
     assert load(world.write_text(text)).headers == {"Content-Security-Policy": "default-src 'self'"}
     with pytest.raises(ConfigError, match="must be one line"):
@@ -611,7 +615,7 @@ hashlib.new = checked
 """
 
 
-async def test_hash_functions_that_a_fips_system_refuses_are_not_needed(
+async def test_the_exporter_works_without_the_hash_functions_that_fips_forbids(
     world: World, api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(FIPS)

@@ -187,3 +187,27 @@ async def test_warnings_are_logged_once(api: Api) -> None:
     ]
     (slow,) = (line for line in logs if "keep up" in line["event"])
     assert (slow["requests"], slow["requests_per_minute_needed"], slow["requests_per_minute"]) == (1, 6000, 50)
+
+
+async def test_what_the_api_refuses_is_sent_again_at_a_reload_that_changes_nothing(api: Api) -> None:
+    api.batches = [batch("fb_1")]
+
+    async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return web.Response(status=422, text="no sort") if "sort" in request.query else await handler(request)
+
+    api.fault = refuse
+    configured = settings(api.base_url)
+    async with world(configured) as one:
+        with capture_logs() as logs:
+            assert (await one.poll()).up
+            assert (await one.poll()).usage.by_code["422"] == 2, "the first request, and one without page_size"
+            one.accounts.apply(configured, ["a"])
+            assert (await one.poll()).usage.by_code["422"] == 3
+            api.fault = None
+            assert (await one.poll()).up
+            assert "sort" not in api.requests[-1].query
+            one.accounts.apply(configured, ["a"])
+            assert (await one.poll()).up
+            assert "sort" in api.requests[-1].query
+        (told,) = [line for line in logs if line["log_level"] == "warning"]
+        assert told["event"] == "the API refuses sort, so requests leave it out" and told["it_says"] == "no sort"

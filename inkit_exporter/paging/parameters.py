@@ -17,14 +17,14 @@ class OptionalParameters:
         self._before: frozenset[str] = frozenset()
         self._since = -math.inf
 
-    def send_all(self) -> None:
-        """Leave nothing out from now on. What was left out is the first suspect if a request is refused again."""
-        self._before, self.left_out = self.left_out or self._before, frozenset()
+    def expire(self) -> None:
+        """Let `forget_refusals` send all again. Until then nothing changes, because a listing may be under way."""
+        self._since = -math.inf
 
     def forget_refusals(self, now: float) -> None:
-        """Send all again if the refusal is a day old; `now` is wall time."""
+        """Send all again if the refusal is a day old. What was left out is then the first suspect. `now` is wall time."""
         if not 0 <= now - self._since < _REFUSAL_HOLDS:
-            self.send_all()
+            self._before, self.left_out = self.left_out or self._before, frozenset()
 
     def alternatives(self) -> list[frozenset[str]]:
         """What else could be left out, the likeliest first: what was left out before, one parameter more, or all."""

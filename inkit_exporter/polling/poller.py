@@ -65,7 +65,7 @@ class Poller:
 
     def send_all_parameters(self) -> None:
         """Send the parameters that the API has refused again, from the next poll on."""
-        self._plan.parameters.send_all()
+        self._plan.parameters.expire()
 
     async def run(self, first_after: float) -> None:
         """Poll until cancelled, first after that many seconds. A slow poll skips the ticks that it missed."""

@@ -120,7 +120,7 @@ def test_a_refused_parameter_is_tried_again_after_a_day_and_on_demand() -> None:
     api.refused = frozenset()
     poll(plan, api, NOW + 25 * 3600.0)
     assert plan.parameters.left_out == {"page_size"}
-    plan.parameters.send_all()
+    plan.parameters.expire()
     api.asked.clear()
     poll(plan, api, NOW + 26 * 3600.0)
     assert not plan.parameters.left_out
@@ -133,7 +133,7 @@ def test_a_sort_that_is_refused_again_costs_two_requests_and_no_full_listing() -
     api.listing = batches(300)[::-1]  # without `sort` the list is in order too
     plan = new_plan()
     poll(plan, api)
-    plan.parameters.send_all()
+    plan.parameters.expire()
     assert poll(plan, api, NOW + 60) <= 2 + 2
     assert held(plan) == right(api, NOW + 60)
 
@@ -183,3 +183,21 @@ def test_pages_without_refused_parameters_may_come_in_parts() -> None:
 
     conversation.converse(plan, answer, NOW)
     assert held(plan) == right(api)
+
+
+def test_during_a_poll_nothing_is_sent_again() -> None:
+    """Pages of another size, or in another order, would not fit those that were read."""
+    api = Picky(batches(360), BOTH)
+    plan = new_plan()
+    poll(plan, api)
+
+    def reload_meanwhile(request: PageRequest) -> Page:
+        plan.parameters.expire()
+        return api(request)
+
+    plan = new_plan()
+    assert conversation.converse(plan, reload_meanwhile, NOW) == 1 + 3 + 15
+    assert held(plan) == right(api)
+    api.asked.clear()
+    poll(plan, api, NOW + 60)
+    assert api.asked[0].left_out == frozenset()

@@ -22,7 +22,7 @@ class OptionalParameters:
         self._since = -math.inf
 
     def forget_refusals(self, now: float) -> None:
-        """Send all again if the refusal is a day old. What was left out is then the first suspect. `now` is wall time."""
+        """Send all again if the refusal is a day old, and suspect the same first. `now` is wall time."""
         if not 0 <= now - self._since < _REFUSAL_HOLDS:
             self._before, self.left_out = self.left_out or self._before, frozenset()
 

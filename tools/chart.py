@@ -1,4 +1,4 @@
-"""Writes what is made from the Helm chart: the table in its README.md, and deploy/kubernetes/inkit-exporter.yaml."""
+"""Write the files that are generated from the Helm chart: its README.md and deploy/kubernetes/inkit-exporter.yaml."""
 
 import json
 import re
@@ -13,9 +13,9 @@ CHART: Final = ROOT / "deploy" / "helm" / "inkit-exporter"
 README: Final = CHART / "README.md"
 RENDERED: Final = ROOT / "deploy" / "kubernetes" / "inkit-exporter.yaml"
 
-# In the order in which Helm installs them.
+# In Helm's install order.
 _TEMPLATES: Final = ("networkpolicy", "serviceaccount", "config", "service", "workload")
-# True only of what Helm installed.
+# Labels that are true only if Helm installed the objects.
 _HELMS_LABELS: Final = re.compile(r"^ +(app\.kubernetes\.io/managed-by|helm\.sh/chart): .*\n", flags=re.MULTILINE)
 _HEAD: Final = """\
 # The Helm chart with its defaults, for kubectl and kustomize. docs/kubernetes.md has the steps.
@@ -25,21 +25,21 @@ _TABLE: Final = re.compile(r"(?<=<!-- values -->\n).*(?=<!-- end of values -->)"
 
 
 def rendered() -> str:
-    """The chart's objects with the default values, as one file that goes into any namespace."""
+    """Return the chart's objects with the default values, as one file without a namespace."""
     with helm.Chart.load(CHART) as chart:
         templates = {Path(path).stem: text for path, text in chart.render(name=chart.name).items() if text.strip()}
     if templates.keys() != {*_TEMPLATES, "NOTES"}:
-        raise SystemExit(f"tools/chart.py: say in which order these templates are installed: {sorted(templates)}")
+        raise SystemExit(f"tools/chart.py: _TEMPLATES must list these templates in install order: {sorted(templates)}")
     objects = [_HELMS_LABELS.sub("", templates[name]).strip() for name in _TEMPLATES]
     return _HEAD + "".join(f"---\n{text}\n" for text in objects)
 
 
 def readme() -> str:
-    """The chart's README.md, with the table that its values say today."""
+    """Return the chart's README.md, with a table of its current values."""
     text = (CHART / "values.yaml").read_text()
     document = yaml.compose(text)
     if not isinstance(document, yaml.MappingNode):
-        raise SystemExit("tools/chart.py: values.yaml is no mapping")
+        raise SystemExit("tools/chart.py: values.yaml is not a mapping")
     rows = _rows(document, yaml.safe_load(text), text.splitlines())
     table = "".join(f"| {' | '.join(row)} |\n" for row in [("value", "default", "meaning"), ("---",) * 3, *rows])
     return _TABLE.sub(lambda _: table, README.read_text())
@@ -48,7 +48,7 @@ def readme() -> str:
 def _rows(
     node: yaml.MappingNode, values: dict[str, Any], lines: list[str], prefix: str = ""
 ) -> list[tuple[str, str, str]]:
-    """One row for each value that has a comment above it."""
+    """Return one row for each value with a comment above it."""
     rows = []
     for key, child in node.value:
         value = values[key.value]

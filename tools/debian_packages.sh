@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs the Debian packages whose programs are missing, or says which.   tools/debian_packages.sh PACKAGE=PROGRAM...
+# Installs the Debian packages whose programs are missing. Without root, it only names them.
+#   tools/debian_packages.sh PACKAGE=PROGRAM...
 set -eu
 missing=
 for pair in "$@"; do
@@ -11,9 +12,9 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     echo "missing:$missing. Install with: sudo apt-get install --no-install-recommends$missing" >&2
     exit 1
 fi
-# Packages such as prometheus start a server when they are installed; a check must not. Debian asks policy-rc.d before
-# it starts one, with systemd and without, and takes 101 for no. (An environment variable such as RUNLEVEL=1 is only
-# heeded without systemd.) Ours is there only while apt-get runs; one of the machine's own is moved aside and put back.
+# Packages such as prometheus start a server when they are installed, which a check must not do. Debian asks policy-rc.d
+# before it starts a service, with and without systemd, and 101 means no. (RUNLEVEL=1 works only without systemd.) This
+# script puts its policy-rc.d there while apt-get runs. It moves an existing one aside and restores it.
 policy=${POLICY_RC_D:-/usr/sbin/policy-rc.d}
 own=$policy.before-inkit-exporter
 
@@ -22,7 +23,7 @@ restore() {
     if [ -e "$own" ] || [ -L "$own" ]; then mv "$own" "$policy"; fi
 }
 
-if grep -qs "made by tools/debian_packages.sh" "$policy"; then restore; fi # left by a run that was killed
+if grep -qs "made by tools/debian_packages.sh" "$policy"; then restore; fi # a killed run left it
 if [ -e "$policy" ] || [ -L "$policy" ]; then mv "$policy" "$own"; fi
 trap restore EXIT
 trap 'exit 130' INT
@@ -34,4 +35,4 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 # shellcheck disable=SC2086
 apt-get install -y -qq --no-install-recommends $missing >/dev/null
-echo "installed:$missing. Not started, but where systemd runs they start with the next boot: systemctl disable …" >&2
+echo "installed:$missing. Their services are not started, but systemd starts them at the next boot: systemctl disable …" >&2

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Compiles pyproject.toml into the two hashed requirements files, for every platform and Python from 3.11 on.
+# Pins the dependencies of pyproject.toml with hashes, for every platform and Python 3.11 or newer.
 set -eu
 compile() {
     .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes small mistakes in the core modules, one at a time, and tells which ones no test notices; see docs/mutation.md.
+# Makes small mistakes in the core, one at a time, and prints those that no test notices; see docs/mutation.md.
 #   tools/mutate.sh [--max-children N] [PATTERN...], such as "inkit_exporter.window.*"
 set -eu
 

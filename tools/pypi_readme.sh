@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints the README with links that work outside of the repository, for PyPI.   tools/pypi_readme.sh TAG
+# Prints the README for PyPI, with absolute links.   tools/pypi_readme.sh TAG
 set -eu
 place=https://github.com/inkit-exporter/inkit-exporter
 sed -E "s~(!\[[^]]*\]\()([^)h#][^)]*)~\1$place/raw/$1/\2~g

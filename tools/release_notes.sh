@@ -1,5 +1,6 @@
 #!/bin/sh
-# Prints the changelog's section of a version, and fails if there is none or the code has another.   tools/release_notes.sh VERSION
+# Prints the changelog's section for a version. Fails if it is missing or the code has another version.
+#   tools/release_notes.sh VERSION
 set -eu
 grep -qx "__version__ = \"$1\"" inkit_exporter/__init__.py || {
     echo "inkit_exporter/__init__.py has another version than $1" >&2

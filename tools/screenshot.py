@@ -1,4 +1,4 @@
-"""Write docs/status-page.png: the status page of a simulated account, three quarters of an hour into an incident."""
+"""Write docs/status-page.png: the status page of a simulated account, 45 minutes into an incident."""
 
 import asyncio
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from support.api import Api, serving  # noqa: E402 - the path to it is known only now
+from support.api import Api, serving  # noqa: E402
 from support.browser import chromium  # noqa: E402
 from support.exporter import start_process, write_config  # noqa: E402
 from support.samples import sample_key  # noqa: E402
@@ -18,14 +18,14 @@ from inkit_exporter import demo  # noqa: E402
 
 ACCOUNT = "production"
 DAY_SECONDS = 86_400.0
-# On the day of this seed, Salesforce begins to fail after 0.37 of it.
+# With this seed, Salesforce begins to fail at 0.37 of the day. The picture shows the moment at 0.4.
 SEED = 26
 MOMENT = 0.4
 WIDTH, HEIGHT = 1240, 1200
 
 
 async def main() -> None:
-    """Play the day in real time up to that moment, and take the picture in Chromium."""
+    """Serve the day's batches at that moment, and take the picture in Chromium."""
     now = time.time()
     batches = demo.day(SEED, started_at=now - MOMENT * DAY_SECONDS, seconds=DAY_SECONDS)(now)
     with tempfile.TemporaryDirectory() as folder:

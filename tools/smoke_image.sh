@@ -1,5 +1,5 @@
 #!/bin/sh
-# Starts an image as the Compose file does, and checks what can only be seen in it.   tools/smoke_image.sh IMAGE
+# Starts an image as the Compose file does, and checks what only a running container shows.   tools/smoke_image.sh IMAGE
 set -eu
 container=$(docker run --detach --read-only --cap-drop ALL --security-opt no-new-privileges \
     --publish 127.0.0.1::10465 "$1" --demo)
@@ -11,7 +11,7 @@ for _ in $(seq 30); do
     [ -z "$metrics" ] || break
     sleep 1
 done
-[ -n "$metrics" ] || { echo "the simulated account is never up" >&2; exit 1; }
+[ -n "$metrics" ] || { echo "the simulated account did not come up" >&2; exit 1; }
 
 for _ in $(seq 60); do
     health=$(docker inspect --format '{{.State.Health.Status}}' "$container")
@@ -25,5 +25,5 @@ if docker export "$container" | tar --list | grep -E '(^|/)(pip|ensurepip)(/|$)'
     exit 1
 fi
 docker stop --time 10 "$container" >/dev/null
-[ "$(docker inspect --format '{{.State.ExitCode}}' "$container")" = 0 ] || { echo "it did not end with 0" >&2; exit 1; }
+[ "$(docker inspect --format '{{.State.ExitCode}}' "$container")" = 0 ] || { echo "the exporter did not exit with status 0" >&2; exit 1; }
 echo "$1: polls, is healthy, stops, has no pip"

@@ -1,16 +1,16 @@
 #!/bin/sh
-# Makes .venv if there is none, and installs a hashed requirements file into it.   tools/venv.sh FILE
+# Creates .venv if it is missing, and installs a hashed requirements file into it.   tools/venv.sh FILE
 set -eu
 python=${PYTHON:-python3}
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-    echo "needs Python 3.11 or newer; $python is older or missing. Name another: make PYTHON=python3.13" >&2
+    echo "Python 3.11 or newer is needed; $python is older or missing. Choose another: make PYTHON=python3.13" >&2
     exit 1
 }
 if ! [ -x .venv/bin/pip ]; then
-    # Debian keeps what venv needs in a package of its own.
+    # On Debian, venv needs another package.
     "$python" -c 'import ensurepip' 2>/dev/null || "$(dirname "$0")/debian_packages.sh" python3-venv=ensurepip
-    echo "Making the Python environment .venv; nothing is installed outside of it."
+    echo "Creating the Python environment .venv; nothing is installed elsewhere."
     "$python" -m venv --clear .venv
 fi
 echo "Installing $(grep -c '==' "$1") packages from $1. The first time takes up to a minute."

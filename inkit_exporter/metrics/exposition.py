@@ -1,7 +1,7 @@
-"""The text of all metrics: rendered by the client library, and again only where something has changed.
+"""The text of all metrics. The client library renders it, and only what has changed.
 
-Each account is rendered in one go, so that its numbers are of one moment, and kept until it changes. What describes
-the process changes all the time, and is renewed at most once a second.
+Each account is rendered in one step, so that its numbers are of one moment. The text is kept until the account changes.
+Metrics of the process change all the time; they are rendered at most once a second.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _HEADER = re.compile(rb"(?:# .*\n)*")
 _BYTES_A_TURN = 10_000
 
 COMPRESSORS: Final = ThreadPoolExecutor(1, "compress")
-"""Not asyncio's own threads: look-ups of names that hang may take them all."""
+"""A thread of its own: DNS look-ups that hang may take all of asyncio's."""
 
 _compress = partial(zlib.compress, level=6, wbits=16 + zlib.MAX_WBITS)
 
@@ -60,14 +60,14 @@ def negotiate(accept: str) -> Format:
 
 
 class Source(Protocol):
-    """Metrics of one origin, which stay the same while `version` does."""
+    """Metrics that stay the same as long as `version` does."""
 
     @property
     def registry(self) -> CollectorRegistry:
         """The metrics."""
 
     def version(self) -> Hashable:
-        """Changes whenever they do."""
+        """Return a value that changes whenever the metrics do."""
 
 
 class Exposition:
@@ -87,11 +87,11 @@ class Exposition:
         self._rendering = asyncio.Lock()
 
     async def text(self, form: Format) -> bytes:
-        """All metrics as they are now."""
+        """Return all metrics as they are now."""
         return (await self._now(form)).text
 
     async def gzipped(self, form: Format) -> bytes:
-        """The same, compressed."""
+        """Return all metrics as they are now, compressed."""
         latest = await self._now(form)
         if latest.compressing is None:
             latest.compressing = asyncio.get_running_loop().run_in_executor(COMPRESSORS, _compress, latest.text)
@@ -99,7 +99,7 @@ class Exposition:
         return await asyncio.shield(latest.compressing)
 
     async def selected(self, form: Format, names: Sequence[str]) -> bytes:
-        """Only the samples of these names, as `name[]` asks for; rendered for this request alone."""
+        """Return only the samples of these names, for `name[]`. They are rendered for this request alone."""
         sources = (*self._accounts(), self._process)
         return _join([await _render(s.registry.restricted_registry(names), form) for s in sources]) + form.end
 
@@ -133,7 +133,7 @@ class _Latest:
 
 
 class _Collected(NamedTuple):
-    """A collector of one family that was collected before."""
+    """A collector that returns one family, which was collected before."""
 
     family: Metric
 

@@ -1,4 +1,4 @@
-"""The metric families of one account, made from its state for each rendering. State lives elsewhere."""
+"""The metric families of one account. Each rendering makes them from its state."""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ def _buckets(histogram: Histogram) -> Iterator[tuple[str, float] | tuple[str, fl
 
 
 def _exemplar(exemplar: Exemplar | None) -> SampleExemplar | None:
-    """Prometheus refuses a whole scrape for an exemplar that is too long or holds a NUL."""
+    """Return an exemplar, or None if it would make Prometheus refuse the scrape: too long, or not printable."""
     if exemplar is None or len(exemplar.batch_id) > _MAX_EXEMPLAR or not exemplar.batch_id.isprintable():
         return None
     return SampleExemplar({"batch_id": exemplar.batch_id}, exemplar.value, exemplar.at)

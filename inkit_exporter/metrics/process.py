@@ -61,11 +61,11 @@ class ProcessMetrics:
         self.reloaded(successful=True)
 
     def version(self) -> Hashable:
-        """Changes every second, as the system's numbers do all the time, and after a reload."""
+        """Return a value that changes every second and after each reload."""
         return int(self._clock()), self._reloads
 
     def reloaded(self, *, successful: bool) -> None:
-        """An attempt to load the configuration has ended."""
+        """Note that an attempt to load the configuration has ended."""
         self._reloads += 1
         self._successful.set(int(successful))
         if successful:

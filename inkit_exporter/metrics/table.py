@@ -1,4 +1,4 @@
-"""Every metric family of an account, as a table: kind, name, HELP text, values, labels.
+"""The table of an account's metric families: kind, name, HELP text, values, labels.
 
 To add one, add an entry to `FAMILIES` and a line to docs/metrics.md.
 """
@@ -16,7 +16,7 @@ from inkit_exporter.window.window import Snapshot
 
 Value = float | Counter | Histogram
 Values = Value | None | Mapping[str, Value] | Mapping[tuple[str, str], float]
-"""One value, or none, or one for each label value or combination of them."""
+"""One value, no value, or one for each label value or combination of label values."""
 
 
 class Family(NamedTuple):
@@ -26,7 +26,7 @@ class Family(NamedTuple):
     name: str
     documentation: str
     values: Callable[[AccountState, Snapshot | None], Values]
-    """Of a state, and of its snapshot unless that is stale."""
+    """Takes a state, and its snapshot unless that is stale."""
     labels: tuple[str, ...]
 
 
@@ -56,16 +56,16 @@ def _histogram(name: str, documentation: str, value: Callable[[AccountState], Hi
 
 
 def _from_zero(known: Iterable[str], counted: Mapping[str, Value]) -> Mapping[str, Value]:
-    """Series that are known in advance start at 0, as rates need it."""
+    """Start the series that are known in advance at 0, because rates need it."""
     return {**dict.fromkeys(known, 0), **counted}
 
 
 def _destinations(state: AccountState) -> Iterable[str]:
-    """The documented destinations and those seen."""
+    """Return the documented destinations, and those seen."""
     return (*DESTINATIONS, *(destination for destination, _ in (state.snapshot.documents if state.snapshot else ())))
 
 
-# Those that Inkit documents and a GET may meet.
+# The statuses that Inkit documents for a GET.
 _CODES = ("200", "400", "401", "403", "404", "422", "429", "500", "503")
 _FINAL_STATUSES = ("completed", "failed", "cancelled")
 
@@ -78,7 +78,7 @@ FAMILIES: Final = (
     ),
     _gauge(
         "inkit_poll_interval_seconds",
-        "Configured time between the starts of two polls.",
+        "Time between the starts of two polls, as configured.",
         lambda s: s.settings.interval,
     ),
     _gauge(
@@ -88,7 +88,7 @@ FAMILIES: Final = (
     ),
     _gauge(
         "inkit_poll_requests",
-        "API requests made by the last poll, attempts included.",
+        "API requests that the last poll made, retries included.",
         lambda s: s.poll_requests if s.polls else None,
     ),
     _documents("inkit_batch_documents", "of recent batches", "count"),
@@ -118,19 +118,19 @@ FAMILIES: Final = (
     ),
     _window(
         "inkit_window_truncated",
-        "Whether max_batches cut older batches off the window (1) or not (0).",
+        "Whether the window leaves out older batches because of max_batches (1) or not (0).",
         lambda w: w.truncated,
     ),
     _counter("inkit_polls_total", "Polls that ended, complete or not.", lambda s: s.polls),
     _counter(
         "inkit_poll_failures_total",
-        "Polls that failed, by the kind of cause.",
+        "Polls that failed, by reason.",
         lambda s: _from_zero(REASONS, s.failures),
         "reason",
     ),
     _counter(
         "inkit_api_requests_total",
-        "Requests to the Inkit API, by HTTP status code, or by what came instead of an answer.",
+        "Requests to the Inkit API, by HTTP status code, or by what went wrong without a whole answer.",
         lambda s: _from_zero(_CODES, s.usage.by_code),
         "code",
     ),
@@ -141,54 +141,58 @@ FAMILIES: Final = (
     ),
     _counter(
         "inkit_api_throttled_seconds_total",
-        "Time that requests waited for requests_per_minute, or for the time that the API asked to wait.",
+        "Time that requests waited for requests_per_minute, or because the API asked for it.",
         lambda s: s.usage.throttled_seconds,
     ),
     _gauge(
         "inkit_api_clock_skew_seconds",
-        "The API's wall-clock time, by the Date header of its last answer, minus the exporter's.",
+        "The API's clock, by the Date header of its last answer, minus the exporter's clock.",
         lambda s: s.usage.clock_skew,
     ),
     _counter(
         "inkit_invalid_batches_total",
-        "Records in the API's list that could not be read as a whole: skipped, or read without a destination; a record "
-        "counts in every poll that reads it.",
+        "Records in the API's list that the exporter skipped, or read without a destination. A record counts in each "
+        "poll that reads it.",
         lambda s: s.usage.invalid_batches,
     ),
     _counter(
         "inkit_repaired_batches_total",
-        "Records in the API's list with a count that was missing and inferred from the others; a record counts in "
-        "every poll that reads it.",
+        "Records in the API's list that lacked a count, which the exporter inferred from the others. A record counts "
+        "in each poll that reads it.",
         lambda s: s.usage.repaired_batches,
     ),
     _counter(
         "inkit_documents_completed_total",
-        "Documents seen to complete, from the differences between polls; what was there at first is not counted.",
+        "Documents that completed between two polls. What had completed at the first poll is not counted.",
         lambda s: _from_zero(_destinations(s), s.totals.completed),
         "destination",
     ),
     _counter(
         "inkit_documents_failed_total",
-        "Documents seen to fail, from the differences between polls; what was there at first is not counted.",
+        "Documents that failed between two polls. What had failed at the first poll is not counted.",
         lambda s: _from_zero(_destinations(s), s.totals.failed),
         "destination",
     ),
     _counter(
         "inkit_batches_with_failures_total",
-        "Batches with documents seen to fail at the destination; each counts once there, with its first failure.",
+        "Batches of which documents failed at the destination. Each counts once, with its first failure.",
         lambda s: _from_zero(_destinations(s), s.totals.with_failures),
         "destination",
     ),
-    _counter("inkit_batches_created_total", "Batches seen to appear in the window.", lambda s: s.totals.created),
+    _counter(
+        "inkit_batches_created_total",
+        "Batches that appeared in the window between two polls.",
+        lambda s: s.totals.created,
+    ),
     _counter(
         "inkit_batches_finished_total",
-        "Batches seen to finish, by the status with which they did; each counts once.",
+        "Batches that finished between two polls, by final status. Each counts once.",
         lambda s: _from_zero(_FINAL_STATUSES, s.totals.finished),
         "batch_status",
     ),
     _histogram(
         "inkit_batch_duration_seconds",
-        "Time from the API's created_at of a batch until a poll saw it finished, up to a poll's interval later.",
+        "Time from a batch's created_at to the end of the poll that first saw it finished.",
         lambda s: s.totals.durations,
     ),
 )

@@ -27,8 +27,8 @@ _CREATE = f"""
     PRAGMA user_version = {_SCHEMA};
     COMMIT;
 """
-# An exclusive lock needs no shared memory, so network volumes work. A commit is synced before it returns. A save reads only
-# what it changes, so it needs little cache; the default is 2 MB for each account.
+# An exclusive lock needs no shared memory, so network volumes work. A commit is synced before it returns. A save reads
+# only what it changes, so a cache of 256 KiB is enough; the default is 2 MB for each account.
 _PRAGMAS = ("locking_mode = EXCLUSIVE", "journal_mode = TRUNCATE", "synchronous = FULL", "cache_size = -256")
 # These are about what is in a file. The other errors are about the disk, or somebody holds the file open.
 _OF_THE_FILE = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_NOTADB}

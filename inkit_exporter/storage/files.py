@@ -66,11 +66,14 @@ def lock(directory: Path) -> sqlite3.Connection | None:
     connection = sqlite3.connect(directory / LOCK, timeout=0, isolation_level=None)
     try:
         connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
+    except sqlite3.DatabaseError as error:
         connection.close()
         if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
             return None
-        raise
+        if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+            raise
+        (directory / LOCK).write_bytes(b"")  # its content means nothing
+        return lock(directory)
     return connection
 
 

@@ -216,7 +216,8 @@ async def test_a_broken_or_foreign_file_is_set_aside_with_one_log_line(
     await running.wait_for(lambda s: up(s) == 1)
     await kill(running)
     (path,) = (tmp_path / "storage").glob("*.db")
-    path.write_bytes(b"not what it was\n" * 1000)
+    for file in (tmp_path / "storage").iterdir():
+        file.write_bytes(b"not what it was\n" * 1000)
     running = await start()
     await running.wait_for(lambda s: up(s) == 1)
     (line,) = [line for line in running.log if "level=info" not in line]

@@ -111,8 +111,8 @@ def test_a_removed_or_replaced_file_is_not_continued(path: Path, tmp_path: Path)
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"accounts: []\n" * 1000, bytes(8192), os.urandom(8192), b"SQLite format 3\0" + bytes(5000)],
-    ids=["empty", "text", "zeros", "random", "only the first words"],
+    [b"", b"garbage", b"accounts: []\n" * 1000, bytes(8192), os.urandom(8192), b"SQLite format 3\0" + bytes(5000)],
+    ids=["empty", "a word", "text", "zeros", "random", "only the first words"],
 )
 def test_a_file_with_other_content_is_unusable(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.db"

@@ -97,8 +97,7 @@ class TlsTransport(asyncio.Transport):
         """Refuse a client that speaks plain HTTP, or any client if there is no context. Returns whether it did."""
         if self.is_closing():
             return True
-        if len(self._first_bytes) < len(_HTTP_METHODS[0]):
-            self._first_bytes += data
+        self._first_bytes = (self._first_bytes + data)[: len(_HTTP_METHODS[0])]
         is_http = self._first_bytes.startswith(_HTTP_METHODS)
         if is_http or self._ssl is None:
             self._socket.write(_NOT_TLS if is_http else _INTERNAL_ERROR)

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,11 @@ async def test_waiting_too_long_for_a_used_directory_is_an_error(tmp_path: Path)
 async def test_the_lock_needs_no_shared_memory_and_writes_nothing(tmp_path: Path) -> None:
     storage = await open_storage(tmp_path, asyncio.Event())
     assert storage is not None
-    with pytest.raises(sqlite3.OperationalError, match="locked"):
-        sqlite3.connect(tmp_path / LOCK, timeout=0).execute("SELECT * FROM sqlite_schema")
+    with (
+        closing(sqlite3.connect(tmp_path / LOCK, timeout=0)) as connection,
+        pytest.raises(sqlite3.OperationalError, match="locked"),
+    ):
+        connection.execute("SELECT * FROM sqlite_schema")
     assert (tmp_path / LOCK).stat().st_size == 0
     assert not list(tmp_path.glob("*-shm"))
     storage.close()

@@ -72,9 +72,9 @@ class Plan:
         self.resumed = False
         self._settings = settings
         self._refused_in_vain_at = -math.inf
-        # The whole listing under way, its next request, when it was broken off, and how many pages were read by then.
+        # The whole listing: its next request, when it began and was broken off, and how many pages were read by then.
         self._listing: tuple[PageSequence, PageRequest] | None = None
-        self._broken_off_at, self._broken_off_after = -math.inf, 0
+        self._began, self._broken_off_at, self._broken_off_after = 0.0, -math.inf, 0
         # Of the current poll: wall time, the unfinished batches that it has listed, and the records by destination,
         # less those in which it can't be read.
         self._now = 0.0
@@ -132,13 +132,13 @@ class Plan:
             sequence.resume()
         else:
             self.window.reset_truncation()
-            self._broken_off_after = 0
+            self._began, self._broken_off_after = self._now, 0
         yield from self._read(sequence, lambda: sequence.past_window, number)
         self._listing = None
         self.mark.ordered = sequence.ordered
         self._check_destinations()
         self.mark.listed = True
-        self._complete_head()
+        self._complete_head(self._began)
         self.mark.cursor, self.mark.backlog = math.inf, 0.0
         if number > 1 and self.mark.ordered:
             yield from self._update()  # because much may have happened since the listing began
@@ -149,7 +149,7 @@ class Plan:
         yield from self._read(head, lambda: head.page_oldest < known or head.past_window)
         self.mark.cursor = min(self.mark.cursor, head.oldest_edge)
         pages = self._resync_pages()
-        self._complete_head()
+        self._complete_head(self._now)
         if self._ends_resync(head):
             self._complete_resync()
         elif pages:
@@ -161,10 +161,10 @@ class Plan:
         if unreadable := [name for name, more in self._readable.items() if more < 0]:
             raise BadResponse(f"most records of the destination {unreadable[0]} can't be read; the log says why")
 
-    def _complete_head(self) -> None:
+    def _complete_head(self, began: float) -> None:
         self.mark.polled_at = self._now
         # What is new was created later than this. Batches from the future, by our clock, say nothing about that.
-        past = (batch.created_at for batch in self.window.batches if batch.created_at <= self._now)
+        past = (batch.created_at for batch in self.window.batches if batch.created_at <= began)
         self.mark.known = next(past, -math.inf)
 
     def _resync_pages(self) -> int:

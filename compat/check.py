@@ -51,7 +51,6 @@ import inkit_exporter
 
 REPLICAS = "Prometheus a", "Prometheus b"
 BASELINE = [batch("fb_before", destinations={"salesforce": (5, 0, 0), "box": (5, 0, 0)})]
-BASELINE = [batch("fb_before", destinations={"salesforce": (5, 0, 0), "box": (5, 0, 0)})]
 FAILED = 'inkit_documents_failed_total{destination="salesforce"}'
 PACKAGES = {
     "prometheus": "Prometheus",

@@ -162,7 +162,7 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
             addresses = await stack.enter_async_context(_serving(exporter, options, web_config))
         except (OSError, UnicodeError) as error:  # the latter for what can't be a host's name
             problem = getattr(error, "strerror", None) or error
-            raise ConfigError(f"--web.listen-address: {problem}; choose another or free it") from None
+            raise ConfigError(f"--web.listen-address: {problem}; choose another address or port") from None
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         polling = tasks.create_task(exporter.accounts.run())
         log.info(

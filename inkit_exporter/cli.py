@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from inkit_exporter import __version__, config, logs
 from inkit_exporter.config import Settings, Shard
@@ -39,10 +39,24 @@ def _natural(text: str) -> int:
     return int(text)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells what is wrong in one line, without the list of all flags."""
+
+    def error(self, message: str) -> NoReturn:
+        remedy = "--help lists all flags"
+        if message.startswith("unrecognized") and not re.search(r": -| -", message):
+            remedy = "files are named with --config.file=PATH and --web.config.file=PATH"
+        self.exit(2, f"{self.prog}: {message}; {remedy}\n")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line, with every flag's help."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM, description="Prometheus exporter for Inkit's workflow batches.", allow_abbrev=False
+    parser = _Parser(
+        prog=PROGRAM,
+        usage="%(prog)s [FLAG ...]",
+        description="Prometheus exporter for the batches of Inkit.",
+        epilog="https://github.com/inkit-exporter/inkit-exporter has the documentation.",
+        allow_abbrev=False,
     )
 
     def flag(name: str, text: str, **how: Any) -> None:
@@ -52,14 +66,19 @@ def make_parser() -> argparse.ArgumentParser:
 
     address = {"type": parse_address, "metavar": "[HOST]:PORT"}
     path, number = {"type": Path, "metavar": "PATH"}, {"type": _natural, "metavar": "N"}
-    flag("--config.file", "YAML; see config.example.yaml", **path)
-    flag("--config.check", "check the configuration files and exit", action="store_true")
+    flag(
+        "--config.file",
+        f"the configuration, in YAML, see config.example.yaml; without it, one account, with the token from "
+        f"{config.DEFAULT_TOKEN_ENV}",
+        **path,
+    )
+    flag("--config.check", "check the files of --config.file and --web.config.file, and exit", action="store_true")
     flag("--once", "poll every account once, print the metrics, and exit", action="store_true")
     flag("--demo", "export a simulated Inkit API: no key, no configuration", action="store_true")
     flag("--demo.seed", "number that picks the simulated days", type=int, default=1, metavar="N")
     flag(
         "--storage.path",
-        "keep totals and window in this directory, so that a restart loses nothing",
+        "directory to keep totals and recent batches in, so that a restart loses nothing",
         type=Path,
         metavar="DIR",
     )
@@ -69,10 +88,10 @@ def make_parser() -> argparse.ArgumentParser:
         action="append",
         **address,
     )
-    flag("--web.systemd-socket", "serve on the sockets that systemd passes, at no other address", action="store_true")
+    flag("--web.systemd-socket", "serve only on the sockets that systemd passes", action="store_true")
     flag("--web.telemetry-path", "path of the metrics", default="/metrics", metavar="PATH")
-    flag("--web.config.file", "TLS and basic auth; see docs/web-configuration.md", **path)
-    flag("--web.enable-lifecycle", "allow POST /-/reload", action="store_true")
+    flag("--web.config.file", "TLS and passwords, see docs/web-configuration.md", **path)
+    flag("--web.enable-lifecycle", "let POST /-/reload reload the configuration", action="store_true")
     flag(
         "--web.max-requests",
         "requests to answer at the same time; 0 for no limit",
@@ -85,8 +104,14 @@ def make_parser() -> argparse.ArgumentParser:
         default=limits.DEFAULT_CONNECTIONS,
         **number,
     )
-    flag("--shard", "poll only the accounts of shard I, from 0, of N", type=_shard, default="0/1", metavar="I/N")
-    flag("--log.level", "lowest level that is logged", choices=logs.LEVELS, default="info")
+    flag(
+        "--shard",
+        "poll only one of N shares of the accounts; I is from 0 to N-1",
+        type=_shard,
+        default="0/1",
+        metavar="I/N",
+    )
+    flag("--log.level", "lowest level to log", choices=logs.LEVELS, default="info")
     flag("--log.format", "format of log lines", choices=logs.FORMATS, default="logfmt")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     return parser

@@ -12,7 +12,7 @@ from inkit_exporter.errors import ConfigError
 from inkit_exporter.metrics.exposition import COMPRESSORS, Exposition, negotiate
 from inkit_exporter.state import States
 from inkit_exporter.status import page
-from inkit_exporter.status.batches import Query
+from inkit_exporter.status.batches import VALUES, Query
 from inkit_exporter.status.report import make_status
 from inkit_exporter.storage.health import StorageHealth
 from inkit_exporter.web.routes import POST, READ, Handler, accepts_gzip, document, probe, route
@@ -88,7 +88,8 @@ def _query(request: web.BaseRequest, order: str) -> Query:
     try:
         return convert({"order": order} | several | single, Query, strict=False)
     except ValidationError as error:
-        raise web.HTTPBadRequest(text=f"{error}\n") from None
+        name = str(error).rpartition("$.")[2].rstrip("`")
+        raise web.HTTPBadRequest(text=f"{name} must be {VALUES[name]}\n") from None
 
 
 async def _reload(reload: Callable[[], str | None] | None, _: web.BaseRequest) -> web.Response:

@@ -29,6 +29,9 @@ class Query(Struct, frozen=True):
         return [counts for name, counts in batch.destinations.items() if name in self.destination]
 
 
+VALUES: Final = {"limit": f"a whole number from 1 to {KEPT}", "order": "newest or failed"}
+"""What parameters may be, in words."""
+
 _Ranked = tuple[str, Batch, float | None]  # an account's batch, and when it was last seen to change
 
 

@@ -1,6 +1,7 @@
 """The HTTP server: addresses, connections, and the headers of every answer."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -62,13 +63,23 @@ async def serve(
             where: Any = (
                 {"sock": place} if isinstance(place, socket) else dict(zip(("host", "port"), place, strict=True))
             )
-            listeners.append(await loop.create_server(connections.make, **where, backlog=128))
+            try:
+                listeners.append(await loop.create_server(connections.make, **where, backlog=128))
+            except OSError as error:
+                raise _named(error, place) from None
         yield sorted({_address(one.getsockname()) for listener in listeners for one in listener.sockets})
     finally:
         for listener in listeners:
             listener.close()
         connections.close()
         await runner.cleanup()
+
+
+def _named(error: OSError, place: Place) -> OSError:
+    """The error with its address as users write it. asyncio shows a tuple."""
+    code = error.errno or 0  # below 0 it is of name resolution
+    problem = os.strerror(code) if code > 0 else error.strerror or str(error)
+    return OSError(error.errno, problem if isinstance(place, socket) else f"{place[0] or ''}:{place[1]}: {problem}")
 
 
 def _address(socket_name: tuple[Any, ...] | str) -> str:

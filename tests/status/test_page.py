@@ -415,9 +415,9 @@ async def test_the_json_lists_what_is_asked_for(api: Api, exporter: StartExporte
     (account,) = (await status(running, "?destination=docusign"))["accounts"]
     assert [found["destination"] for found in account["window"]["destinations"]] == ["docusign"]
     for path in ("/", "/api/v1/status"):
-        for query, reason in {"limit=0": ">= 1", "limit=501": "<= 500", "limit=x": "int", "order=x": "'x'"}.items():
-            code, text = await running.get(f"{path}?{query}")
-            assert code == 400 and reason in text and f"`$.{query.partition('=')[0]}`" in text
+        for query in ("limit=0", "limit=501", "limit=x"):
+            assert await running.get(f"{path}?{query}") == (400, "limit must be a whole number from 1 to 500\n")
+        assert await running.get(f"{path}?order=x") == (400, "order must be newest or failed\n")
 
 
 async def test_the_json_tells_which_destination_fails_and_since_when(api: Api, exporter: StartExporter) -> None:

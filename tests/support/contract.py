@@ -46,5 +46,4 @@ def _name(family: Metric) -> str:
 
 def flags() -> set[str]:
     """Every flag that `--help` lists, except `--help` itself."""
-    usage, _, _ = make_parser().format_help().partition("\n\n")
-    return set(re.findall(r"\[(--[a-z.-]+)", usage))
+    return set(re.findall(r"^  (--[a-z.-]+)", make_parser().format_help(), flags=re.MULTILINE))

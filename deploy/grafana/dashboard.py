@@ -1,8 +1,8 @@
 """Writes the Grafana dashboard, dashboards/inkit-exporter.json beside this file: `make dashboard`.
 
-Built with Grafana's own SDK instead of edited as JSON: its types come from Grafana's schema, so that mypy finds a
-misspelt option, which Grafana would silently ignore; a query that panels share stands here once; and panels are laid
-out by their order. Who only wants the dashboard takes the JSON, and needs neither this file nor the SDK.
+It uses Grafana's own SDK, because its types come from Grafana's schema: mypy finds a misspelt option, which Grafana
+would silently ignore. Queries that panels share are written once, and panels are laid out by their order. If you only
+want the dashboard, take the JSON. You need neither this file nor the SDK.
 """
 
 import json
@@ -187,8 +187,8 @@ def _overview() -> _Panels:
         # `== bool`, so that all is well is 0, and nothing to look at is no value instead of a reassuring 0.
         _stat(
             "Exporters down",
-            "Targets of the job that Prometheus can't scrape. While one is down, its accounts are missing in all "
-            "other numbers here. See the runbook of InkitExporterDown.",
+            "Targets of the job that Prometheus can't scrape. While one is down, all other numbers here lack its "
+            "accounts. See the runbook of InkitExporterDown.",
             f"sum(up{_EXPORTER} == bool 0)",
             empty="No target in the job",
             steps=_ANY_IS_BAD,
@@ -228,7 +228,7 @@ def _overview() -> _Panels:
         ).decimals(1),
         _stat(
             "Longest standstill",
-            "For how long the unfinished batch that has stood still for longest has not changed. "
+            "For how long the slowest of the unfinished batches has not changed. "
             "Red from 6 hours on; InkitBatchStuck also looks at what is usual.",
             f"max(time() - inkit_unfinished_batches_oldest_change_timestamp_seconds{_ACCOUNT})",
             unit="s",
@@ -370,7 +370,8 @@ def _destinations() -> _Panels:
         ).max(1),
         _graph(
             "Documents in progress",
-            "Documents of the recent batches that are neither delivered nor failed. What grows without end is stuck.",
+            "Documents of the recent batches that are neither delivered nor failed. If they grow without end, "
+            "something is stuck.",
             [_query(documents("_in_progress"), legend)],
             unit="short",
             empty="No recent batches, or their numbers are withdrawn",
@@ -472,8 +473,8 @@ def _accounts() -> _Panels:
         ),
         _graph(
             "Batch duration, over an hour",
-            "From a batch's creation until it is seen finished: half of the batches, and 95% of them, take at most so "
-            "long. The diamonds are exemplars: a batch_id.",
+            "From a batch's creation until a poll sees it finished: the time within which half of the batches finish, "
+            "and 95% of them. The diamonds are exemplars: a batch_id.",
             _quantiles("inkit_batch_duration_seconds", "1h", exemplar=True),
             unit="s",
             empty="No batch finished in the time shown",
@@ -498,7 +499,7 @@ def _accounts() -> _Panels:
         ).override_by_regexp(*_dashed("/ · age$/")),
         _graph(
             "Burn of the error budget",
-            "How fast failed documents use up what the objective allows: at 1 it lasts just 30 days. Over an hour, "
+            "How fast failed documents use up what the objective allows: at 1, it lasts 30 days. Over an hour, "
             "14.4 is InkitSloBurnFast. Recorded by rules.yml.",
             [
                 _query(
@@ -629,7 +630,7 @@ def _exporter() -> _Panels:
         ),
         _graph(
             "Duration of an API request",
-            "From sending a request to the end of its answer: half of them, and 95%, take at most so long.",
+            "From sending a request to the end of its answer: the time within which half of them end, and 95%.",
             _quantiles("inkit_api_request_duration_seconds", "$__rate_interval"),
             unit="s",
             empty="No request in the time shown",

@@ -40,7 +40,7 @@ def batches(account: str, failed: str, completed: str) -> dict[str, str]:
 
 
 def of_thirty(count: int, one: str, other: str) -> Callable[[float], Outcome]:
-    """Failures of which so many of thirty are for one reason, spread evenly; from the first hour on."""
+    """Fail from the first hour on; of thirty failures, `count` have the first reason, spread evenly."""
 
     def polls(at: float) -> Outcome:
         number = int(at // 60)
@@ -67,7 +67,7 @@ def slow(at: float) -> Outcome:
 
 
 def stuck(account: str, unchanged: int, usual: float | None = None, until: int = 60) -> dict[str, str]:
-    """A batch that has been unchanged for so long when it is looked at, and within what time batches finish."""
+    """Return the series of a batch that has not changed for these seconds, and of the usual time to finish."""
     found = {
         metric("inkit_last_successful_poll_timestamp_seconds", account): "100000+60x60",
         metric("inkit_unfinished_batches_oldest_change_timestamp_seconds", account): (

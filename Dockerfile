@@ -14,7 +14,7 @@ FROM docker.io/library/python:3.13-slim-trixie
 ARG VERSION=0.0.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="inkit-exporter" \
-      org.opencontainers.image.description="A Prometheus exporter for Inkit's workflow batches" \
+      org.opencontainers.image.description="A Prometheus exporter for Inkit's batches" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.source="https://github.com/inkit-exporter/inkit-exporter" \
       org.opencontainers.image.version="${VERSION}" \

@@ -1,3 +1,3 @@
-"""A Prometheus exporter for Inkit's workflow batches."""
+"""A Prometheus exporter for Inkit's batches."""
 
 __version__ = "0.1.0"

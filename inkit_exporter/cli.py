@@ -54,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=PROGRAM,
         usage="%(prog)s [FLAG ...]",
-        description="Prometheus exporter for the batches of Inkit.",
+        description="Prometheus exporter for Inkit's batches.",
         epilog="https://github.com/inkit-exporter/inkit-exporter has the documentation.",
         allow_abbrev=False,
     )

@@ -12,7 +12,7 @@ from support.web import CLIENTS, HASH, SERVER, VERIFIED, World
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.web.toolkit.config import load
 
-DIFFERENCES = (ROOT / "docs" / "web-configuration.md").read_text().partition("## Its test files")[2]
+DIFFERENCES = (ROOT / "docs" / "web-configuration.md").read_text().partition("## exporter-toolkit's test files")[2]
 
 
 class Case(NamedTuple):

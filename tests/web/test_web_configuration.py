@@ -516,7 +516,7 @@ def keys_of_the_sections() -> set[str]:
 
 
 def test_every_key_is_documented() -> None:
-    keys = REFERENCE.partition("## Its test files")[0]
+    keys = REFERENCE.partition("## exporter-toolkit's test files")[0]
     rows = re.findall(r"^\| (`[^|]*`) \|", keys, flags=re.MULTILINE)
     assert {key for row in rows for key in re.findall(r"`([a-z_0-9.]+)`", row)} == keys_of_the_sections()
 

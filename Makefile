@@ -74,7 +74,7 @@ bench-freshness: .venv/dev  ## measure how soon a change reaches Prometheus
 	tools/debian_packages.sh prometheus=prometheus wrk=wrk
 	$(BIN)/python bench/freshness.py
 
-bench-report: .venv/bench  ## run all benchmarks except the soak, and write the tables of docs/performance.md
+bench-report: .venv/bench  ## run the benchmarks of docs/performance.md, and update its tables
 	tools/debian_packages.sh prometheus=prometheus wrk=wrk nginx-light=nginx \
 	    prometheus-node-exporter=prometheus-node-exporter
 	$(BIN)/python bench/report.py

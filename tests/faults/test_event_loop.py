@@ -1,4 +1,4 @@
-"""Whatever an API answers, up to `max_response_size`: one step of the event loop is short, so that scrapes go on."""
+"""Every step of the event loop is short, whatever the API answers up to `max_response_size`, so scrapes do not wait."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ from inkit_exporter.transport import open_session, read_body
 pytestmark = pytest.mark.alone
 
 STEP_SECONDS = 0.02
-SLOWNESS = 3  # of a machine that runs tests
+SLOWNESS = 3  # a machine that runs tests is slower
 LIMIT = int(ApiSettings().max_response_size)
 RECORD = b'{"id": "fb_1", "created_at": "2026-11-20T00:00:00Z", "status": "Completed", "destinations": {}%s}'
 
@@ -57,7 +57,7 @@ BODIES: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("case", BODIES)
-def test_no_step_of_reading_a_page_takes_long(case: str) -> None:
+def test_every_step_of_reading_a_page_is_short(case: str) -> None:
     body = BODIES[case]
     assert len(body) <= LIMIT
 
@@ -106,7 +106,7 @@ async def longest_step_of_receiving(url: str, expected: int) -> float:
 
 
 @pytest.mark.parametrize("chunk", [b"1\r\n \r\n", b"1;" + b"x" * 100 + b"\r\n \r\n"])
-async def test_no_step_of_receiving_tiny_chunks_takes_long(chunk: bytes) -> None:
+async def test_every_step_of_receiving_tiny_chunks_is_short(chunk: bytes) -> None:
     number = 200_000
     answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * number + b"0\r\n\r\n"
     async with answering(answer) as url:

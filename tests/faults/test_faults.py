@@ -34,7 +34,7 @@ async def test_permanent_failures_cost_one_request_a_poll(api: Api, exporter: St
 
 
 @pytest.mark.parametrize("status", [400, 422])
-async def test_a_refusal_of_everything_is_examined_once_and_then_costs_one_request_a_poll(
+async def test_an_api_that_refuses_every_request_costs_one_request_a_poll_after_the_first_tries(
     api: Api, exporter: StartExporter, status: int
 ) -> None:
     api.fault = answer(status)
@@ -128,7 +128,7 @@ async def test_a_403_after_successful_polls_hints_at_a_firewall_or_rate_limiter(
     assert failures(await running.samples(), "auth") >= 2
 
 
-async def test_a_poll_has_no_time_limit_but_those_of_its_requests(api: Api, exporter: StartExporter) -> None:
+async def test_only_requests_have_a_time_limit_not_polls(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch(f"fb_{i}", age=i) for i in range(10)]
 
     async def slow(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""An API that sends the token back, wherever it puts it: nothing that is shown or exported holds it."""
+"""If the API sends the token back, nothing that the exporter shows or exports contains it."""
 
 import json
 import re
@@ -26,13 +26,13 @@ WITH_TOKEN: dict[str, dict[str, Any]] = {
 
 
 def escaped(text: str) -> str:
-    """The same JSON with every character of the token escaped."""
+    """Return the same JSON with every character of the token escaped."""
     return text.replace(TOKEN, "".join(f"\\u{ord(character):04X}" for character in TOKEN))
 
 
 @pytest.mark.parametrize("case", WITH_TOKEN)
 @pytest.mark.parametrize("spell", [str, escaped])
-def test_a_record_that_holds_the_token_cannot_be_read(case: str, spell: type[str]) -> None:
+def test_a_record_that_contains_the_token_is_unreadable(case: str, spell: type[str]) -> None:
     body = spell(json.dumps({"items": [GOOD, GOOD | {"id": "fb_2"}, GOOD | {"id": "fb_3"} | WITH_TOKEN[case]]}))
     labels = AccountLabels()
     page = joined(read_page(body.encode(), 1, labels, NOW, secret=TOKEN))
@@ -46,14 +46,14 @@ def test_a_record_that_holds_the_token_cannot_be_read(case: str, spell: type[str
 
 
 @pytest.mark.parametrize("spell", [str, escaped])
-def test_in_a_name_it_is_blanked(spell: type[str]) -> None:
+def test_a_token_in_a_name_is_replaced_by_asterisks(spell: type[str]) -> None:
     names = [f"of {TOKEN}, twice {TOKEN}", "x" * 195 + TOKEN]
     body = spell(json.dumps({"items": [GOOD | {"id": f"fb_{i}", "name": name} for i, name in enumerate(names)]}))
     page = joined(read_page(body.encode(), 1, AccountLabels(), NOW, secret=TOKEN))
     assert [one.name for one in page.batches] == ["of ***, twice ***", "x" * 195 + "***"]
 
 
-def test_a_token_too_short_to_be_one_is_not_looked_for() -> None:
+def test_a_very_short_token_is_not_searched_for() -> None:
     body = json.dumps({"items": [GOOD | {"destinations": {"box": COUNTS}}]}).encode()
     assert len(joined(read_page(body, 1, AccountLabels(), NOW, secret="box")).batches) == 1
 
@@ -70,7 +70,7 @@ async def test_no_endpoint_shows_a_token_that_the_api_sends_back(api: Api, expor
     assert "name ***" in text
 
 
-async def test_characters_that_turn_text_around_are_not_shown(api: Api, exporter: StartExporter) -> None:
+async def test_characters_that_change_the_direction_of_text_are_not_shown(api: Api, exporter: StartExporter) -> None:
     turned = "".join(map(chr, (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
     api.batches = [batch(f"fb_{turned}1", destinations={"box": (1, 1, 0)}) | {"name": f"invoice{turned}fdp.exe"}]
     running = await exporter()

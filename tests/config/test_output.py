@@ -59,7 +59,7 @@ async def test_on_a_full_disk_it_exits_with_one_line(api: Api, tmp_path: Path, c
 
 @pytest.mark.parametrize("closed", [1, 2])
 @pytest.mark.parametrize("command", ["--once", "--config.check"])
-async def test_closed_output_is_no_error(api: Api, tmp_path: Path, command: str, closed: int) -> None:
+async def test_closed_output_is_not_an_error(api: Api, tmp_path: Path, command: str, closed: int) -> None:
     config = write_config(tmp_path, api.base_url)
     program = shlex.join([sys.executable, str(ROOT / "exporter.py"), command, f"--config.file={config}"])
     process = await asyncio.create_subprocess_shell(

@@ -36,7 +36,7 @@ MAY_BE_ABSENT = {"cluster", "namespace"}
 EVERYTHING = {
     "job": "inkit", "cluster": ".*", "namespace": ".*", "instance": ".+", "account": ".+", "destination": ".+",
 }  # fmt: skip
-"""What Grafana puts in the place of each variable while all are chosen."""
+"""The text that Grafana inserts for each variable when "All" is selected."""
 
 by_title = pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
 
@@ -107,13 +107,13 @@ def test_the_dashboard_has_a_fixed_uid_the_readers_time_zone_and_multi_value_var
     for name, all_of_them in EVERYTHING.items():
         assert VARIABLES[name]["multi"]
         assert VARIABLES[name]["includeAll"]
-        # `.+` would be every job of this Prometheus.
+        # `.+` would match every job of this Prometheus.
         assert VARIABLES[name].get("allValue") == (all_of_them if name != "job" else None)
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_the_link_of_an_alert_lands_on_a_panel_that_shows_what_it_is_about(alert: str) -> None:
-    """The alert and the panel read a metric in common, through recorded ones too."""
+def test_the_link_of_an_alert_opens_a_panel_about_the_same_metric(alert: str) -> None:
+    """Both read a common metric, directly or through recording rules."""
     (number,) = re.findall(r"\?viewPanel=(\d+)", ALERTS[alert]["annotations"]["dashboard_url"])
     (panel,) = [panel for panel in PANELS if panel["id"] == int(number)]
     expressions = "\n".join(target["expr"] for target in panel["targets"])
@@ -123,7 +123,7 @@ def test_the_link_of_an_alert_lands_on_a_panel_that_shows_what_it_is_about(alert
 
 
 def metrics_of(expression: str) -> set[str]:
-    """The metrics of the exporter and of Prometheus that an expression reads, but those that are in most."""
+    """Return the metrics that an expression reads, also through recording rules, except a very common one."""
     recorded = {rule["record"] for rule in RULES if "record" in rule} & set(
         re.findall(r"\binkit:[a-z_0-9]+:[a-z0-9_]+", expression)
     )

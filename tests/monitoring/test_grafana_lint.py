@@ -1,4 +1,4 @@
-"""The rules of Grafana's dashboard-linter, and the file that says where the dashboard departs from them."""
+"""The rules of Grafana's dashboard-linter, and the file of exceptions to them."""
 
 import json
 import re
@@ -17,14 +17,14 @@ _DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
 class Finding(NamedTuple):
-    """A rule that is not followed, and by which panel."""
+    """A broken rule, and the panel that breaks it."""
 
     rule: str
     panel: str | None = None
 
 
 def of_templates() -> Iterator[Finding]:
-    """What is wrong with the variables."""
+    """Yield what is wrong with the variables."""
     source = VARIABLES.get("datasource", {})
     if (source.get("type"), source.get("query"), source.get("label")) != ("datasource", "prometheus", "Data source"):
         yield Finding("template-datasource-rule")
@@ -44,7 +44,7 @@ def of_templates() -> Iterator[Finding]:
 
 
 def of_panels() -> Iterator[Finding]:
-    """What is wrong with the panels and their queries."""
+    """Yield what is wrong with the panels and their queries."""
     for panel in PANELS:
         title = panel["title"]
         if panel["datasource"] != _DATASOURCE:
@@ -60,7 +60,7 @@ def of_panels() -> Iterator[Finding]:
 
 
 def of_query(expression: str) -> Iterator[str]:
-    """Which rules a query does not follow."""
+    """Yield the rules that a query breaks."""
     without_lists = re.sub(r"\b(by|on|ignoring|without) \([^)]*\)", "", expression)
     for name, _, matchers in re.findall(r"\b((?:inkit|process|up|scrape|ALERTS)[\w:]*)(\{([^}]*)\})?", without_lists):
         if name.startswith("inkit") or name in ("up", "ALERTS", "ALERTS_FOR_STATE") or "process" in name or matchers:
@@ -73,7 +73,7 @@ def of_query(expression: str) -> Iterator[str]:
         yield "target-rate-interval-rule"
 
 
-def test_the_dashboard_follows_the_linters_rules_but_for_the_exceptions_that_have_a_reason() -> None:
+def test_the_dashboard_follows_the_linters_rules_except_for_exceptions_with_a_reason() -> None:
     found = {*of_templates(), *of_panels()}
     excepted = {
         Finding(rule, entry["panel"] if entry else None)
@@ -84,7 +84,7 @@ def test_the_dashboard_follows_the_linters_rules_but_for_the_exceptions_that_hav
     assert all(len(exception["reason"]) > 20 for exception in EXCEPTIONS.values())
 
 
-def test_a_query_that_breaks_a_rule_is_found() -> None:
+def test_the_test_finds_queries_that_break_a_rule() -> None:
     assert set(of_query("sum(inkit_polls_total)")) == {
         "target-job-rule",
         "target-instance-rule",

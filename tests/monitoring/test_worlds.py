@@ -45,22 +45,22 @@ def waits_for_a_signature(at: float) -> float:
 
 
 def one_refusal(at: float) -> Outcome:
-    """Timeouts for 34 minutes, with one 403 between them."""
+    """Let polls time out for 34 minutes, with one 403 between them."""
     return ("auth", 2) if HOUR + 600 <= at < HOUR + 660 else fails(HOUR, HOUR + 34 * 60, "timeout", seconds=30)(at)
 
 
 def key_after_timeouts(at: float) -> Outcome:
-    """Timeouts for half an hour, then a key that is rejected."""
+    """Let polls time out for half an hour, and then fail with a rejected key."""
     return (fails(HOUR, 1.5 * HOUR, "timeout") if at < 1.5 * HOUR else fails(1.5 * HOUR, 2.5 * HOUR, "auth"))(at)
 
 
 def every_second(at: float) -> Outcome:
-    """Every second poll fails."""
+    """Let every second poll fail."""
     return "timeout" if at // 60 % 2 else "ok", 2
 
 
 def slow_after_a_start(at: float) -> Outcome:
-    """The first poll after each full hour takes twelve minutes."""
+    """Let the first poll after each full hour take twelve minutes."""
     return "ok", 720 if at % HOUR < 60 else 2
 
 

@@ -1,4 +1,4 @@
-"""What a sequence of pages shows of a list, whatever its records are."""
+"""What a sequence of pages shows about a list, for any kind of record."""
 
 from typing import NamedTuple
 
@@ -20,15 +20,15 @@ def read(sequence: PageSequence, *pages: list[float], first: int = 1, total: int
         sequence.end_page(Pagination(more=True, total_count=total))
 
 
-def test_a_whole_list_tells_its_order_and_how_far_it_is() -> None:
+def test_a_full_listing_knows_its_order_and_its_expected_pages() -> None:
     sequence = PageSequence(1, cutoff=0.0, max_records=100, whole=True)
     assert sequence.expected_pages(now=100.0) is None
     read(sequence, [99, 98], [97, 90])
     assert sequence.ordered
-    assert sequence.expected_pages(now=100.0) == 20, "a tenth of the time is read in two pages"
+    assert sequence.expected_pages(now=100.0) == 20, "two pages cover a tenth of the time"
     read(sequence, [95, 89], first=3, total=12)
     assert not sequence.ordered
-    assert sequence.expected_pages(now=100.0) == 6, "in no order, time tells nothing"
+    assert sequence.expected_pages(now=100.0) == 6, "without order, times give no estimate"
 
 
 def test_a_part_of_a_list_must_be_in_order() -> None:
@@ -37,16 +37,16 @@ def test_a_part_of_a_list_must_be_in_order() -> None:
         read(sequence, [5, 4], [6, 3], first=3)
 
 
-def test_after_a_pause_newer_records_may_follow_and_a_page_begins_again() -> None:
+def test_after_a_resume_newer_records_may_follow_and_the_page_starts_again() -> None:
     sequence = PageSequence(1, cutoff=0.0, max_records=100, whole=True)
     read(sequence, [9, 8], [7, 6])
-    sequence.add([Row("5", 5.0)], 1, 3)  # and then the connection breaks
+    sequence.add([Row("5", 5.0)], 1, 3)  # then the connection breaks
     sequence.resume()
     read(sequence, [8, 7], [9.5, 6], [5, 4], first=2)
     assert sequence.ids == {"9", "8", "7", "6", "5", "9.5", "4"}
 
 
-def test_records_of_one_time_do_not_show_that_the_rest_is_older() -> None:
+def test_equal_times_do_not_show_that_the_rest_of_the_list_is_older() -> None:
     sequence = PageSequence(1, cutoff=10.0, max_records=100, whole=True)
     read(sequence, [5, 5])
     assert not sequence.past_window
@@ -54,14 +54,14 @@ def test_records_of_one_time_do_not_show_that_the_rest_is_older() -> None:
     assert sequence.past_window
 
 
-def test_a_list_in_no_order_may_not_go_on_for_ever() -> None:
+def test_an_endless_unordered_list_is_an_error() -> None:
     sequence = PageSequence(1, cutoff=0.0, max_records=4, whole=True)
     with pytest.raises(InconsistentListing, match="in no order and too long to read"):
         read(sequence, *([float(2 * i), float(2 * i + 1)] for i in range(50)))
     assert sequence.furthest == 12
 
 
-def test_the_likeliest_refusal_is_tried_first_and_all_is_sent_again_after_a_day() -> None:
+def test_the_likeliest_refusal_is_tried_first_and_after_a_day_all_parameters_are_sent() -> None:
     day = 86_400.0
     parameters = OptionalParameters({"a", "b"})
     assert parameters.alternatives() == [{"a"}, {"b"}, {"a", "b"}]
@@ -72,4 +72,4 @@ def test_the_likeliest_refusal_is_tried_first_and_all_is_sent_again_after_a_day(
     parameters.forget_refusals(now=5.0 + day)
     assert not parameters.left_out
     assert parameters.alternatives() == [{"b"}, {"a"}, {"a", "b"}]
-    assert not parameters.leave_out(frozenset("b"), "no b", now=day), "that is no news"
+    assert not parameters.leave_out(frozenset("b"), "no b", now=day), "a known refusal is not new"

@@ -189,7 +189,7 @@ async def test_warnings_are_logged_once(api: Api) -> None:
     assert (slow["requests"], slow["requests_per_minute_needed"], slow["requests_per_minute"]) == (1, 6000, 50)
 
 
-async def test_what_the_api_refuses_is_sent_again_at_a_reload_that_changes_nothing(api: Api) -> None:
+async def test_a_reload_sends_refused_parameters_again_even_if_it_changes_nothing(api: Api) -> None:
     api.batches = [batch("fb_1")]
 
     async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -200,7 +200,9 @@ async def test_what_the_api_refuses_is_sent_again_at_a_reload_that_changes_nothi
     async with world(configured) as one:
         with capture_logs() as logs:
             assert (await one.poll()).up
-            assert (await one.poll()).usage.by_code["422"] == 2, "the first request, and one without page_size"
+            assert (await one.poll()).usage.by_code["422"] == 2, (
+                "the first request and one without page_size are refused"
+            )
             one.accounts.apply(configured, ["a"])
             assert (await one.poll()).usage.by_code["422"] == 3
             api.fault = None

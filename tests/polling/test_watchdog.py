@@ -236,7 +236,7 @@ async def test_a_loop_that_cannot_be_restarted_fails_healthy_and_keeps_the_metri
 
 
 class Beating:
-    """A loop that is due in an hour, completes a round if it is told, and ends if it is told."""
+    """A loop that is due in an hour. The test sets its completed rounds, and ends it."""
 
     def __init__(self) -> None:
         self.rounds = 0
@@ -249,7 +249,7 @@ class Beating:
         await self.may_end.wait()
 
 
-async def test_any_loop_can_be_watched_and_a_completed_round_forgives_its_restarts() -> None:
+async def test_any_loop_can_be_watched_and_a_completed_round_resets_its_restarts() -> None:
     made: list[Beating] = []
 
     def make() -> Beating:
@@ -259,7 +259,7 @@ async def test_any_loop_can_be_watched_and_a_completed_round_forgives_its_restar
     watched = WatchedLoop("any", make, pause=7.0)
     async with asyncio.TaskGroup() as tasks:
         watched.restart_if_stuck(tasks, grace=1.0)
-        assert not made, "it was not started"
+        assert not made, "a loop that was not started is not restarted"
         watched.start(tasks, first_after=3.0)
         for restarts in (1, 2):
             await asyncio.sleep(0)
@@ -277,5 +277,5 @@ async def test_any_loop_can_be_watched_and_a_completed_round_forgives_its_restar
         made[-1].due = time.monotonic() - 1.5
         watched.restart_if_stuck(tasks, grace=1.0)
         await asyncio.sleep(0)
-        assert watched.restarts == 1 and made[-1].first_after == 0.0, "one that hangs restarts at once"
+        assert watched.restarts == 1 and made[-1].first_after == 0.0, "a hanging loop restarts at once"
         watched.stop()

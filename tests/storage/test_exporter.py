@@ -38,7 +38,7 @@ def has_created_one(name: str, samples: Samples) -> bool:
 
 
 def batch_documents(samples: Samples) -> list[float]:
-    """Documents completed, failed and in progress."""
+    """Return the numbers of completed, failed and in-progress documents."""
     fields = ("completed", "failed", "in_progress")
     return [sum(v for k, v in samples.items() if k.startswith(f"inkit_batch_documents_{f}{{")) for f in fields]
 
@@ -108,10 +108,8 @@ async def test_a_restart_serves_the_stored_state_at_once_and_counts_what_happene
 
 
 @pytest.mark.process
-async def test_killed_ten_times_at_random_moments_it_has_counted_everything_once(
-    api: Api, start: StartExporter
-) -> None:
-    """Batches are created and make progress all the time. No total that was scraped ever goes down."""
+async def test_after_ten_kills_at_random_moments_every_change_is_counted_once(api: Api, start: StartExporter) -> None:
+    """Batches are created and progress all the time. No scraped total ever decreases."""
     chance, batches_made, done = Random(1), 0, asyncio.Event()
     documents: dict[str, list[int]] = {}
 
@@ -302,7 +300,7 @@ async def test_a_reload_adds_and_removes_stored_accounts(api: Api, start: StartE
 
 
 @pytest.mark.process
-async def test_a_reload_with_other_limits_goes_on_with_what_is_stored(
+async def test_a_reload_with_other_limits_keeps_the_stored_state(
     api: Api, start: StartExporter, tmp_path: Path
 ) -> None:
     api.batches = [batch(f"fb_{i}", age=100 + i) for i in range(250)]

@@ -1,4 +1,4 @@
-"""A disk that takes its time costs its own account at most a delay, and no other account anything."""
+"""A slow disk delays only the account whose file it holds."""
 
 import asyncio
 import sqlite3
@@ -33,7 +33,7 @@ SETTINGS = PollSettings()
 
 @asynccontextmanager
 async def storing(directory: Path, *names: str) -> AsyncIterator[tuple[Storage, States]]:
-    """The storage of these accounts, of which nothing is known, once it is loaded."""
+    """Open the storage for these new accounts, and yield it when it is loaded."""
     states, storage = States(), await open_storage(directory, asyncio.Event())
     assert storage is not None
     for name in names:
@@ -45,14 +45,14 @@ async def storing(directory: Path, *names: str) -> AsyncIterator[tuple[Storage, 
 
 
 def polled(plan: Plan, batches: int, state: AccountState) -> AccountState:
-    """The state after a poll that lists so many batches."""
+    """Poll this many batches, and return the new state."""
     poll(plan, pages([make_batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in range(batches)], 100), NOW)
     return replace(
         state, last_success=NOW, snapshot=plan.window.snapshot(None), totals=plan.window.totals.totals.copy()
     )
 
 
-async def test_a_save_that_hangs_is_given_up_and_made_up_for_and_holds_up_nobody(
+async def test_a_hanging_save_is_abandoned_and_made_up_for_and_delays_no_other_account(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free, save = threading.Event(), AccountFile.save
@@ -68,13 +68,13 @@ async def test_a_save_that_hangs_is_given_up_and_made_up_for_and_holds_up_nobody
         plans = {name: Plan(SETTINGS, Totals()) for name in ("slow", "fast")}
         hanging = asyncio.create_task(storage["slow"].save(plans["slow"], polled(plans["slow"], 3, states["slow"])))
         await storage["fast"].save(plans["fast"], polled(plans["fast"], 2, states["fast"]))
-        assert storage.health().healthy and not hanging.done(), "the other one was not held up"
+        assert storage.health().healthy and not hanging.done(), "the other account must not wait"
         await hanging
         health = storage.health()
         assert not health.healthy and health.error == "slow: the disk has not answered for 0.2s"
         begun = time.monotonic()
         await storage["slow"].save(plans["slow"], polled(plans["slow"], 4, states["slow"]))
-        assert time.monotonic() - begun < 0.2, "it is waited for once"
+        assert time.monotonic() - begun < 0.2, "only the first poll waits for the hanging save"
         free.set()
         while not storage.health().healthy:
             await storage["slow"].save(plans["slow"], polled(plans["slow"], 5, states["slow"]))
@@ -85,7 +85,7 @@ async def test_a_save_that_hangs_is_given_up_and_made_up_for_and_holds_up_nobody
 
 
 @pytest.mark.process
-async def test_an_account_whose_file_is_busy_at_the_start_is_missing_until_it_is_loaded(
+async def test_an_account_whose_file_is_locked_at_startup_is_missing_until_it_is_loaded(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
     api.batches = [batch("fb_1")]
@@ -101,13 +101,13 @@ async def test_an_account_whose_file_is_busy_at_the_start_is_missing_until_it_is
     holder.execute("BEGIN EXCLUSIVE")
     running = await exporter(flag, accounts=accounts)
     samples = await running.wait_for(lambda s: up(s, "fast") == 1)
-    assert not [name for name in samples if 'account="slow"' in name], "or its totals would begin at 0"
+    assert not [name for name in samples if 'account="slow"' in name], "else its totals would begin at 0"
     holder.close()
     samples = await running.wait_for(lambda s: up(s, "slow") == 1)
     assert samples[created] == 1
 
 
-async def test_an_account_whose_file_can_not_be_read_begins_from_nothing_and_says_so(
+async def test_an_account_whose_file_is_unreadable_starts_empty_and_reports_the_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(_: AccountFile) -> None:

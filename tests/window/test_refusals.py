@@ -185,8 +185,8 @@ def test_pages_without_refused_parameters_may_come_in_parts() -> None:
     assert held(plan) == right(api)
 
 
-def test_during_a_poll_nothing_is_sent_again() -> None:
-    """Pages of another size, or in another order, would not fit those that were read."""
+def test_refused_parameters_are_not_tried_again_during_a_poll() -> None:
+    """Else the next pages would have another size or order than those already read."""
     api = Picky(batches(360), BOTH)
     plan = new_plan()
     poll(plan, api)

@@ -1,8 +1,8 @@
-"""What polls cost in API requests, against listing the window in full: a simulation of the real plan, without a server.
+"""What polls cost in API requests, compared with full listings: a simulation of the real plan, without a server.
 
-A day's batches arrive evenly; each poll is the exporter's own decision (`inkit_exporter.window.plan`) against a
-listing as the API would give it. Unfinished batches are the newest ones ("recent") or spread evenly over the window
-("scattered"). Where all are "settled", no batch gets a final status, although all its documents are completed.
+The batches of a day are created at even intervals. The exporter's code (`inkit_exporter.window.plan`) decides which
+pages of the simulated list each poll reads. Unfinished batches are the newest ones ("recent") or spread evenly over the
+window ("scattered"). With "settled", no batch gets a final status, although all its documents are completed.
 
 For the table of long listings, the API cuts pages to 25, fails every hundredth request, or lists in no order,
 because it refuses `sort` or ignores it.
@@ -34,13 +34,13 @@ from inkit_exporter.window.plan import Plan
 from inkit_exporter.window.totals import Totals
 
 DAY = 86_400.0
-LIMIT = 300  # requests a minute that Inkit allows an account
+LIMIT = 300  # requests a minute that Inkit allows for an account
 NOTHING = {"inkit_storage": Counts(1, 1, 0, 0)}
 UNDER_WAY = {"inkit_storage": Counts(1, 0, 0, 1)}
 
 
 class Listing:
-    """The API's list at a time: batches at even distances, newest first, made as they are asked for."""
+    """The API's list at a time: batches at even intervals, newest first, created on demand."""
 
     def __init__(self, a_day: int, unfinished_share: float, place: str = "recent") -> None:
         self.distance = DAY / a_day
@@ -51,17 +51,17 @@ class Listing:
 
     @property
     def newest(self) -> int:
-        """The number of the newest batch; the older ones have all smaller numbers."""
+        """Return the number of the newest batch. Older batches have smaller numbers."""
         return math.floor(self.now / self.distance)
 
     def batch(self, number: int) -> Batch:
-        """A batch as it is now."""
+        """Return a batch in its current state."""
         under_way = number % self.every == 0 if self.every else self.newest - number < self.unfinished
         status, destinations = ("in_progress", self.documents) if under_way else ("completed", NOTHING)
         return make_batch(f"fb_{number}", "", number * self.distance, status, destinations)
 
     def page(self, number: int, size: int) -> Page:
-        """A page of a list that goes back for ever."""
+        """Return a page of an endless list."""
         first = self.newest - (number - 1) * size
         return Page([self.batch(i) for i in range(first, first - size, -1)], Pagination(more=True, page_size=size))
 
@@ -70,12 +70,12 @@ DEFAULTS = PollSettings(interval=Seconds(60), lookback=Seconds(DAY), resync_inte
 
 
 def new_plan(settings: PollSettings = DEFAULTS) -> Plan:
-    """A plan that has seen nothing."""
+    """Return a new plan."""
     return Plan(settings, Totals())
 
 
 def poll(plan: Plan, listing: Listing, size: int) -> tuple[int, float]:
-    """One poll now: its requests, and the CPU seconds that the plan took, without making the answers."""
+    """Poll once. Return the number of requests, and the plan's CPU seconds without the simulated answers."""
     making = 0.0
 
     def serve(number: int) -> Page:
@@ -93,7 +93,7 @@ def poll(plan: Plan, listing: Listing, size: int) -> tuple[int, float]:
 def requests_of_polls(
     a_day: int, size: int, share: float, polls: int, place: str = "recent", *, settings: PollSettings = DEFAULTS
 ) -> Iterator[int]:
-    """The requests of one poll after another, without the first, and without those before batches settle."""
+    """Return the requests of each poll, except the first one and those before batches settle."""
     listing = Listing(a_day, share, place)
     plan = new_plan(settings)
     skipped = math.ceil(settings.resync_interval / settings.interval) if place == "settled" else 0
@@ -105,7 +105,7 @@ def requests_of_polls(
 
 
 def steady_cpu(a_day: int, polls: int) -> float:
-    """CPU in ms of a steady poll that fetches one page of 100, in which two batches are new, without HTTP and JSON."""
+    """Return the CPU in ms of a poll of one page with 100 batches, two of them new, without HTTP and JSON."""
     listing = Listing(a_day, 0.0)
     listing.now = 10 * DAY
     plan = new_plan(replace(DEFAULTS, resync_interval=Seconds(1000 * DAY)))
@@ -120,7 +120,7 @@ def steady_cpu(a_day: int, polls: int) -> float:
 
 
 def row(a_day: int, size: int, share: float, place: str, polls: int) -> str:
-    """A line of the table."""
+    """Return a row of the table."""
     requests = list(requests_of_polls(a_day, size, share, polls, place))
     full = math.ceil(a_day / size)
     mean = sum(requests) / len(requests)
@@ -131,7 +131,7 @@ def row(a_day: int, size: int, share: float, place: str, polls: int) -> str:
 
 
 class Unwilling:
-    """An API with a list in an order of its own, whose requests fail at times and whose parameters may be refused."""
+    """An API that may list in any order, fail some requests and refuse a parameter."""
 
     def __init__(
         self, recent: int, old: int, *, ordered: bool, size: int, refused: str = "", fails_every: int = 0
@@ -156,7 +156,7 @@ class Unwilling:
         return conversation.page_of(self.listing, request.number, self.size)
 
     def complete_poll(self, plan: Plan, now: float) -> tuple[int, int]:
-        """The requests until a poll is complete, and the polls that this takes, one a minute."""
+        """Poll once a minute until a poll is complete. Return the numbers of requests and polls."""
         before, polls = self.requests, 0
         while True:
             polls += 1
@@ -169,7 +169,7 @@ class Unwilling:
 
 
 def long_listing(name: str, api: Unwilling) -> str:
-    """A line of the table of long listings: the first complete poll, and the second."""
+    """Return a row of the table of long listings: the first and the second complete poll."""
     plan = new_plan(replace(DEFAULTS, max_batches=10_000))
     first, polls = api.complete_poll(plan, 10 * DAY)
     later, _ = api.complete_poll(plan, 10 * DAY + 60 * polls)
@@ -177,7 +177,7 @@ def long_listing(name: str, api: Unwilling) -> str:
 
 
 def cost_of_a_key(name: str, value: str, size: int, settings: PollSettings) -> str:
-    """A line of the table that changes one key: 10,000 batches a day, 1% of them unfinished."""
+    """Return a row of the table that changes one key: 10,000 batches a day, 1% of them unfinished."""
     a_day, hours = 10_000, 12
     requests = list(requests_of_polls(a_day, size, 0.01, int(hours * 3600 / settings.interval), settings=settings))
     a_minute = sum(requests) / hours / 60

@@ -1,4 +1,4 @@
-"""The memory of an exporter whose clients only hold on to TLS: half-open handshakes, then idle connections too.
+"""The exporter's memory with many TLS clients: half-open handshakes, and then also idle connections.
 
 python bench/connections.py        (a part of `make bench`)
 """
@@ -24,7 +24,7 @@ MANIFESTS_MIB = 256
 
 
 def first_bytes(context: ssl.SSLContext) -> bytes:
-    """What a client says first."""
+    """Return the first bytes that a TLS client sends."""
     outgoing = ssl.MemoryBIO()
     with suppress(ssl.SSLWantReadError):
         context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()

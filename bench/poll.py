@@ -50,12 +50,12 @@ from inkit_exporter.window.window import Window
 
 TOKEN = "bench"
 SCRAPE_EVERY = (
-    0.02  # seconds; one scrape in fifty is then the first after a second, is rendered again, and shows in the p99
+    0.02  # seconds; one scrape in fifty is then the first after a second, so that its rendering shows in the p99
 )
 
 
 def make_batches(count: int, unfinished_every: int = 100) -> list[JsonBatch]:
-    """Batches of the last minutes, each with all nine destinations. The newest and every so many are unfinished."""
+    """Return batches of the last minutes with all nine destinations. The newest and every n-th one are unfinished."""
     now = time.time()
     return [
         {
@@ -88,7 +88,7 @@ def serve(batches: int, unfinished_every: int, started: Connection) -> None:
 
 @contextmanager
 def serving(batches: int, unfinished_every: int = 100) -> Iterator[str]:
-    """The simulated API with that many batches; yields its URL."""
+    """Serve the simulated API with this many batches, and yield its URL."""
     ours, theirs = multiprocessing.Pipe()
     arguments = batches, unfinished_every, theirs
     server = multiprocessing.get_context("spawn").Process(target=serve, args=arguments, daemon=True)
@@ -102,13 +102,13 @@ def serving(batches: int, unfinished_every: int = 100) -> Iterator[str]:
 
 
 def page_bodies(batches: list[JsonBatch], page_size: int) -> list[bytes]:
-    """The bytes of the same pages."""
+    """Return the bytes of the same pages."""
     last = math.ceil(len(batches) / page_size)
     return [json.dumps(page_of(batches, number, page_size)).encode() for number in range(1, last + 1)]
 
 
 def with_counts(batches: list[JsonBatch], change: Callable[[dict[str, Any]], dict[str, Any]]) -> list[JsonBatch]:
-    """The same batches, with the counts of each destination in an undocumented form."""
+    """Return the same batches, with each destination's counts in an undocumented form."""
     return [
         batch | {"destinations": {name: change(counts) for name, counts in batch["destinations"].items()}}
         for batch in batches
@@ -119,17 +119,17 @@ ODD_COUNTS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "written as text": lambda counts: {key: str(value) for key, value in counts.items()},
     "of which one is missing": lambda counts: {key: value for key, value in counts.items() if key != "in_progress"},
 }
-"""Why no record can be read strictly."""
+"""Undocumented forms of counts, with which strict decoding fails for every record."""
 
 
 def least_cpu(work: Callable[[], object], batches: int) -> float:
-    """CPU in µs a batch, the best of five rounds."""
+    """Return the CPU in µs a batch, the best of five rounds."""
     rounds = []
     for _ in range(5):
         started = time.process_time()
         kept = work()
         rounds.append((time.process_time() - started) / batches * 1e6)
-        del kept  # which takes CPU itself
+        del kept  # freeing it takes CPU too, which is not measured
     return min(rounds)
 
 
@@ -226,7 +226,7 @@ async def longest_hold(base_url: str, batches: int, page_size: int) -> float:
         api=ApiSettings(requests_per_minute=10**6),
     )
     longest = 0.0
-    gc.collect()  # or the previous window would be freed during this measurement
+    gc.collect()  # else the previous window would be freed during this measurement
 
     async def watch() -> None:
         nonlocal longest

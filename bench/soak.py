@@ -47,7 +47,7 @@ FORMS: tuple[dict[str, str], ...] = (
 
 @web.middleware
 async def faults(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """What an API may do on a bad day."""
+    """Fail some of the requests, in one of five ways."""
     if random.random() > FAULTY_SHARE:
         return await handler(request)
     match random.randrange(5):
@@ -66,7 +66,7 @@ async def faults(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def scrape(http: aiohttp.ClientSession, address: str) -> None:
-    """One scrape in each form, and one that nobody waits for."""
+    """Scrape once in each format, and once more without waiting for the answer."""
     for headers in FORMS:
         async with http.get(f"http://{address}/metrics", headers=headers) as response:
             assert response.status == 200
@@ -82,19 +82,19 @@ def stored_kib(directory: Path) -> float:
 
 
 def descriptors_of(pid: int) -> float:
-    """How many files and sockets a process has open."""
+    """Return the number of open files and sockets of a process."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def slope(values: list[float]) -> float:
-    """Growth from the first to the last, by the line of least squares."""
+    """Return the growth from the first to the last value on the least-squares line."""
     return (
         statistics.linear_regression(range(len(values)), values).slope * (len(values) - 1) if len(values) > 1 else 0.0
     )
 
 
 async def soak(minutes: float) -> None:
-    """Run, print a line a minute, and what it comes to."""
+    """Run, and print a line a minute and a summary."""
     started_at = time.time()
     listing = day(1, started_at=started_at, seconds=DAY_SECONDS)
     async with AsyncExitStack() as stack:

@@ -1,8 +1,8 @@
 """What --storage.path costs, and what it saves at a restart.
 
 A save is measured in this process: the CPU of all threads, and the bytes that Linux counts as written to the disk. The
-start is that of the real exporter, against a simulated API in a process of its own, until its first complete poll. The
-directory is below --directory, which should be on a real disk.
+start is measured until the first complete poll of a real exporter, with a simulated API in another process. The storage
+is below --directory, which should be on a real disk.
 
     python bench/storage.py [--batches 1000 100000] [--rounds 5] [--directory .]
 """
@@ -43,14 +43,14 @@ CHANGED = (0, 1, 100)
 
 
 def written() -> int:
-    """Bytes that this process has caused to be written to the disk."""
+    """Return the bytes that this process has written to the disk."""
     match = re.search(r"^write_bytes: (\d+)", Path("/proc/self/io").read_text(), flags=re.MULTILINE)
     assert match is not None
     return int(match[1])
 
 
 def listed(batches: int) -> Plan:
-    """A plan that has listed so many batches."""
+    """Return a plan that has listed this many batches."""
     bodies, labels = page_bodies(make_batches(batches, batches), 100), AccountLabels()
     plan = conversation.new_plan(interval=60, lookback=86_400, resync_interval=3600, max_batches=batches)
     conversation.poll(plan, lambda number: read_page(bodies[number - 1], number, labels, time.time()), time.time())

@@ -199,7 +199,7 @@ def test_every_table_of_the_performance_page_was_printed_by_a_benchmark() -> Non
 def test_the_contributing_guide_names_the_debian_packages_of_the_tests() -> None:
     packages = re.search(r"^DEBIAN_PACKAGES = ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     assert packages is not None
-    sentence = (ROOT / "CONTRIBUTING.md").read_text().split("also wants the Debian packages")[1].split(";")[0]
+    sentence = (ROOT / "CONTRIBUTING.md").read_text().split("also wants the Debian packages")[1].split(".")[0]
     assert re.findall(r"`([\w-]+)`", sentence) == re.findall(r"([\w-]+)=", packages[1])
 
 

@@ -1,10 +1,10 @@
-"""The exporter with today's Prometheus, Alertmanager and VictoriaMetrics, as docs/growing.md sets them up.
+"""Try the exporter with today's Prometheus, Alertmanager and VictoriaMetrics, set up as in docs/growing.md.
 
     make compat
 
-It downloads them from Debian's newest suite, runs all of them on loopback with the files of `deploy/` at a faster pace,
-lets documents fail, and follows them to an alert and into long-term storage. It prints what it has seen, and the
-table of docs/compatibility.md. `make test` leaves it out, because it needs a package mirror.
+It downloads them from Debian's newest suite, and runs all of them on loopback with the files of `deploy/` and shortened
+times. It makes documents fail, and follows them to an alert and into long-term storage. It prints what it has seen, and
+the table of docs/compatibility.md. `make test` leaves it out, because it needs a package mirror.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ PACKAGES = {
 
 
 def versions() -> list[tuple[str, str]]:
-    """What is compared, with the version of each."""
+    """Return name and version of each program."""
     lines = (ROOT / ".compat" / "versions").read_text().splitlines()
     packaged = dict(line.split() for line in lines)
     return [
@@ -71,7 +71,7 @@ def versions() -> list[tuple[str, str]]:
 
 
 def documented(heading: str) -> list[str]:
-    """The YAML of a section of docs/growing.md, and the flags that it names."""
+    """Return the YAML of a section of docs/growing.md, and the flags that it names."""
     text = (ROOT / "docs" / "growing.md").read_text()
     (section,) = re.findall(rf"^\*\*{heading}\.\*\*(.*?)(?=^\*\*|^## )", text, flags=re.MULTILINE | re.DOTALL)
     (block,) = re.findall(r"```yaml\n(.*?)```", section, flags=re.DOTALL)
@@ -79,12 +79,12 @@ def documented(heading: str) -> list[str]:
 
 
 def said(text: str) -> None:
-    """Tell what has been seen."""
+    """Print what has been seen."""
     print(f"ok  {text}", flush=True)
 
 
 async def until(condition: Callable[[], Awaitable[object]], what: str, seconds: float = 120) -> Any:
-    """The first true value of a condition. Ends the run if there is none in time."""
+    """Wait for the first true value of a condition, and return it. After the time limit, end the run."""
     seen: object = None
     try:
         async with asyncio.timeout(seconds):
@@ -97,7 +97,7 @@ async def until(condition: Callable[[], Awaitable[object]], what: str, seconds: 
 
 
 async def value(http: aiohttp.ClientSession, expression: str) -> float | None:
-    """The one value of an instant query, or None without any; more than one ends the run."""
+    """Return the value of an instant query, or None without one. More than one series end the run."""
     found = (await query(http, "query", query=expression))["result"]
     if len(found) > 1:
         raise SystemExit(f"more than one series: {expression}: {found}")
@@ -105,7 +105,7 @@ async def value(http: aiohttp.ClientSession, expression: str) -> float | None:
 
 
 async def fail_documents(api: Api) -> None:
-    """Batches keep coming, and all of their documents for Salesforce fail."""
+    """Create batches all the time, whose documents for Salesforce fail."""
     for number in range(10_000):
         new = batch(f"fb_{number}", age=0, destinations={"salesforce": (0, 2, 0), "box": (200, 0, 0)})
         api.batches = [new, *api.batches]
@@ -114,7 +114,7 @@ async def fail_documents(api: Api) -> None:
 
 @asynccontextmanager
 async def exporting(api: Api, folder: Path) -> AsyncIterator[Exporter]:
-    """The exporter, polling a simulated API."""
+    """Start the exporter, which polls a simulated API."""
     config = write_config(folder, api.base_url, poll={"interval": shorten("60s"), "stale_after": shorten("5m")})
     running = await start_process(f"--config.file={config}")
     reader = asyncio.create_task(running.collect_log())
@@ -129,7 +129,7 @@ async def exporting(api: Api, folder: Path) -> AsyncIterator[Exporter]:
 
 
 def prometheus_config(replica: str, *, exporter: str, alerts: str, storage: str) -> str:
-    """The configuration of `deploy/`, with what docs/growing.md adds for VictoriaMetrics."""
+    """Return the configuration of `deploy/`, with the additions of docs/growing.md for VictoriaMetrics."""
     ours = replace(
         (DEPLOY / "prometheus" / "prometheus.yml").read_text(),
         {"localhost:10465": exporter, "localhost:9093": alerts, "scrape_timeout: 10s": "scrape_timeout: 30s"},
@@ -141,13 +141,13 @@ def prometheus_config(replica: str, *, exporter: str, alerts: str, storage: str)
     )
     config["global"] |= added.pop("global")
     config["alerting"] |= added.pop("alerting")
-    # Only OpenMetrics, or nothing: the text format has no exemplars.
+    # Only OpenMetrics, because the text format has no exemplars.
     config["scrape_configs"][0]["scrape_protocols"] = ["OpenMetricsText1.0.0"]
     return yaml.safe_dump(config | added)
 
 
 def check_files(folder: Path) -> None:
-    """The tools that come with the servers accept the files of `deploy/`."""
+    """Check that the servers' tools accept the files of `deploy/`."""
     for command in (
         ("promtool", "check", "rules", str(DEPLOY / "prometheus" / "rules.yml")),
         ("promtool", "check", "config", str(DEPLOY / "prometheus" / "prometheus.yml")),
@@ -157,7 +157,7 @@ def check_files(folder: Path) -> None:
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}: {done.stdout}{done.stderr}")
     for alert, worlds in EDGES.items():
-        # Windows of Prometheus 3 leave out a sample at their start: when an alert fires differs by a minute.
+        # Ranges in Prometheus 3 exclude the sample at their start, so an alert may fire a minute earlier or later.
         world = worlds[0]
         found = promtool(
             folder, only([ALERTS[alert]]), [{**world.test(), "promql_expr_test": [world.ever()]}], world.step
@@ -168,37 +168,37 @@ def check_files(folder: Path) -> None:
 
 
 async def scraped(http: aiohttp.ClientSession) -> bool:
-    """The exporter's one account is up."""
+    """Tell whether the exporter's account is up."""
     return await value(http, "inkit_up") == 1
 
 
 async def evaluated(http: aiohttp.ClientSession) -> bool:
-    """Every rule has been evaluated, without an error."""
+    """Tell whether every rule has been evaluated without an error."""
     groups = (await query(http, "rules"))["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     return bool(rules) and all(rule["health"] == "ok" for rule in rules)
 
 
 async def exemplified(http: aiohttp.ClientSession) -> bool:
-    """Failed documents have an exemplar with a batch id."""
+    """Tell whether failed documents have an exemplar with a batch id."""
     now = datetime.now(UTC).timestamp()
     series = await query(http, "query_exemplars", query=FAILED, start=str(now - 60), end=str(now + 60))
     return any("batch_id" in exemplar["labels"] for one in series for exemplar in one["exemplars"])
 
 
 async def totalled(http: aiohttp.ClientSession, documents: float) -> bool:
-    """The running total is right."""
+    """Tell whether the running total is right."""
     return await value(http, FAILED) == documents
 
 
 async def firing(http: aiohttp.ClientSession) -> bool:
-    """The alert fires."""
+    """Tell whether the alert fires."""
     alerts = (await query(http, "alerts"))["alerts"]
     return ("InkitDestinationDown", "firing") in {(one["labels"]["alertname"], one["state"]) for one in alerts}
 
 
 async def alerted(received: Inbox) -> list[dict[str, str]]:
-    """Labels of what the pager was told."""
+    """Return the labels of the alerts that the pager received."""
     labels: list[dict[str, str]] = [alert["labels"] for alert in received.alerts.get("pager", [])]
     return [one for one in labels if one["alertname"] == "InkitDestinationDown"]
 
@@ -206,9 +206,9 @@ async def alerted(received: Inbox) -> list[dict[str, str]]:
 async def follow(
     api: Api, replicas: list[aiohttp.ClientSession], storage: aiohttp.ClientSession, received: Inbox
 ) -> None:
-    """From failing documents to an alert and to long-term storage."""
+    """Follow failing documents to an alert and to long-term storage."""
     for name, http in zip(REPLICAS, replicas, strict=True):
-        await until(partial(scraped, http), f"{name} scrapes the exporter, as OpenMetrics and nothing else")
+        await until(partial(scraped, http), f"{name} scrapes the exporter, only as OpenMetrics")
         await until(partial(evaluated, http), f"{name} has evaluated every rule without an error")
 
     async with asyncio.TaskGroup() as tasks:
@@ -220,7 +220,7 @@ async def follow(
         failing.cancel()
     if len(alerts) > 1 or "replica" in alerts[0]:
         raise SystemExit(f"the two Prometheus send an alert each: {alerts}")
-    said("both Prometheus send it as one alert, without a label that tells them apart")
+    said("both replicas of Prometheus send the same alert, without the label of the replica")
 
     failed = 2.0 * (len(api.batches) - len(BASELINE))
     for name, http in zip((*REPLICAS, "VictoriaMetrics"), (*replicas, storage), strict=True):
@@ -236,7 +236,7 @@ async def follow(
 
 
 async def check(folder: Path) -> None:
-    """All servers in one run."""
+    """Start all servers, and check them."""
     _, *flags = documented("VictoriaMetrics")
     (folder / "rules.yml").write_text(shorten_rules((DEPLOY / "prometheus" / "rules.yml").read_text()))
     alerts, stored = free_address(), free_address()

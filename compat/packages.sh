@@ -1,6 +1,6 @@
 #!/bin/sh
-# Downloads today's Prometheus, Alertmanager and VictoriaMetrics from Debian's newest suite and unpacks them into .compat,
-# beside the system: nothing is installed, and the system's package lists stay as they are.   compat/packages.sh
+# Downloads today's Prometheus, Alertmanager and VictoriaMetrics from Debian's newest suite, and unpacks them into .compat.
+# It installs nothing, and leaves the system's package lists unchanged.
 set -eu
 suite=${COMPAT_SUITE:-sid}
 cd "$(dirname "$0")/.."

@@ -49,7 +49,7 @@ def record(**changes: object) -> str:
     return json.dumps(EXAMPLE["items"][0] | changes)
 
 
-def test_the_documented_example() -> None:
+def test_the_documented_example_is_read() -> None:
     documented = read(json.dumps(EXAMPLE).encode())
     pagination = documented.pagination
     assert pagination == Pagination(more=False, page_count=1, page_size=25, total_count=2)
@@ -90,7 +90,7 @@ def test_a_page_is_cut_into_parts_by_its_records_and_destinations(records: int, 
         ("!?", "unknown"),
     ],
 )
-def test_snake_case(text: str, label: str) -> None:
+def test_names_become_snake_case(text: str, label: str) -> None:
     assert snake_case(text) == label
 
 

@@ -430,7 +430,7 @@ async def test_a_decompression_bomb_fails_as_too_large_before_it_is_decompressed
     assert most < 4 * 2**20, "a growing body may be in memory twice"
 
 
-async def test_a_large_compressed_answer_leaves_the_event_loop_free(api: Api) -> None:
+async def test_a_large_compressed_answer_does_not_block_the_event_loop(api: Api) -> None:
     """It measures CPU time, because other programs may be using the machine."""
     body = ONE.replace(RECORD, RECORD + b" " * (8 * 2**20 - len(ONE)))
     api.fault = then(web.Response(body=gzip.compress(body), headers={"Content-Encoding": "gzip"}))

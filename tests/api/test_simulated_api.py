@@ -100,7 +100,7 @@ async def test_a_page_of_a_long_listing_reads_no_batch_of_other_pages(sort: str)
     assert listing.touched == 100
 
 
-async def test_sorting_and_filters(api: Api) -> None:
+async def test_lists_can_be_sorted_and_filtered(api: Api) -> None:
     api.batches = [batch(f"fb_{i}", age=i, destinations={DESTINATIONS[i % 3]: (1, 0, 0)}) for i in range(9)]
     ascending = (await get(api, sort="created_at", page=2, page_size=4))[1]["items"]
     assert [item["id"] for item in ascending] == ["fb_4", "fb_3", "fb_2", "fb_1"]
@@ -235,7 +235,7 @@ def test_once_a_day_most_documents_of_one_destination_fail_for_a_while(seed: int
     assert 1 <= len(failing) <= 2, "one incident today, one on the day before"
 
 
-async def test_the_exporter_reads_all_of_a_day() -> None:
+async def test_the_exporter_reads_all_batches_of_a_day() -> None:
     listing = day(3, started_at=START)
     app: web.Application = make_api(lambda: listing(START + 100), token=TOKEN, max_page_size=None)
     async with serve_api(app) as base_url, aiohttp.ClientSession() as http:

@@ -205,7 +205,7 @@ async def test_the_demo_needs_no_key_and_shows_all_destinations_changing() -> No
 
 
 @pytest.mark.process
-def test_the_demo_names_the_command_it_was_started_with() -> None:
+def test_the_demo_prints_the_command_that_started_it() -> None:
     command = [sys.executable, "-m", "inkit_exporter"]
     with subprocess.Popen(
         [*command, "--demo", "--web.listen-address=127.0.0.1:0"], cwd=ROOT, stdout=subprocess.PIPE,

@@ -237,7 +237,7 @@ def test_immutable_fields_do_not_depend_on_labels_or_version(values: Values) -> 
 
 
 @COMBINATIONS
-def test_the_exporter_knows_every_flag(values: Values) -> None:
+def test_the_exporter_has_every_flag_that_the_chart_uses(values: Values) -> None:
     known = {text for action in make_parser()._actions for text in action.option_strings}  # noqa: SLF001 - no other way
     args = container(render(values))["args"]
     assert {arg.partition("=")[0] for arg in args} <= known

@@ -122,7 +122,9 @@ def sockets(running: Exporter) -> int:
 
 
 @pytest.mark.alone
-async def test_every_fault_on_every_request_of_a_poll(exporter: StartExporter, tmp_path: Path) -> None:
+async def test_every_fault_on_every_request_fails_the_poll_and_the_account_recovers(
+    exporter: StartExporter, tmp_path: Path
+) -> None:
     told = {account.name: (account, reason) for account, reason in matrix()}
     accounts = {name: account for name, (account, _) in told.items()}
     for name, account in accounts.items():

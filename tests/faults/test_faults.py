@@ -54,7 +54,7 @@ async def test_temporary_failures_are_retried_up_to_max_attempts(api: Api, expor
     assert samples[sample_key("inkit_api_requests_total", account="default", code="500")] == 3
 
 
-async def test_a_retry_that_succeeds_saves_the_poll(api: Api, exporter: StartExporter) -> None:
+async def test_a_poll_succeeds_if_a_retry_succeeds(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch("fb_1")]
 
     async def first_fails(request: web.Request, handler: Handler) -> web.StreamResponse:

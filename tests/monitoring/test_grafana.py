@@ -41,7 +41,7 @@ EVERYTHING = {
 by_title = pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
 
 
-def test_the_committed_dashboard_is_what_its_source_writes() -> None:
+def test_the_committed_dashboard_matches_its_source() -> None:
     assert render() == COMMITTED.read_text(encoding="utf-8"), "run: make dashboard"
 
 

@@ -150,7 +150,9 @@ def test_a_batch_settles_if_it_is_unchanged_and_all_documents_are_done_at_every_
     assert (window.unfinished, window.unfinished_ids, window.snapshot(None).oldest_change) == ([], set(), None)
 
 
-async def test_gauges_and_page_leave_settled_batches_out(api: Api, exporter: StartExporter) -> None:
+async def test_settled_batches_are_not_in_the_gauges_and_lists_of_unfinished_ones(
+    api: Api, exporter: StartExporter
+) -> None:
     api.batches = [json_batch(f"fb_{i}", age=100 + i, status="In Progress") for i in range(30)]
     running = await exporter(poll={"page_size": 10, "resync_interval": "1s"})
     samples = await running.wait_for(lambda s: up(s) == 1)

@@ -232,10 +232,10 @@ async def _demo(seed: int) -> AsyncIterator[tuple[Settings, Mapping[str, str]]]:
 def _tell_of_demo(url: str, telemetry_path: str) -> None:
     print(
         f"""
-The exporter polls a simulated Inkit API, where a day's work takes ten minutes.
-  Metrics      {url}{telemetry_path}
+The exporter polls a simulated Inkit API. There, a whole day passes in ten minutes.
   Status page  {url}/
-Ctrl-C ends it. Your own account:
+  Metrics      {url}{telemetry_path}
+Ctrl-C ends the exporter. To export your own account instead:
   INKIT_API_TOKEN=<key> {" ".join(sys.orig_argv[: 1 - len(sys.argv)])}
 """,
         flush=True,

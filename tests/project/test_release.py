@@ -57,7 +57,7 @@ def test_the_changelog_begins_with_unreleased_and_then_the_codes_version() -> No
 def test_the_notes_of_a_release_are_its_section_of_the_changelog() -> None:
     notes = run("tools/release_notes.sh", __version__)
     assert (notes.returncode, notes.stderr) == (0, "")
-    assert notes.stdout.startswith("### Added\n- ") and "\n## " not in notes.stdout
+    assert notes.stdout.startswith("### Added\n") and "\n- " in notes.stdout and "\n## " not in notes.stdout
     unknown = run("tools/release_notes.sh", "9.9.9")
     assert unknown.returncode == 1
     assert "another version than 9.9.9" in unknown.stderr

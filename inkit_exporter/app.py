@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from inkit_exporter.web import server as web
 from inkit_exporter.web.limits import limit_requests
 from inkit_exporter.web.server import Place
 from inkit_exporter.web.systemd import systemd_sockets
+from inkit_exporter.yamlfile import naming
 
 if TYPE_CHECKING:
     from inkit_exporter.web.toolkit.guard import ReloadingWebConfig
@@ -125,7 +126,8 @@ class Exporter:
 
     def _apply(self, settings: Settings) -> None:
         owned = [account.name for account in settings.accounts if self._options.shard.owns(account.name)]
-        self.accounts.apply(settings, owned)
+        with naming(self._options.config_file) if self._options.config_file else nullcontext():
+            self.accounts.apply(settings, owned)
 
     def _metrics(self) -> list[AccountMetrics]:
         names = [state.account for state in self._states]

@@ -117,11 +117,11 @@ async def test_the_example_configuration_passes_the_check_with_a_warning_about_t
 
 
 @pytest.mark.process
-async def test_the_error_for_an_unset_token_variable_names_the_setting(api: Api, tmp_path: Path) -> None:
+async def test_the_error_for_an_unset_token_variable_names_file_and_setting(api: Api, tmp_path: Path) -> None:
     path = write_config(tmp_path, api.base_url, api_token_file=None, api_token_env="NO_SUCH_TOKEN")
     status, _, err = await run_to_end(f"--config.file={path}")
     assert status == 2
-    assert "accounts[0].api_token_env" in err and "NO_SUCH_TOKEN" in err
+    assert err.startswith(f"inkit-exporter: {path}: accounts[0].api_token_env: ") and "NO_SUCH_TOKEN" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

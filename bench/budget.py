@@ -150,7 +150,7 @@ class Unwilling:
         """Answer a request, or fail it."""
         self.requests += 1
         if self.fails_every and self.requests % self.fails_every == 0:
-            raise RequestTimeout("no whole answer")
+            raise RequestTimeout("no complete answer")
         if self.refused and self.refused not in request.left_out:
             raise QueryRefused("refused")
         return conversation.page_of(self.listing, request.number, self.size)

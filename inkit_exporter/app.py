@@ -118,7 +118,7 @@ class Exporter:
             self._apply(self._demo_settings or cli.load_settings(self._options))
         except ConfigError as error:
             self._process.reloaded(successful=False)
-            log.error("configuration not reloaded, the one before stays in use", error=cli.one_line(error))
+            log.error("configuration not reloaded, the old one stays in use", error=cli.one_line(error))
             return cli.one_line(error)
         self._process.reloaded(successful=True)
         log.info("configuration reloaded", accounts=self.account_names)

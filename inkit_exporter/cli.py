@@ -75,7 +75,13 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--config.check", "check the files of --config.file and --web.config.file, and exit", action="store_true")
     flag("--once", "poll every account once, print the metrics, and exit", action="store_true")
     flag("--demo", "export a simulated Inkit API: no key, no configuration", action="store_true")
-    flag("--demo.seed", "number that picks the simulated days", type=int, default=1, metavar="N")
+    flag(
+        "--demo.seed",
+        "seed of the simulated days: the same number gives the same days",
+        type=int,
+        default=1,
+        metavar="N",
+    )
     flag(
         "--storage.path",
         "directory to keep totals and recent batches in, so that a restart loses nothing",

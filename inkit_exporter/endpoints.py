@@ -47,7 +47,7 @@ def make_handler(
     path = URL.build(path=telemetry_path, encoded=True).path if valid else None  # requests are matched decoded
     if path is None or path in routes:
         raise ConfigError(
-            f"--web.telemetry-path={telemetry_path}: must begin with /, be no other endpoint, and hold no {{}}?#"
+            f"--web.telemetry-path={telemetry_path}: must begin with /, not be another endpoint, and not contain {{}}?#"
         )
     return route({**routes, path: (READ, partial(_metrics, exposition))})
 

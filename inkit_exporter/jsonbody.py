@@ -47,7 +47,7 @@ def decode(body: Body, decoder: msgspec.json.Decoder[T]) -> tuple[T, Sequence[st
     Bytes that are not UTF-8 become U+FFFD, NaN and Infinity become null. Raises one of DECODE_ERRORS.
     """
     if not body[:_HEAD_BYTES].lstrip().removeprefix(BOM_UTF8).startswith((b"{", b"[")):
-        raise msgspec.DecodeError("it does not begin as JSON")
+        raise msgspec.DecodeError("it does not begin like JSON")
     odd = ["a byte order mark"] if body.startswith(BOM_UTF8) else []
     text = _as_utf8(body.removeprefix(BOM_UTF8))
     odd += ["bytes that are not UTF-8"] if _REPLACED in text else []

@@ -83,7 +83,7 @@ class Way:
                 )
                 words = f"cannot connect to {there}: it answered {error.status}; {remedy} there"
             case aiohttp.ClientResponseError() if error.request_info.method == "CONNECT":
-                words = f"what answers at {proxy} is no HTTP proxy; check its address"
+                words = f"the server at {proxy} is not an HTTP proxy; check its address"
             case aiohttp.ClientProxyConnectionError():
                 words = f"cannot connect to the proxy {proxy}: {error.strerror}"
             case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as cause):

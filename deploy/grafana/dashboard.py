@@ -615,7 +615,7 @@ def _exporter() -> _Panels:
         .thresholds(_thresholds(((None, _GREEN), (_INKITS_LIMIT / 2, _YELLOW), (_INKITS_LIMIT * 0.8, _RED)))),
         _graph(
             "API requests, by outcome",
-            "Requests to Inkit's API a minute, by HTTP status, or by what went wrong without a whole answer.",
+            "Requests to Inkit's API a minute, by HTTP status, or by what went wrong if no complete answer arrived.",
             [
                 _query(
                     f"60 * sum by ({_BY}, account, code) (rate({requests}[$__rate_interval])) > 0",

@@ -150,7 +150,8 @@ class Client:
                 except QueryRefused as error:
                     raise await self._explained(error, response, token) from None
                 if (ahead := time.time() - now - 1) > self._poll.lookback:  # `Date` is cut to whole seconds
-                    raise BadResponse(f"the clock is {ahead:.0f}s ahead of the API's, more than poll.lookback; set it")
+                    problem = f"this machine's clock is {ahead:.0f}s ahead of the API's, more than poll.lookback"
+                    raise BadResponse(f"{problem}; set the clock")
                 if response.status == HTTPStatus.NO_CONTENT:
                     return b'{"items": []}', code
                 content_type = response.headers.get("Content-Type", "no Content-Type").replace(token, "***")[:80]
@@ -163,13 +164,13 @@ class Client:
             raise BadResponse(str(error)) from None
         except TimeoutError:
             code = RequestTimeout.reason
-            raise RequestTimeout(f"no whole answer within {self._api.timeout}{self._way}") from None
+            raise RequestTimeout(f"no complete answer within {self._api.timeout}{self._way}") from None
         except (aiohttp.ClientError, ConfigError, OSError, ValueError) as error:
             if words := self._way.explain(error):
                 code = ConnectionFailed.reason
                 raise ConnectionFailed(words) from None
             code = BadResponse.reason
-            raise BadResponse(f"the answer is not HTTP as it should be ({type(error).__name__})") from None
+            raise BadResponse(f"the answer is not valid HTTP ({type(error).__name__})") from None
         finally:
             self._count(code, page=query["page"])
 
@@ -179,7 +180,7 @@ class Client:
         if text and seconds is None and not self._warned:
             self._warned, quoted = True, text.replace(token, "***")[:40]
             self._log.warning(
-                "Retry-After is no time within 5 minutes, so the exporter's own backoff holds", value=quoted
+                "ignoring a Retry-After that is no time within 5 minutes, using our own backoff", value=quoted
             )
         return seconds
 

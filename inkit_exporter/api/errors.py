@@ -82,7 +82,7 @@ def check_status(status: int, retry_after: float | None = None, *, worked_before
         case 403:
             raise AuthError(f"{answered}: the key's role lacks the permission to list batches")
         case 404:
-            raise PageRefused(f"{answered}: nothing is there; check base_url")
+            raise PageRefused(f"{answered}: it has nothing at this address; check base_url")
         case 400 | 422:
             raise QueryRefused(f"{answered}: it refuses the query")
         case 429:
@@ -91,4 +91,4 @@ def check_status(status: int, retry_after: float | None = None, *, worked_before
             raise BadResponse(f"{answered}: a redirect; the exporter follows none, check base_url")
         case _ if status >= 500:  # noqa: PLR2004
             raise ServerError(f"{answered}: an error on the API's side", retry_after)
-    raise BadResponse(f"{answered}, which its documentation does not mention here")
+    raise BadResponse(f"{answered}, a status that its documentation does not mention")

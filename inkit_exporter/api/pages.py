@@ -108,7 +108,7 @@ def _split(body: Body, number: int) -> tuple[Sequence[Record | Raw], Pagination,
             page = _page_decoder.decode(body)
             return page.items or (), _pagination(page, number), ()
     if body.count(b",") > min(max(_ALWAYS_ALLOWED_BYTES, len(body)) / _LEAST_BYTES_A_VALUE, _MOST_VALUES):
-        raise msgspec.DecodeError("its values are too many and too small to be batches")
+        raise msgspec.DecodeError("it has too many small values")
     page_of_raw, differences = decode(body, _raw_page_decoder)
     return page_of_raw.items or (), _pagination(page_of_raw, number), differences
 

@@ -130,7 +130,7 @@ FAMILIES: Final = (
     ),
     _counter(
         "inkit_api_requests_total",
-        "Requests to the Inkit API, by HTTP status code, or by what went wrong without a whole answer.",
+        "Requests to the Inkit API, by HTTP status code, or by what went wrong if no complete answer arrived.",
         lambda s: _from_zero(_CODES, s.usage.by_code),
         "code",
     ),

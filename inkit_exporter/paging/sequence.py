@@ -186,7 +186,7 @@ class PageSequence:
             self._emptied, self._more = self._number, None
             return shrunk_by
         if 0 < self._emptied < self._number:
-            raise InconsistentListing(f"page {self._emptied} is empty, and page {self._number} is not")
+            raise InconsistentListing(f"page {self._emptied} is empty, but page {self._number} is not")
         if not self.furthest:
             self._largest = max(hints.page_size or 0, self._records)
         if self._records > self._largest:
@@ -209,8 +209,8 @@ class PageSequence:
         if self._barren >= self._most_barren and not self.ended:
             if not self.whole:
                 raise FullListingRequired
-            read = f"{len(self.ids) + self._invalid} of {self._total} records"
-            raise InconsistentListing(f"page {self._number} leads back to what was read, at {read}")
+            read = f"{len(self.ids) + self._invalid} of {self._total or 'unknown'} records"
+            raise InconsistentListing(f"page {self._number} repeats earlier pages, after {read}")
         return shrunk_by
 
     def _check_length(self) -> None:

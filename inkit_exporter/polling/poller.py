@@ -170,11 +170,13 @@ class Poller:
     def _succeeded(self, state: AccountState, now: float) -> AccountState:
         window = self._plan.window
         if state.down_since is not None:
-            self._log.info("account is up again", away_seconds=round(now - state.down_since, 1))
+            self._log.info("account is up again", down_seconds=round(now - state.down_since, 1))
         if not self._plan.mark.ordered:
             self._warn_once("the API does not list newest first as asked; every poll reads the whole list")
         if window.truncated:
-            self._warn_once("more batches than max_batches, the oldest are cut", max_batches=self._settings.max_batches)
+            self._warn_once(
+                "more batches than max_batches, so the oldest are left out", max_batches=self._settings.max_batches
+            )
         if self._plan.mark.promised is not None:
             listed = len(window.batches)
             self._warn_once("the list is shorter than the API says", promised=self._plan.mark.promised, listed=listed)
@@ -203,7 +205,7 @@ class Poller:
         # The first poll lists everything, so it says nothing about later ones.
         if state.snapshot is not None and needed > (limit := state.usage.rate_limiter.requests_per_minute):
             self._warn_once(
-                "the budget can't keep up with the interval, polls take longer than it",
+                "polls need more than requests_per_minute, so they take longer than the interval",
                 requests=state.poll_requests,
                 interval_seconds=float(self._settings.interval),
                 requests_per_minute_needed=needed,
@@ -214,7 +216,7 @@ class Poller:
         error = str(failure)
         if progress := self._plan.progress:
             page, of_pages = progress
-            error += f"; the next poll goes on after page {page}" + (f" of about {of_pages}" if of_pages else "")
+            error += f"; the next poll continues after page {page}" + (f" of about {of_pages}" if of_pages else "")
         self._plan.break_off(time.time())
         tell, what = (self._log.debug, "still down") if state.down_since is not None else (self._log.error, "down")
         tell(f"account is {what}", reason=failure.reason, error=error)

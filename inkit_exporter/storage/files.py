@@ -184,9 +184,9 @@ class AccountFile:
             if not self._connection.execute("SELECT 1 FROM sqlite_schema").fetchone() and not application:
                 self._connection.executescript(_CREATE)
             elif application != _APPLICATION:
-                raise UnusableFile("is not a file of the exporter's")
+                raise UnusableFile("is not a file of this exporter")
             elif schema != _SCHEMA:
-                raise UnusableFile(f"has version {schema} of the format, not {_SCHEMA}")
+                raise UnusableFile(f"has format version {schema}, not {_SCHEMA}")
         except BaseException:
             self.close()
             raise

@@ -211,7 +211,7 @@ class AccountStorage:
     def _set_aside(self, error: UnusableFile) -> None:
         aside = self._file.set_aside()
         self._log.warning(
-            "set a stored file aside that can't be used, starting a new one", why=str(error), kept_as=str(aside)
+            "a stored file can't be used, renamed it and started a new one", why=str(error), kept_as=str(aside)
         )
 
     def _failed(self, error: BaseException | str) -> None:

@@ -25,7 +25,7 @@ def _open(descriptor: int) -> socket.socket:
         passed = socket.socket(fileno=descriptor)
         listening = passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
-        raise ConfigError(f"--web.systemd-socket: descriptor {descriptor} is no socket ({error.strerror})") from None
+        raise ConfigError(f"--web.systemd-socket: descriptor {descriptor} is not a socket ({error.strerror})") from None
     if not listening or passed.type != socket.SOCK_STREAM:
         raise ConfigError(
             f"--web.systemd-socket: descriptor {descriptor} does not listen for connections; "

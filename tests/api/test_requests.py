@@ -55,9 +55,9 @@ RECORD = json.dumps(BATCH).encode()
 @pytest.mark.parametrize(
     ("status", "kind", "remedy"),
     [
-        (100, BadResponse, "which its documentation does not mention"),
-        (202, BadResponse, "which its documentation does not mention"),
-        (299, BadResponse, "which its documentation does not mention"),
+        (100, BadResponse, "that its documentation does not mention"),
+        (202, BadResponse, "that its documentation does not mention"),
+        (299, BadResponse, "that its documentation does not mention"),
         (300, BadResponse, "a redirect; the exporter follows none, check base_url"),
         (399, BadResponse, "a redirect; the exporter follows none, check base_url"),
         (400, QueryRefused, "it refuses the query"),
@@ -66,7 +66,7 @@ RECORD = json.dumps(BATCH).encode()
         (404, PageRefused, "check base_url"),
         (422, QueryRefused, "it refuses the query"),
         (429, RateLimited, "over its rate limit"),
-        (499, BadResponse, "which its documentation does not mention"),
+        (499, BadResponse, "that its documentation does not mention"),
         (500, ServerError, "an error on the API's side"),
         (599, ServerError, "an error on the API's side"),
     ],
@@ -276,7 +276,7 @@ async def test_a_large_page_is_read(api: Api) -> None:
 async def test_a_flood_of_tiny_values_is_refused_before_it_is_decoded(api: Api, flood: bytes) -> None:
     api.fault = then(web.Response(body=ONE.replace(RECORD, flood + RECORD)))
     async with asyncio.timeout(30), client_of(api.base_url, max_response_size=10**7) as (client, _):
-        with pytest.raises(BadResponse, match="page 1 is not a list of batches: its values are too many"):
+        with pytest.raises(BadResponse, match="page 1 is not a list of batches: it has too many small values"):
             await whole(client, 1)
 
 
@@ -509,7 +509,7 @@ async def test_a_clock_ahead_by_more_than_the_lookback_is_an_error_not_an_empty_
         api.fault = then(dated(-3595))
         assert len((await whole(client, 1)).batches) == 1
         api.fault = then(dated(-3605))
-        with pytest.raises(BadResponse, match=r"^the clock is 360\ds ahead of the API's, more than poll"):
+        with pytest.raises(BadResponse, match=r"^this machine's clock is 360\ds ahead of the API's, more than poll"):
             await whole(client, 1)
         assert usage.codes == ["200", "200"]
         for status, kind in ((401, AuthError), (503, ServerError)):
@@ -543,7 +543,7 @@ async def test_if_nobody_listens_the_error_is_the_systems() -> None:
 async def test_a_request_without_an_answer_ends_after_the_timeout(api: Api) -> None:
     api.fault = hang
     async with asyncio.timeout(30), client_of(api.base_url, seconds=0.2) as (client, usage):
-        with pytest.raises(RequestTimeout, match=r"no whole answer within 0\.2s"):
+        with pytest.raises(RequestTimeout, match=r"no complete answer within 0\.2s"):
             await whole(client, 1)
     assert usage.codes == ["timeout"]
     assert 0.19 < usage.ended[0][1] < 10

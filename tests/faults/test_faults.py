@@ -245,7 +245,7 @@ async def test_a_budget_that_is_too_small_is_logged_once_with_the_numbers(api: A
     running = await exporter(poll={"page_size": 10}, limits={"requests_per_minute": 12, "max_attempts": 1})
     # Every poll takes 3 requests, which is 900 a minute at this interval.
     await running.wait_for(lambda s: s[sample_key("inkit_polls_total", account="default")] >= 3)
-    told = [line for line in running.log if "budget can't keep up" in line]
+    told = [line for line in running.log if "polls need more than requests_per_minute" in line]
     assert len(told) == 1
     assert "requests=3" in told[0]
     assert "requests_per_minute_needed=900" in told[0] and "requests_per_minute=12" in told[0]

@@ -506,4 +506,4 @@ async def test_a_server_that_always_returns_the_first_page_fails_the_poll(api: A
     running = await exporter(poll={"page_size": 10})
     samples = await running.wait_for(lambda s: up(s) == 0)
     assert documents(samples) == {}
-    assert "leads back" in "".join(running.log)
+    assert "repeats earlier" in "".join(running.log)

@@ -82,7 +82,7 @@ async def test_a_failed_poll_says_how_far_it_came_and_the_next_poll_continues_th
         one.fails_on = "15"
         failed = await one.poll()
         assert failed.error is not None and failed.error.startswith("the API answered 500")
-        assert failed.error.endswith("; the next poll goes on after page 14 of about 20")
+        assert failed.error.endswith("; the next poll continues after page 14 of about 20")
         assert failed.progress is None
         api.requests.clear()
         state = await one.poll()

@@ -158,9 +158,9 @@ MISBEHAVING: dict[str, tuple[AbstractAsyncContextManager[int], type[ApiError], s
     ),
     "redirects": (answering(b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n"), ConnectionFailed, "it answered 302"),
     "wants-a-password": (answering(b"HTTP/1.1 407 No\r\n\r\n"), ConnectionFailed, "wants other credentials"),
-    "hangs": (listening(hang), RequestTimeout, "no whole answer within 0.5s through the proxy http://127.0.0.1:"),
+    "hangs": (listening(hang), RequestTimeout, "no complete answer within 0.5s through the proxy http://127.0.0.1:"),
     "closes": (answering(b""), ConnectionFailed, "through the proxy http://127.0.0.1:.* broke"),
-    "answers-html": (answering(HTML), ConnectionFailed, "is no HTTP proxy; check its address"),
+    "answers-html": (answering(HTML), ConnectionFailed, "is not an HTTP proxy; check its address"),
     "answers-200-and-html": (answering(b"HTTP/1.1 200 OK\r\n" + HEAD + HTML), ConnectionFailed, "through the proxy"),
 }
 

@@ -37,7 +37,7 @@ class Breaking:
     def __call__(self, request: PageRequest) -> Page:
         self.asked.append(request.number)
         if not self.left:
-            raise RequestTimeout("no whole answer within 30s")
+            raise RequestTimeout("no complete answer within 30s")
         self.left -= 1
         return self.answer(request)
 
@@ -241,7 +241,7 @@ class Chaos:
             if chance.random() < 0.3:
                 self.world.happen(chance.choice((*SEEN_AT_ONCE[:2], *SEEN_AT_ONCE[4:], *SEEN_BY_THE_SWEEP)))
             if chance.random() < 0.1:
-                raise RequestTimeout("no whole answer within 30s")
+                raise RequestTimeout("no complete answer within 30s")
             if chance.random() < 0.05:
                 raise QueryRefused("no reason", words="no reason")
         if self.refused - request.left_out:

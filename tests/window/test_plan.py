@@ -522,7 +522,7 @@ def test_unreadable_records_count_as_read() -> None:
 
     assert poll(plan := new_plan(), lambda request: serve(request, 8)) == 5
     assert len(plan.window.batches) == 4
-    with pytest.raises(BadResponse, match=r"^page 7 leads back to what was read, at 8 of 9 records$"):
+    with pytest.raises(BadResponse, match=r"^page 7 repeats earlier pages, after 8 of 9 records$"):
         poll(new_plan(), lambda request: serve(request, 9))
 
 
@@ -604,7 +604,7 @@ def test_a_refused_page_that_a_hint_promised_fails_the_poll() -> None:
 )
 def test_a_server_that_ignores_the_page_number_fails_the_poll(hints: Pagination, invalid: int) -> None:
     listing = big_world(24)
-    with pytest.raises(BadResponse, match="leads back"):
+    with pytest.raises(BadResponse, match="repeats earlier"):
         poll(new_plan(), lambda _: Page(listing[: 10 - invalid], hints, invalid=invalid))
 
 
@@ -614,7 +614,7 @@ def test_an_empty_page_within_the_list_fails_the_poll() -> None:
     def serve(number: int) -> Page:
         return Page([] if number == 2 else listing[10 * number - 10 : 10 * number], Pagination(total_count=30))
 
-    with pytest.raises(BadResponse, match=r"^page 2 is empty, and page 3 is not$"):
+    with pytest.raises(BadResponse, match=r"^page 2 is empty, but page 3 is not$"):
         poll(new_plan(), serve)
 
 
@@ -680,7 +680,7 @@ def test_pages_that_repeat_the_first_one_fail_the_poll(total: int | None) -> Non
     def stuck(request: int) -> Page:
         return Page(listing[:2], Pagination(more=True, page_size=2, total_count=total))
 
-    with pytest.raises(BadResponse, match="leads back"):
+    with pytest.raises(BadResponse, match="repeats earlier"):
         poll(plan, stuck)
     assert len(plan.window.batches) == 5
 

@@ -148,7 +148,7 @@ def _as_path(pem: _Pem) -> Iterator[Path | str]:
         yield pem.path
         return
     if not hasattr(os, "memfd_create"):
-        raise ConfigError("cert, key: in the file itself need Linux; write cert_file and key_file")
+        raise ConfigError("cert, key: inline certificates and keys need Linux; write cert_file and key_file")
     with os.fdopen(os.memfd_create("pem"), "wb") as file:
         file.write(pem.text.encode())
         file.flush()
@@ -159,7 +159,7 @@ def _set_client_policy(context: TlsContext, section: TlsSection, client_ca: str)
     kind = section.client_auth_type or "NoClientCert"
     if kind in _UNVERIFIED:
         raise ConfigError(
-            f"client_auth_type: Python can't take certificates that no CA vouches for, as {kind} does; "
+            f"client_auth_type: Python can't accept client certificates that no CA has signed, as {kind} does; "
             "write RequireAndVerifyClientCert, or NoClientCert to let any client in"
         )
     context.verify_mode = mode = choose(kind, _VERIFY_MODES, "client_auth_type")
@@ -191,7 +191,7 @@ def _set_algorithms(context: ssl.SSLContext, section: TlsSection) -> None:
     elif suites:
         minimum = ssl.TLSVersion.TLSv1_3  # no suite is left for TLS 1.2
     if minimum > maximum:
-        raise ConfigError("max_version: leaves no version with what min_version and cipher_suites ask for; raise it")
+        raise ConfigError("max_version: no TLS version fits it, min_version and cipher_suites together; raise it")
     context.minimum_version, context.maximum_version = minimum, maximum
     if not section.prefer_server_cipher_suites:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE

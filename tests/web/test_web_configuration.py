@@ -417,7 +417,7 @@ BAD_TLS: dict[str, tuple[dict[str, Any], str]] = {
     "unknown version": (SERVER | {"min_version": "TLS14"}, "min_version: `TLS14` is unknown"),
     "SSL": (SERVER | {"max_version": "TLS10"}, "max_version: OpenSSL no longer speaks TLS10"),
     "no version": (SERVER | {"min_version": "TLS13", "max_version": "TLS12"}, "max_version: no TLS version fits"),
-    "no suite": (SERVER | {"max_version": "TLS12", "cipher_suites": ["TLS_AES_128_GCM_SHA256"]}, "max_version: no TLS version"),
+    "no suite": (SERVER | {"max_version": "TLS12", "cipher_suites": ["TLS_AES_128_GCM_SHA256"]}, "max_version: no TLS"),
     "insecure suite": (SERVER | {"cipher_suites": ["TLS_RSA_WITH_RC4_128_SHA"]}, "cipher_suites: `TLS_RSA_WITH_RC4"),
     "unknown curve": (SERVER | {"curve_preferences": ["CurveP1"]}, "curve_preferences: `CurveP1` is unknown"),
     "several curves": (SERVER | {"curve_preferences": ["CurveP256", "X25519"]}, "Python takes one curve only"),

@@ -135,6 +135,22 @@ def test_every_object_matches_the_schema_of_kubernetes(values: Values) -> None:
                 _valid(json.dumps(thing), version)
 
 
+@pytest.mark.parametrize("name", ["123", "0x1", "true", "null"])
+def test_a_name_that_yaml_reads_as_something_else_stays_text(name: str) -> None:
+    names: Values = {
+        "config": {"accounts": [{"name": name, "tokenSecret": {"name": f"{name}.2", "key": name}}]},
+        "nameOverride": name if name.isalpha() else "",
+        "tokenSecret": name,
+        "priorityClassName": name,
+        "serviceAccount": {"create": False, "name": name},
+        "web": {"existingSecret": {"name": name}, "certificateSecret": name},
+    }
+    volume = {"enabled": True, "storageClassName": name}
+    for more in ({"storage": volume}, {"storage": {"enabled": True, "existingClaim": name}}, {"shards": 2}):
+        for thing in render({"storage": volume}, names, more, name=name).values():
+            _valid(json.dumps(thing), kubernetes_validate.latest_version())
+
+
 def references(spec: Any, *keys: str) -> Iterator[tuple[str, str]]:
     """Yield kind and name of each ConfigMap, Secret and claim in a pod's specification."""
     if isinstance(spec, list):

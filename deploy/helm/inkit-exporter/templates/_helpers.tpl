@@ -17,8 +17,8 @@
 
 {{- /* Selectors can't be changed later: nothing that varies between versions belongs here. */}}
 {{- define "inkit-exporter.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "inkit-exporter.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "inkit-exporter.name" . | toYaml }}
+app.kubernetes.io/instance: {{ .Release.Name | toYaml }}
 {{- end }}
 
 {{- /* metadata of an object; (list $ (dict "name" …, "labels" …, "annotations" …)) */}}
@@ -34,7 +34,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
       (default dict $root.Values.commonLabels) }}
 {{- $annotations := merge (dict) (default dict $own.annotations) (default dict $root.Values.commonAnnotations) -}}
 metadata:
-  name: {{ default (include "inkit-exporter.fullname" $root) $own.name }}
+  name: {{ default (include "inkit-exporter.fullname" $root) $own.name | toYaml }}
   labels:
     {{- toYaml $labels | nindent 4 }}
   {{- with $annotations }}

@@ -119,6 +119,7 @@ def restore_plan(kept: Kept, records: Mapping[str, Record], settings: PollSettin
     window.settle(kept.mark.polled_at - settings.resync_interval)
     totals.peaks = {key: record.peaks for key, record in records.items() if record.peaks is not None}
     totals.finished_once = {key for key, record in records.items() if record.finished_once}
+    totals.finished_once |= {batch.id for _, batch in found if batch.id in again and batch.finished}
     totals.missing = {key: record.missing for key, record in records.items() if record.missing is not None}
     totals.edge, window.cut, window.truncated, plan.mark = kept.edge, kept.cut, kept.truncated, kept.mark
     longer = settings.lookback > kept.lookback and now - settings.lookback < kept.mark.cutoff

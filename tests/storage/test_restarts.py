@@ -202,6 +202,21 @@ def test_a_status_made_final_at_a_restart_counts_no_batch_as_just_finished() -> 
         assert account.state.totals.finished == {}
 
 
+def test_a_batch_finished_by_a_status_that_is_no_longer_final_is_not_counted_again() -> None:
+    odd = make_batch("fb_1", "", NOW + 1, "brand_new", {})
+    configured = replace(POLL, final_statuses=("Brand New",))
+    with disk() as path:
+        account = Account(path, configured)
+        account.poll([], 10, NOW)
+        account.poll([odd], 10, NOW + 10)
+        account = account.restart(NOW + 20)
+        account.poll([odd], 10, NOW + 20)
+        account = account.restart(NOW + 30)
+        account.poll([replace(odd, status="completed")], 10, NOW + 30)
+        account.file.close()
+        assert {status: total.value for status, total in account.state.totals.finished.items()} == {"brand_new": 1}
+
+
 @pytest.mark.parametrize(
     "account",
     [

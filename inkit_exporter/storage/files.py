@@ -128,25 +128,22 @@ class AccountFile:
         self._saved = rows
         return kept, records
 
-    def goes_on(self) -> bool:
-        """Whether the file holds what was last loaded or saved, so that changes are enough. Raises as `load` does."""
-        if not self.path.exists():
-            self.close()
-        with _telling_file_from_disk():
-            rows = dict(self._open().execute("SELECT name, value FROM account"))
-            return bool(rows) and self._saved == rows
-
     def save(self, kept: Kept, records: Iterable[tuple[str, Record | None]], *, whole: bool) -> None:
         """Write the state and these records, either all or those that changed. None deletes a record.
 
-        Raises as `load` does; then the file is as it was.
+        Raises as `load` does, also if changes are to be written and the file does not hold what was last loaded or
+        saved. Then the file is as it was.
         """
         rows = {name: _sealed(name, _encode(getattr(kept, name))) for name in Kept.__struct_fields__}
+        if not self.path.exists():
+            self.close()
         with _telling_file_from_disk(), self._open() as connection:
             connection.execute("BEGIN IMMEDIATE")
             if whole:
                 connection.execute("DELETE FROM account")
                 connection.execute("DELETE FROM batches")
+            elif dict(connection.execute("SELECT name, value FROM account")) != self._saved:
+                raise UnusableFile("does not hold what was last stored")
             changed = [(name, value) for name, value in rows.items() if whole or self._saved.get(name) != value]
             connection.executemany("REPLACE INTO account VALUES (?, ?)", changed)
             for key, record in records:

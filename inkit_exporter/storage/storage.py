@@ -118,6 +118,7 @@ class AccountStorage:
     def load(self, states: States) -> None:
         """Start to load. What is found is published."""
         settings = states[self._account].settings
+        self._restored = None
         self.reading = asyncio.get_running_loop().run_in_executor(self._thread, self._read, settings)
         self.reading.add_done_callback(partial(self._loaded, states))
 
@@ -142,7 +143,8 @@ class AccountStorage:
             self._failed(f"the disk has not answered for more than {SAVE_SECONDS:g}s")
             return
         changed, self._owed = self._owed, set()
-        write = partial(self._write, plan, state, changed, whole=plan is not self._plan)
+        kept = records.take(plan, state, self.labels, self.origin)
+        write = partial(self._write, plan, kept, changed, whole=plan is not self._plan)
         self._writing = asyncio.get_running_loop().run_in_executor(self._thread, write)
         self._writing.add_done_callback(partial(self._written, plan, changed))
         done, _ = await asyncio.wait({self._writing}, timeout=SAVE_SECONDS)
@@ -182,14 +184,14 @@ class AccountStorage:
                 at = boot_time() - max(0.0, time.time() - kept.last_success)
                 states.publish(records.restore_state(kept, plan, state, snapshot_at=at))
 
-    def _write(self, plan: Plan, state: AccountState, changed: set[str], *, whole: bool) -> None:
-        kept = records.take(plan, state, self.labels, self.origin)
+    def _write(self, plan: Plan, kept: records.Kept, changed: set[str], *, whole: bool) -> None:
+        # First of all: while the disk hangs, the next poll changes the plan.
+        ids = records.known_ids(plan) if whole else changed
+        taken = [(batch_id, records.take_record(plan, batch_id)) for batch_id in ids]
         try:
-            whole = whole or not self._file.goes_on()
-            ids = records.known_ids(plan) if whole else changed
-            taken = [(batch_id, records.take_record(plan, batch_id)) for batch_id in ids]
             self._file.save(kept, taken, whole=whole)
         except UnusableFile as error:
+            self._plan = None
             self._set_aside(error)
             raise
         except (OSError, sqlite3.Error):
@@ -204,7 +206,7 @@ class AccountStorage:
             self._failed(error)
             return
         self._plan = plan
-        if self.error is not None:
+        if self.error is not None and not self._owed:
             self._log.info("the account is stored again")
             self.error = None
 

@@ -88,10 +88,8 @@ def test_a_save_that_fails_half_way_leaves_the_file_unchanged(path: Path) -> Non
 def test_only_changes_are_written(path: Path) -> None:
     file = AccountFile(path)
     assert file.load()
-    assert file.goes_on()
     kept, _ = taken(plan_of(BATCHES[1:]))
     file.save(kept, [(BATCHES[0].id, None)], whole=False)
-    assert file.goes_on()
     file.close()
     file = AccountFile(path)
     found = file.load()
@@ -99,14 +97,24 @@ def test_only_changes_are_written(path: Path) -> None:
     file.close()
 
 
-def test_a_removed_or_replaced_file_is_not_continued(path: Path, tmp_path: Path) -> None:
-    file = AccountFile(path)
-    assert not file.goes_on(), "the file is not loaded yet"
+def test_changes_are_not_written_to_a_file_that_is_new_or_older(path: Path) -> None:
+    older, file = path.read_bytes(), AccountFile(path)
     assert file.load()
-    assert file.goes_on()
+    changes = taken(plan_of(BATCHES[1:]))[0], [(BATCHES[0].id, None)]
     path.unlink()
-    assert not file.goes_on(), "the file was removed"
+    with pytest.raises(UnusableFile, match="does not hold what was last stored"):
+        file.save(*changes, whole=False)
     file.close()
+    assert held(path) is None
+    path.write_bytes(older)
+    assert file.load()
+    file.save(*changes, whole=False)
+    file.close()
+    path.write_bytes(older)
+    with pytest.raises(UnusableFile, match="does not hold what was last stored"):
+        file.save(*changes, whole=False)
+    file.close()
+    assert held(path) == len(BATCHES)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,34 @@ async def test_a_hanging_save_is_abandoned_and_made_up_for_and_delays_no_other_a
         assert [len(snapshot.newest) for state in states if (snapshot := state.snapshot)] == [5, 2]
 
 
+async def test_a_save_that_outlasts_its_poll_stores_nothing_of_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SAVE_SECONDS", 0.2)
+    directory, plan = tmp_path / "storage", Plan(SETTINGS, Totals())
+    async with storing(directory, "a") as (storage, states):
+        await storage["a"].save(plan, polled(plan, 1, states["a"]))
+        directory.rename(tmp_path / "away")
+        await storage["a"].save(plan, polled(plan, 1, states["a"]))
+        (tmp_path / "away").rename(directory)
+        holder = sqlite3.connect(directory / file_name("a"), isolation_level=None)
+        holder.execute("BEGIN EXCLUSIVE")
+        written_at = (directory / file_name("a")).stat().st_mtime_ns
+        await storage["a"].save(plan, polled(plan, 2, states["a"]))
+        await storage["a"].save(plan, polled(plan, 3, states["a"]))
+        holder.close()
+        while (directory / file_name("a")).stat().st_mtime_ns == written_at:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert not storage.health().healthy, "the last poll is not stored"
+    async with storing(directory, "a") as (storage, states):
+        assert (snapshot := states["a"].snapshot) and len(snapshot.newest) == 2
+        restored = await storage["a"].plan()
+        assert restored is not None
+        await storage["a"].save(restored, polled(restored, 3, states["a"]))
+        assert storage.health().healthy
+
+
 @pytest.mark.process
 async def test_an_account_whose_file_is_locked_at_startup_is_missing_until_it_is_loaded(
     api: Api, exporter: StartExporter, tmp_path: Path

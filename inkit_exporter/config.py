@@ -185,7 +185,9 @@ def read_token(account: AccountSettings, environ: Mapping[str, str]) -> str:
     if not token:
         raise ConfigError(f"{place} is empty; {remedy}")
     if not (token.isascii() and token.isprintable() and " " not in token):
-        raise ConfigError(f"{place} is not one API token: it has blanks, line breaks or non-ASCII characters")
+        raise ConfigError(
+            f"{place} is not an API token: it has blanks, line breaks or non-ASCII characters; keep only the token"
+        )
     return token
 
 

@@ -112,7 +112,7 @@ def authorities(ca_file: str | None) -> ssl.SSLContext:
             raise OSError(0, "not a regular file")
         return _read_authorities(ca_file, status.st_ino, status.st_size, status.st_mtime_ns)
     except ssl.SSLError:
-        raise ConfigError(f"api.ca_file: {ca_file} holds no certificates in PEM format") from None
+        raise ConfigError(f"api.ca_file: {ca_file} contains no certificates in PEM format") from None
     except OSError as error:
         raise ConfigError(f"api.ca_file: {ca_file} cannot be read: {error.strerror or error}") from None
 

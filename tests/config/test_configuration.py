@@ -347,9 +347,9 @@ def test_plain_http_is_allowed_only_to_loopback(url: str) -> None:
     [
         (b"", " is empty; put the API token of account `a` there"),
         (b" \n", " is empty; put the API token of account `a` there"),
-        (b"two\nlines", " is not one API token"),
-        (b"with blank", " is not one API token"),
-        ("tökén".encode(), " is not one API token"),
+        (b"two\nlines", " is not an API token"),
+        (b"with blank", " is not an API token"),
+        ("tökén".encode(), " is not an API token"),
         (b"\xff", " cannot be read (UnicodeDecodeError); put the API token of account `a` there"),
         (b"a" * (2**16 + 1), " cannot be read (too large for a token); put"),
     ],

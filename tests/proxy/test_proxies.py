@@ -201,7 +201,7 @@ async def test_a_proxy_that_inspects_tls_is_refused_until_its_ca_is_trusted(ca: 
             with pytest.raises(ConnectionFailed, match=r"^api\.ca_file: .* cannot be read: No such file"):
                 await client.page(PageRequest(1))
             (tmp_path / "ca.pem").write_text("not a certificate")
-            with pytest.raises(ConnectionFailed, match=r"^api\.ca_file: .* holds no certificates in PEM format"):
+            with pytest.raises(ConnectionFailed, match=r"^api\.ca_file: .* contains no certificates in PEM format"):
                 await client.page(PageRequest(1))
             inspector.cert_pem.write_to_path(tmp_path / "ca.pem")
             assert await ids(client) == [batch["id"] for batch in BATCHES]
@@ -221,7 +221,7 @@ async def test_an_api_on_loopback_is_reached_without_the_proxy(ca: trustme.CA, t
         ("ca_file: no-such-file", {}, "api.ca_file: no-such-file cannot be read: No such file or directory"),
         ("ca_file: .", {}, "api.ca_file: . cannot be read: not a regular file"),
         ("ca_file: /dev/null", {}, "api.ca_file: /dev/null cannot be read: not a regular file"),
-        (f"ca_file: {__file__}", {}, f"api.ca_file: {__file__} holds no certificates in PEM format"),
+        (f"ca_file: {__file__}", {}, f"api.ca_file: {__file__} contains no certificates in PEM format"),
         (
             "proxy_from_environment: true",
             {"HTTPS_PROXY": "socks5://u:s3cret@p:1080"},
@@ -246,7 +246,7 @@ def test_the_ca_file_and_the_proxy_variable_are_checked_when_the_configuration_i
 @pytest.mark.process
 async def test_an_invalid_ca_file_ends_the_startup_and_fails_the_check(tmp_path: Path) -> None:
     path = write_config(tmp_path, "https://api.example/v1", limits={"ca_file": __file__})
-    error = f"inkit-exporter: {path}: api.ca_file: {__file__} holds no certificates in PEM format\n"
+    error = f"inkit-exporter: {path}: api.ca_file: {__file__} contains no certificates in PEM format\n"
     started, checked = await asyncio.gather(
         run_to_end(f"--config.file={path}"), run_to_end("--config.check", f"--config.file={path}")
     )

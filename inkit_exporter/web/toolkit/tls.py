@@ -109,7 +109,7 @@ class _Pem(NamedTuple):
 def _read_pem(section: TlsSection, key: str, folder: Path, read: Read) -> _Pem:
     inline, name = getattr(section, key), getattr(section, f"{key}_file")
     if inline and name:
-        raise ConfigError(f"{key}: excludes {key}_file; keep one of them")
+        raise ConfigError(f"{key}: excludes {key}_file; keep one")
     if not name:
         return _Pem(inline.encode("ascii", "replace").decode(), None)
     path = folder / name
@@ -138,7 +138,7 @@ def _load_certificates(context: ssl.SSLContext, text: str, place: str) -> None:
     try:
         context.load_verify_locations(cadata=text)
     except (ssl.SSLError, ValueError):
-        raise ConfigError(f"{place}: holds no valid certificate in PEM form") from None
+        raise ConfigError(f"{place}: contains no valid certificate in PEM format") from None
 
 
 @contextmanager

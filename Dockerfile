@@ -34,6 +34,7 @@ ENV INKIT_EXPORTER_REVISION="${REVISION}" \
 USER 65534:65534
 WORKDIR /opt/inkit-exporter
 EXPOSE 10465
+# Never through a proxy: Docker may set `http_proxy` in every container.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s \
-    CMD ["/opt/venv/bin/python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:10465/-/healthy', timeout=4)"]
+    CMD ["/opt/venv/bin/python", "-c", "import urllib.request as u; u.build_opener(u.ProxyHandler({})).open('http://127.0.0.1:10465/-/healthy', timeout=4)"]
 ENTRYPOINT ["/opt/venv/bin/python", "/opt/inkit-exporter/exporter.py"]

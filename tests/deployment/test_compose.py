@@ -144,7 +144,10 @@ async def test_with_an_account_the_token_is_a_secret_file(api: Api, tmp_path: Pa
     assert b'inkit_up{account="production"} 1.0' in out
 
 
-async def test_the_images_health_check_fails_when_the_exporter_is_stopped(exporter: StartExporter) -> None:
+async def test_the_images_health_check_fails_when_the_exporter_is_stopped(
+    exporter: StartExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://{free_address()}")  # Docker's client can set one in every container
     command = re.search(r"^HEALTHCHECK .*\\\n\s+CMD (\[.*\])$", DOCKERFILE, flags=re.MULTILINE)
     assert command is not None
     running = await exporter()

@@ -109,6 +109,13 @@ def test_workflows_grant_permissions_only_to_jobs_and_run_existing_scripts(path:
             assert set(re.findall(r"^make (\S+)", step.get("run", ""), flags=re.MULTILINE)) <= targets
 
 
+def test_only_the_tag_of_a_whole_release_publishes_and_a_second_try_can_finish() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
+    assert workflow[True]["push"] == {"tags": ["v[0-9]+.[0-9]+.[0-9]+"]}  # YAML reads `on` as true
+    (upload,) = [step for step in workflow["jobs"]["pypi"]["steps"] if "pypi-publish" in step["uses"]]
+    assert upload["with"] == {"skip-existing": True}
+
+
 def test_continuous_integration_runs_the_oldest_and_the_newest_python() -> None:
     job = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["test"]
     oldest, newest = job["strategy"]["matrix"]["python"]

@@ -79,6 +79,7 @@ class PageSequence:
         self._more: bool | None = None
         self._largest = self._emptied = 0
         self._total: int | None = None
+        self._least = 0  # how many records there must be: the first total, less what vanished since
         self._page_count: int | None = None
         self._said = 0
         # Of the page being read: whether it has begun, brings anything new, how many records, and how many unreadable.
@@ -87,8 +88,14 @@ class PageSequence:
 
     @property
     def _lacks(self) -> float:
-        """How many records of the list were not read, by its total; infinite if there is no total."""
-        return math.inf if self._total is None or self.first > 1 else self._total - len(self.ids) - self._invalid
+        """How many records of the list were not read at least, by its total or its pages; infinite without either."""
+        least = (self._page_count - 1) * self.size + 1 if self._total is None and self._page_count else self._total
+        return math.inf if least is None or self.first > 1 else least - len(self.ids) - self._invalid
+
+    @property
+    def _repeated(self) -> bool:
+        """Whether pages repeat records instead of others that there must be, as where the order is not stable."""
+        return self.whole and self._least > len(self.ids) + self._invalid
 
     @property
     def newest_edge(self) -> float:
@@ -178,10 +185,12 @@ class PageSequence:
         if hints.total_count is not None and hints.total_count >= position:  # else it is no total
             self._total = hints.total_count
         shrunk_by = 0 if before is None or self._total is None else max(0, before - self._total)
+        self._least = self._least - shrunk_by if before is not None else self._total or 0
         if not self._records:
             # Where more was promised, one empty page may be a slip; two are the end.
-            self.ended = self.ended_by_surprise = not self._more
-            if self._more and 0 < self._lacks < math.inf:
+            more = hints.promises(self._number, position) if self._more is None and not self._emptied else self._more
+            self.ended = self.ended_by_surprise = not more
+            if 0 < self._lacks < math.inf and (more or self._repeated):
                 self.promised = self._total
             self._emptied, self._more = self._number, None
             return shrunk_by
@@ -204,13 +213,13 @@ class PageSequence:
         self._more = hints.promises(self._number, position)
         at_known_end = self.ordered and not self.whole and self.last_id == self._known_last != ""
         # A page that brings nothing new is the end only if as many were read as the list is said to have.
-        told = self._more is False or at_known_end
-        self.ended = self._lacks <= 0 or (told and self._lacks == math.inf) if self._barren else told
+        told = (self._more is False and not self._repeated) or at_known_end
+        self.ended = self._lacks <= 0 if self._barren else told
         if self._barren >= self._most_barren and not self.ended:
             if not self.whole:
                 raise FullListingRequired
-            read = f"{len(self.ids) + self._invalid} of {self._total or 'unknown'} records"
-            raise InconsistentListing(f"page {self._number} repeats earlier pages, after {read}")
+            read = f"{len(self.ids) + self._invalid}" + (f" of {self._total}" if self._total else "")
+            raise InconsistentListing(f"page {self._number} repeats earlier pages, after {read} records")
         return shrunk_by
 
     def _check_length(self) -> None:

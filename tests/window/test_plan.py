@@ -511,6 +511,21 @@ def test_a_list_that_repeats_its_last_page_forever_is_read_to_its_end() -> None:
         assert len(plan.window.batches) == 4
 
 
+def test_pages_that_overlap_are_read_until_they_have_as_many_batches_as_the_first_page_promised() -> None:
+    listing = [make_batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in range(30)]
+
+    def overlapping(number: int) -> Page:
+        start = (number - 1) * 5
+        hints = Pagination(more=number < 3, page_count=3, page_size=10, total_count=30)
+        return Page(listing[start : start + 10], hints)
+
+    assert poll(plan := new_plan(), overlapping) == 5
+    assert len(plan.window.batches) == 30
+    del listing[20:]
+    assert poll(plan := new_plan(), overlapping) == 5, "after a page without a new batch, one is empty"
+    assert (len(plan.window.batches), plan.mark.promised) == (20, 30)
+
+
 def test_unreadable_records_count_as_read() -> None:
     """Each page has one readable and one unreadable record. The last page repeats forever."""
     listing = [make_batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(4)]

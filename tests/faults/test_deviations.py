@@ -16,7 +16,7 @@ from support.deviations import PAGE_SIZE, Deviation, Documents, load, load_all
 from support.exporter import Exporter, StartExporter
 from support.faulty import listening
 
-INTERVAL = 3.0
+INTERVAL = 4.0
 DOCUMENTED = Deviation("Everything is as documented.", load_all()["next-page-null"].expect)
 
 _GAUGES = (
@@ -82,7 +82,7 @@ async def test_every_deviation_gives_right_numbers_or_fails_with_its_cause_named
     async with listening((api := DeviantApi(accounts)).converse) as port:
         running = await exporter(
             poll={"interval": f"{INTERVAL:.0f}s", "page_size": PAGE_SIZE, "stale_after": "1m"},
-            limits={"max_response_size": "200kB"},
+            limits={"max_response_size": "200kB", "timeout": "20s"},
             accounts=[
                 account.deviation.account
                 | {"name": name, "api_token_file": str(tmp_path / name), "base_url": account.base_url(port)}

@@ -49,13 +49,16 @@ class Storage:
         return self._accounts[account]
 
     def follow(self, settings: AccountSettings, labels: AccountLabels, states: States) -> None:
-        """Store what is published of an account from now on. First, load and publish what is stored already."""
+        """Store what is published of an account from now on. First, load and publish what is stored already.
+
+        What is stored is not loaded while the disk fails, because it is older than what was published.
+        """
         stored = self._accounts.get(settings.name)
         if stored is None:
             stored = AccountStorage(settings.name, AccountFile(self._directory / files.file_name(settings.name)), self)
             self._accounts[settings.name] = stored
         stored.origin, stored.labels = records.origin_of(settings), labels
-        if stored.error is None or states[settings.name].snapshot is None:
+        if stored.error is None:
             stored.load(states)
 
     async def loaded(self, patience: float) -> None:

@@ -112,6 +112,20 @@ async def test_a_save_that_outlasts_its_poll_stores_nothing_of_the_next_one(
         assert storage.health().healthy
 
 
+async def test_a_new_token_while_the_disk_fails_does_not_bring_back_older_totals(tmp_path: Path) -> None:
+    """Prometheus would take lower totals for a restart, and count them again."""
+    directory, plan = tmp_path / "storage", Plan(SETTINGS, Totals())
+    async with storing(directory, "a") as (storage, states):
+        await storage["a"].save(plan, polled(plan, 1, states["a"]))
+        directory.rename(tmp_path / "away")
+        await storage["a"].save(plan, polled(plan, 2, states["a"]))
+        (tmp_path / "away").rename(directory)
+        storage.follow(AccountSettings(name="a", api_token_env="OTHER"), AccountLabels(), states)
+        await storage.loaded(60)
+        assert states["a"].snapshot is None
+        assert await storage["a"].plan() is None
+
+
 @pytest.mark.process
 async def test_an_account_whose_file_is_locked_at_startup_is_missing_until_it_is_loaded(
     api: Api, exporter: StartExporter, tmp_path: Path

@@ -116,6 +116,15 @@ def test_only_the_tag_of_a_whole_release_publishes_and_a_second_try_can_finish()
     assert upload["with"] == {"skip-existing": True}
 
 
+@pytest.mark.process
+@pytest.mark.parametrize(("unreleased", "status"), [("", 0), ("\n### Added\n- A thing.\n", 1)], ids=["no", "yes"])
+def test_a_tag_is_refused_while_changes_are_unreleased(tmp_path: Path, unreleased: str, status: int) -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
+    (check,) = [step["run"] for step in workflow["jobs"]["build"]["steps"] if "Unreleased" in step.get("run", "")]
+    (tmp_path / "CHANGELOG.md").write_text(f"## [Unreleased]\n{unreleased}\n## [0.2.0] - 2026-12-01\n\n- Another.\n")
+    assert subprocess.call(["bash", "-e", "-c", check], cwd=tmp_path, stdout=subprocess.DEVNULL) == status
+
+
 def test_continuous_integration_runs_the_oldest_and_the_newest_python() -> None:
     job = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["test"]
     oldest, newest = job["strategy"]["matrix"]["python"]

@@ -226,9 +226,10 @@ class PageSequence:
         """Bound a list without order by what its first page says, with room for new records, or by `max_records`."""
         if not self.furthest:
             self._said = max(self._page_count or 0, math.ceil((self._total or 0) / self.size))
-        if self.whole and (self._to_end or not self.ordered):
+        unordered = self._to_end or not self.ordered
+        if self.whole and (unordered or self._oldest == self.newest):  # records of one time show no order either
             most = max(self._said, math.ceil(self._max_records / self.size))
-            if self._number > most + most // 10 + 10 or self._said * self.size > _MOST_RECORDS:
+            if self._number > most + most // 10 + 10 or (unordered and self._said * self.size > _MOST_RECORDS):
                 raise InconsistentListing(
                     f"page {self._number}: the list is in no order and too long to read; narrow it with"
                     " filters, or raise poll.max_batches"

@@ -177,6 +177,14 @@ def test_an_endless_unordered_list_fails_the_poll_soon_after_its_announced_end(s
     assert asked <= most
 
 
+def test_an_endless_list_of_old_batches_from_one_moment_fails() -> None:
+    def endless(number: int) -> Page:
+        return Page([make_batch(f"fb_{number}", "", NOW - 10 * LOOKBACK, "completed", {})], Pagination(more=True))
+
+    with pytest.raises(BadResponse, match="too long to read"):
+        conversation.poll(new_plan(max_batches=100), endless, NOW)
+
+
 def test_an_unordered_list_of_billions_fails_at_its_first_page() -> None:
     page = Page(batches(10)[::-1], Pagination(more=True, page_count=10**9))
     asked = Breaking(lambda _: page, after=10)

@@ -355,7 +355,25 @@ EDGES: dict[str, list[World]] = {
             | batches("below", "0x9 2x100", "0x100")
             | batches("other", "0x9 3x100", "0x9 1x100"),
             fires=[Fires("InkitAllBatchesFailing", 15, 70)],
-        )
+        ),
+        World(
+            "other words for failed, and for some that failed",
+            60,
+            more={
+                metric("inkit_batches_finished_total", status, batch_status=status): "0x9 3x60"
+                for status in (
+                    "error",
+                    "render_failed",
+                    "timed_out",
+                    "aborted",
+                    "cancelled",
+                    "completed_with_error",
+                    "delivered",
+                    "partially_failed",
+                )
+            },
+            fires=[Fires("InkitAllBatchesFailing", 15, 61)] * 3,
+        ),
     ],
     "InkitBatchesFailing": [
         World(

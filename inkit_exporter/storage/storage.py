@@ -98,7 +98,7 @@ _Found = tuple[records.Kept, Plan]
 class AccountStorage:
     """The storage of one account.
 
-    `error` says what is wrong while the account is in memory only. `reading` is set while it loads.
+    `error` says what is wrong while the account is in memory only. `reading` is set while it loads in time.
     """
 
     origin: records.Origin
@@ -111,6 +111,8 @@ class AccountStorage:
         self._file = file
         self._storage = storage
         self._thread = ThreadPoolExecutor(1, f"storage of {account}")
+        # What the disk may not have completed. A save must not wait for it: the plan would be another by then.
+        self._load: asyncio.Future[_Found | None] | None = None
         self._writing: asyncio.Future[None] | None = None
         self._restored: Plan | None = None
         # The file holds the state of this plan, except for these batches.
@@ -122,7 +124,7 @@ class AccountStorage:
         """Start to load. What is found is published."""
         settings = states[self._account].settings
         self._restored = None
-        self.reading = asyncio.get_running_loop().run_in_executor(self._thread, self._read, settings)
+        self.reading = self._load = asyncio.get_running_loop().run_in_executor(self._thread, self._read, settings)
         self.reading.add_done_callback(partial(self._loaded, states))
 
     async def plan(self) -> Plan | None:
@@ -142,7 +144,7 @@ class AccountStorage:
         """
         self._owed |= plan.window.totals.changed
         plan.window.totals.changed = set()
-        if self._writing is not None:
+        if self._writing or (self._load and not self._load.done()):
             self._failed(f"the disk has not answered for more than {SAVE_SECONDS:g}s")
             return
         changed, self._owed = self._owed, set()

@@ -112,6 +112,34 @@ async def test_a_save_that_outlasts_its_poll_stores_nothing_of_the_next_one(
         assert storage.health().healthy
 
 
+async def test_nothing_is_saved_before_a_load_that_hangs_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, load = threading.Event(), AccountFile.load
+
+    def slow(self: AccountFile) -> Any:
+        free.wait(60)
+        return load(self)
+
+    monkeypatch.setattr(AccountFile, "load", slow)
+    monkeypatch.setattr(module, "LOAD_SECONDS", 0.2)
+    monkeypatch.setattr(module, "SAVE_SECONDS", 0.2)
+    storage, states, plan = await open_storage(tmp_path, asyncio.Event()), States(), Plan(SETTINGS, Totals())
+    assert storage is not None
+    states.publish(AccountState(account="a", settings=SETTINGS, usage=Usage(RateLimiter(60))))
+    storage.follow(AccountSettings(name="a", api_token_env="T"), AccountLabels(), states)
+    assert await storage["a"].plan() is None
+    await storage["a"].save(plan, polled(plan, 2, states["a"]))
+    assert not storage.health().healthy
+    polled(plan, 3, states["a"])
+    free.set()
+    await asyncio.sleep(0.3)
+    storage.close()
+    async with storing(tmp_path, "a") as (storage, states):
+        assert states["a"].snapshot is None
+        assert not list(tmp_path.glob("*.set-aside")), "totals of one poll were saved with the batches of another"
+
+
 async def test_a_new_token_while_the_disk_fails_does_not_bring_back_older_totals(tmp_path: Path) -> None:
     """Prometheus would take lower totals for a restart, and count them again."""
     directory, plan = tmp_path / "storage", Plan(SETTINGS, Totals())

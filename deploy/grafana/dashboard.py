@@ -210,7 +210,7 @@ def _overview() -> _Panels:
         ).links([_link("Runbooks", f"{_DOCS}/runbooks.md")]),
         _stat(
             "Destinations with failures now",
-            f"Destinations, account by account, for which documents failed within the last {_NOW}.",
+            f"Destinations for which documents failed within the last {_NOW}, counted for each account.",
             f"sum({failed_now} > bool 0)",
             empty="No data",
             steps=_ANY_IS_BAD,
@@ -219,7 +219,7 @@ def _overview() -> _Panels:
         _stat(
             "Failed documents",
             "Share of the documents finished in the time shown that failed. "
-            "Only what the exporter saw happen: what was there at its start is not counted.",
+            "Documents that had finished when the exporter started are not counted.",
             _share("", "$__range"),
             unit="percentunit",
             empty="None finished",
@@ -228,7 +228,7 @@ def _overview() -> _Panels:
         ).decimals(1),
         _stat(
             "Longest standstill",
-            "For how long the slowest of the unfinished batches has not changed. "
+            "For how long one unfinished batch has not changed, the longest of all. "
             "Red from 6 hours on; InkitBatchStuck also looks at what is usual.",
             f"max(time() - inkit_unfinished_batches_oldest_change_timestamp_seconds{_ACCOUNT})",
             unit="s",
@@ -238,8 +238,8 @@ def _overview() -> _Panels:
         ),
         _stat(
             "Data age",
-            "Time since the last complete poll, of the account for which it is longest. "
-            "Above five minutes the numbers of that account are withdrawn by default.",
+            "Time since the last complete poll of an account, the longest of all accounts. "
+            "By default, the exporter withdraws an account's numbers after five minutes.",
             f"max(time() - inkit_last_successful_poll_timestamp_seconds{_ACCOUNT})",
             unit="s",
             empty="No data",
@@ -268,8 +268,8 @@ def _overview() -> _Panels:
         ).sort_by([common.TableSortByFieldState().display_name("Failed").desc(desc=True)]),
         _timeline(
             "When documents failed",
-            "Each destination for which any document failed in the time shown: which share of the documents that "
-            "finished in each step failed. Where nothing finished there is a gap.",
+            "Destinations for which a document failed in the time shown. Each step shows which share of the documents "
+            "that finished in it failed. Without finished documents, there is a gap.",
             _query(
                 f"{_share('cluster, namespace, account, destination', '$__rate_interval')} "
                 f"and on ({_BY}, account, destination) {failed_in_range} > 0",
@@ -282,7 +282,7 @@ def _overview() -> _Panels:
         ),
         _table(
             "What fires",
-            "What fires, and since when its condition has held. A click on the name opens the runbook.",
+            "Alerts that fire, and since when their condition is true. Click on a name to open the runbook.",
             [
                 _Column(
                     "Since",
@@ -361,8 +361,8 @@ def _destinations() -> _Panels:
         ),
         _graph(
             "Share of documents that failed, over an hour",
-            "Failed of finished documents, over the hour before each moment. From 20% and 20 documents on, "
-            "InkitDestinationFailing fires.",
+            "Share of the documents finished within the last hour that failed. InkitDestinationFailing fires above 20% "
+            "if at least 5 documents failed.",
             [_query(_share(f"{_BY}, account, destination", "1h"), legend)],
             unit="percentunit",
             empty="No document finished in the time shown",
@@ -390,9 +390,9 @@ def _accounts() -> _Panels:
     return [
         _table(
             "Accounts",
-            "Health of each account. Failed polls and documents, unreadable records and inferred counts are of the "
-            "time shown, the rest is as of now. Standstill: how long one of the unfinished batches has not changed. A "
-            "window that is cut leaves older batches out: raise poll.max_batches.",
+            "Health of each account. Failed polls and documents, unreadable records and inferred counts are for the "
+            "time shown, all else is now. Standstill: for how long an unfinished batch has not changed, the longest. "
+            "A window that is cut lacks older batches: raise poll.max_batches.",
             [
                 _Column("Last poll", by_account("inkit_up", "min"), unit="bool_on_off", mappings=[_SUCCEEDED]),
                 _Column(
@@ -499,8 +499,8 @@ def _accounts() -> _Panels:
         ).override_by_regexp(*_dashed("/ · age$/")),
         _graph(
             "Burn of the error budget",
-            "How fast failed documents use up what the objective allows: at 1, it lasts 30 days. Over an hour, "
-            "14.4 is InkitSloBurnFast. Recorded by rules.yml.",
+            "How fast documents fail, compared with the objective. 1 is the pace that the objective allows. "
+            "InkitSloBurnFast fires above 14.4 over one hour, or 6 over six hours. Needs rules.yml.",
             [
                 _query(
                     f'inkit:slo_burn:rate1h{{{_PLACE}, account=~"$account"}} {_OF_THE_EXPORTERS}',
@@ -638,7 +638,7 @@ def _exporter() -> _Panels:
         ),
         _graph(
             "Requests of a poll",
-            "API requests of each account's last poll, attempts included. One that lists everything takes more.",
+            "API requests of each account's last poll, retries included. Listing the whole window takes more.",
             [
                 _query(
                     f"max by ({_BY}, account) (inkit_poll_requests{_ACCOUNT})",
@@ -651,7 +651,7 @@ def _exporter() -> _Panels:
         ),
         _graph(
             "Duration of a poll",
-            "Of each account's last poll, against poll.interval (dashed). A poll that takes longer makes data older.",
+            "Duration of each account's last poll, and poll.interval (dashed). If polls take longer, data get older.",
             [
                 _query(
                     f"max by ({_BY}, account) (inkit_poll_duration_seconds{_ACCOUNT})",
@@ -669,7 +669,7 @@ def _exporter() -> _Panels:
         _graph(
             "Waiting for the budget",
             "Share of the time in which requests waited for api.requests_per_minute, or because Inkit asked to wait. "
-            "From a quarter on, InkitApiThrottled fires.",
+            "InkitApiThrottled fires above 25%.",
             [
                 _query(
                     f"sum by ({_BY}, account) (rate(inkit_api_throttled_seconds_total{_ACCOUNT}[$__rate_interval]))",
@@ -691,7 +691,7 @@ def _exporter() -> _Panels:
         ),
         _graph(
             "CPU",
-            "Processor time of the exporter's process, in cores. It works on one.",
+            "CPU time of the exporter's process, in cores. It uses at most about one.",
             [
                 _query(
                     f"rate(process_cpu_seconds_total{_EXPORTER}[$__rate_interval])",

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Starts an image as the Compose file does, and checks what only a running container shows.   tools/smoke_image.sh IMAGE
+# Starts an image as the Compose file does, and checks what only a running container shows.
+#   tools/smoke_image.sh IMAGE [PLATFORM]
 set -eu
-container=$(docker run --detach --read-only --cap-drop ALL --security-opt no-new-privileges \
+container=$(docker run ${2:+--platform "$2"} --detach --read-only --cap-drop ALL --security-opt no-new-privileges \
     --publish 127.0.0.1::10465 "$1" --demo)
 trap 'docker logs "$container"; docker rm --force "$container" >/dev/null' EXIT
 address=$(docker port "$container" 10465/tcp)

@@ -116,6 +116,15 @@ def test_only_the_tag_of_a_whole_release_publishes_and_a_second_try_can_finish()
     assert upload["with"] == {"skip-existing": True}
 
 
+def test_an_image_gets_its_tags_after_it_has_started() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
+    steps = workflow["jobs"]["image"]["steps"]
+    assert "push-by-digest=true" in next(step for step in steps if step.get("id") == "push")["with"]["outputs"]
+    commands = [step["run"] for step in steps if "run" in step]
+    assert re.findall(r"smoke_image.sh \S+ (\S+)", commands[0]) == ["linux/amd64", "linux/arm64"]
+    assert commands[1].startswith("docker buildx imagetools create --tag")
+
+
 @pytest.mark.process
 @pytest.mark.parametrize(("unreleased", "status"), [("", 0), ("\n### Added\n- A thing.\n", 1)], ids=["no", "yes"])
 def test_a_tag_is_refused_while_changes_are_unreleased(tmp_path: Path, unreleased: str, status: int) -> None:

@@ -22,6 +22,7 @@ from inkit_exporter.paging.pagination import Pagination, read_pagination
 
 T = TypeVar("T")
 _NULL = Raw(b"null")
+_NO_ERROR = {b"null", b"[]", b"{}", b'""', b"false"}
 
 AT_ONCE_BYTES: Final = 2**21
 """The most bytes to decode in one go, which takes at most 10 ms on a slow machine. Larger records are skipped."""
@@ -43,9 +44,11 @@ _DAY = 86_400.0
 
 
 class _Page(Struct, Generic[T]):
-    """The items, and each place where the pagination may be."""
+    """The items, what may say why they are missing, and each place where the pagination may be."""
 
     items: list[T] | None
+    error: Raw = _NULL
+    errors: Raw = _NULL
     metadata: Raw = _NULL
     meta: Raw = _NULL
     pagination: Raw = _NULL
@@ -106,11 +109,17 @@ def _split(body: Body, number: int) -> tuple[Sequence[Record | Raw], Pagination,
     if len(body) <= AT_ONCE_BYTES:
         with suppress(*DECODE_ERRORS):
             page = _page_decoder.decode(body)
-            return page.items or (), _pagination(page, number), ()
+            return _items(page), _pagination(page, number), ()
     if body.count(b",") > min(max(_ALWAYS_ALLOWED_BYTES, len(body)) / _LEAST_BYTES_A_VALUE, _MOST_VALUES):
         raise msgspec.DecodeError("it has too many small values")
     page_of_raw, differences = decode(body, _raw_page_decoder)
-    return page_of_raw.items or (), _pagination(page_of_raw, number), differences
+    return _items(page_of_raw), _pagination(page_of_raw, number), differences
+
+
+def _items(page: _Page[T]) -> Sequence[T]:
+    if not page.items and not {bytes(page.error), bytes(page.errors)} <= _NO_ERROR:
+        raise msgspec.DecodeError("it has no items but an error")
+    return page.items or ()
 
 
 def _pagination(page: _Page[Any], number: int) -> Pagination:

@@ -80,7 +80,7 @@ class _StorageMetrics(Collector):
         health = self._health()
         yield GaugeMetricFamily(
             "inkit_exporter_storage_healthy",
-            "Whether all that the last polls found is stored (1), or some of it is in memory alone (0).",
+            "Whether everything that the last polls found is stored (1), or some of it is only in memory (0).",
             health.healthy,
         )
         yield CounterMetricFamily(

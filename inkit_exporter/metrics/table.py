@@ -97,7 +97,7 @@ FAMILIES: Final = (
     _documents("inkit_batch_documents_in_progress", "not yet delivered to the destination", "in_progress"),
     _window(
         "inkit_batches",
-        "Batches created within the lookback, by the API's status.",
+        "Batches created within poll.lookback, by the API's status.",
         lambda w: w.batches,
         "batch_status",
     ),
@@ -113,12 +113,12 @@ FAMILIES: Final = (
     ),
     _window(
         "inkit_unfinished_batches_oldest_change_timestamp_seconds",
-        "When the unfinished batch unchanged for longest was last seen to change, in seconds since the epoch.",
+        "When the unfinished batch that has not changed for longest last changed, in seconds since the epoch.",
         lambda w: w.oldest_change,
     ),
     _window(
         "inkit_window_truncated",
-        "Whether the window leaves out older batches because of max_batches (1) or not (0).",
+        "Whether the window lacks older batches because of poll.max_batches (1) or not (0).",
         lambda w: w.truncated,
     ),
     _counter("inkit_polls_total", "Polls that ended, complete or not.", lambda s: s.polls),
@@ -141,18 +141,18 @@ FAMILIES: Final = (
     ),
     _counter(
         "inkit_api_throttled_seconds_total",
-        "Time that requests waited for requests_per_minute, or because the API asked for it.",
+        "Time that requests waited for requests_per_minute, or because the API asked to wait.",
         lambda s: s.usage.throttled_seconds,
     ),
     _gauge(
         "inkit_api_clock_skew_seconds",
-        "The API's clock, by the Date header of its last answer, minus the exporter's clock.",
+        "The API's clock (the Date header of its last answer) minus the exporter's clock, in seconds.",
         lambda s: s.usage.clock_skew,
     ),
     _counter(
         "inkit_invalid_batches_total",
-        "Records in the API's list that the exporter skipped, or read without a destination. A record counts in each "
-        "poll that reads it.",
+        "Records in the API's list that the exporter skipped, or read without a destination. A record counts in "
+        "each poll that reads it.",
         lambda s: s.usage.invalid_batches,
     ),
     _counter(
@@ -175,7 +175,7 @@ FAMILIES: Final = (
     ),
     _counter(
         "inkit_batches_with_failures_total",
-        "Batches of which documents failed at the destination. Each counts once, with its first failure.",
+        "Batches with documents that failed at the destination. Each batch counts once, at its first failure.",
         lambda s: _from_zero(_destinations(s), s.totals.with_failures),
         "destination",
     ),

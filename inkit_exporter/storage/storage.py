@@ -186,7 +186,7 @@ class AccountStorage:
             self.labels.destinations.admitted.update(kept.destinations)
             self.labels.statuses.admitted.update(kept.statuses)
             if (state := states[self._account]).snapshot is None:
-                at = boot_time() - max(0.0, time.time() - kept.last_success)
+                at = boot_time() - abs(time.time() - kept.last_success)  # the clock may be set back
                 states.publish(records.restore_state(kept, plan, state, snapshot_at=at))
 
     def _write(self, plan: Plan, kept: records.Kept, changed: set[str], *, whole: bool) -> None:

@@ -4,17 +4,20 @@ import asyncio
 import resource
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from random import Random
 
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 from support.api import TOKEN, Api, Handler, batch, hang
 from support.exporter import Exporter, StartExporter, run_to_end, start_process, write_config
 from support.samples import Samples, sample_key, up
 
 from inkit_exporter.demo import JsonBatch
+from inkit_exporter.storage.files import AccountFile
 
 CREATED = sample_key("inkit_batches_created_total", account="default")
 COMPLETED = sample_key("inkit_documents_completed_total", account="default", destination="box")
@@ -165,6 +168,27 @@ async def test_gauges_older_than_stale_after_are_not_served_after_a_restart(api:
     restored = await running.samples()
     assert batches(restored) == 0
     assert restored[CREATED] == 0 and restored[LAST_SUCCESS] > 0
+
+
+@pytest.mark.process
+async def test_gauges_from_the_future_are_not_served_after_a_restart(
+    api: Api, start: StartExporter, tmp_path: Path
+) -> None:
+    """The clock was set back while the exporter was down, so nobody knows how old they are."""
+    api.batches = [batch("fb_1")]
+    running = await start()
+    await running.wait_for(lambda s: up(s) == 1)
+    await kill(running)
+    (path,) = (tmp_path / "storage").glob("*.db")
+    with closing(AccountFile(path)) as file:
+        found = file.load()
+        assert found is not None
+        file.save(replace(found[0], last_success=found[0].last_success + 7200), [], whole=False)
+    api.fault = fail
+    running = await start()
+    restored = await running.samples()
+    assert batches(restored) == 0
+    assert restored[CREATED] == 0
 
 
 @pytest.mark.process

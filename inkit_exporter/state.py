@@ -24,12 +24,12 @@ class Progress(Struct, frozen=True):
 
 
 class AccountState(Struct, frozen=True, kw_only=True):
-    """What is known of one account. Each change makes a new value, except for `usage`, to which each request adds.
+    """What is known about one account. A change makes a new value. Only `usage` changes in place, at each request.
 
-    `up` is None before the first poll has ended. `answered` is whether the API has answered a page, or a poll failed.
+    `up` is None until the first poll ends. `answered` is True once the API has answered a page or a poll has failed.
     `polled_at` and `last_success` are wall time in seconds since the epoch. `snapshot_at`, `down_since` and
     `next_poll_at` are seconds by `boot_time`. During a poll, `next_poll_at` is when that poll began. `duration` is the
-    last poll's, in seconds. `snapshot_duration` is how long it took to list the snapshot, with polls that failed.
+    last poll's, in seconds. `snapshot_duration` is how long it took to list the snapshot, failed polls included.
     """
 
     account: str
@@ -57,11 +57,11 @@ class AccountState(Struct, frozen=True, kw_only=True):
 
     @property
     def stale_after(self) -> float:
-        """Seconds for which the snapshot is shown. The next one may take as long to list as this one."""
+        """For how many seconds metrics show the snapshot. Listing the next one may take as long as this one."""
         return max(self.settings.stale_after, 2 * self.snapshot_duration)
 
     def fresh_snapshot(self, now: float) -> Snapshot | None:
-        """The last snapshot, unless at `now`, by `boot_time`, it is older than `stale_after`."""
+        """The last snapshot, or None if it is older than `stale_after`. `now` is by `boot_time`."""
         return self.snapshot if now - self.snapshot_at <= self.stale_after else None
 
     def polling(self, now: float) -> bool:

@@ -59,8 +59,8 @@ class Counts(Struct, frozen=True, gc=False):
 class Batch(Struct, frozen=True, gc=False):
     """One batch. `created_at` is in seconds since the epoch. `status` and the destinations are label values.
 
-    `final` tells whether the status is one after which a batch does not change, or None if that is unknown. The label
-    does not tell it, as it may be `other`.
+    `final` is whether a batch with its status does not change any more, or None if that is unknown. `status` does not
+    say that, because it may be `other`.
     """
 
     id: str

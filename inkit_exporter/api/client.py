@@ -1,4 +1,4 @@
-"""One account's requests to the API: pages of the list, with rate limit, retries and kinds of error."""
+"""Requests pages of the list for one account: waits for the rate limit, retries, and raises errors by kind."""
 
 import asyncio
 import time
@@ -42,11 +42,11 @@ log = structlog.get_logger()
 
 
 class Client:
-    """One account's view of the API.
+    """Requests pages for one account.
 
     `token` reads the account's token; it raises ConfigError if there is none. `usage` counts every request. A request
-    fails at once if the API asks for a longer wait than `poll.interval`. During a request, `alive_at` (by
-    `time.monotonic`) moves at least every `patience` seconds, unless the request waits for the rate limit.
+    fails at once if the API asks to wait longer than `poll.interval`. During a request, `alive_at` (by
+    `time.monotonic`) advances at least every `patience` seconds, unless the request waits for the rate limit.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Client:
         raise AssertionError("the last attempt returns or raises")
 
     def _backoff(self, error: Exception) -> bool | float:
-        """Whether to retry, and after how many seconds. True means stamina's backoff, if the API names no time."""
+        """Whether to retry, and after how many seconds. True means after stamina's backoff: the API named no time."""
         self.alive_at = time.monotonic()
         if not isinstance(error, TransientError) or not error.retry_after:
             return isinstance(error, TransientError)
@@ -185,7 +185,7 @@ class Client:
         return seconds
 
     async def _explained(self, refusal: QueryRefused, response: aiohttp.ClientResponse, token: str) -> QueryRefused:
-        """The refusal, with the filters, which may be the reason, and the server's own words."""
+        """The refusal, with the names of the filters, which may be its reason, and the server's own words."""
         with suppress(BodyError, aiohttp.ClientError, OSError):
             refusal.words = quote(await read_body(response, self._api.max_response_size), token)
         places = " and ".join(["base_url", *(f"filters.{name}" for name in self._filters)])
@@ -221,7 +221,7 @@ class Client:
         limiter.count_request()  # at once, because another account with the same token may wait too
 
     def _api_time(self, date: str) -> float:
-        """The API's wall time by the `Date` of an answer, or ours if that is no time."""
+        """The API's wall time by the `Date` of an answer, or our wall time if that is not a valid time."""
         ours, theirs = time.time(), parse_date(date)
         if theirs is None or theirs < EARLIEST:
             return ours

@@ -1,4 +1,4 @@
-"""How requests fail, and which status of an answer means which kind of failure. No I/O, no clock."""
+"""The kinds of failed requests, and which HTTP status means which kind. No I/O, no clock."""
 
 from typing import ClassVar, Final
 
@@ -69,7 +69,7 @@ REASONS: Final = ("auth", "rate_limited", "timeout", "connection", "server_error
 
 
 def check_status(status: int, retry_after: float | None = None, *, worked_before: bool = False) -> None:
-    """Raise the error that a status means. 200 and 204 mean none. `retry_after` is in seconds."""
+    """Raise the error for an HTTP status; none for 200 and 204. `retry_after` is in seconds."""
     if status in (200, 204):
         return
     answered = f"the API answered {status}"

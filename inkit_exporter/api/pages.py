@@ -72,13 +72,13 @@ def read_page(
     secret: str = "",
     head: str = "",
 ) -> Iterator[Page]:
-    """Read page `number` in parts, each in a few milliseconds. The last part has `more` False.
+    """Read page `number` in parts of a few milliseconds each. The last part has `more` False.
 
     `now` is wall time. `final` has the names of further final statuses. `head` describes the rest of the answer.
     `secret` is the token: a record that holds it elsewhere than in its name can't be read.
 
     Raises:
-        BadResponse: the body is no page, or most of its records can't be read.
+        BadResponse: the body is not a page, or more than half of its records can't be read.
     """
     try:
         records, pagination, differences = _split(body, number)

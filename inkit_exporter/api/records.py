@@ -51,7 +51,7 @@ _loose_counts = msgspec.json.Decoder(_LooseCounts | _Empty, strict=False)
 
 
 class Reading(NamedTuple):
-    """A record; its first difference from the documentation; whether a count was inferred; and what can't be read."""
+    """A record, its first difference from the documentation, whether a count was inferred, and what is unreadable."""
 
     record: Record
     differs: str = ""

@@ -1,7 +1,8 @@
-"""Tells from a batch's status whether the batch may still change. Pure.
+"""Decides from a batch's status whether the batch may still change. Pure.
 
-Inkit documents only `Completed` and `In Progress`, so the words of a status decide. Taking a final status for a passing
-one costs requests. The reverse costs truth, so a word of waiting or negation wins.
+Inkit documents only `Completed` and `In Progress`, so the words of a status decide. If a final status is not
+recognised, that costs requests. If another one is taken as final, numbers are wrong, so a word of waiting or negation
+wins.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What one account's requests come to."""
+"""Counts one account's requests, and what was wrong with their answers."""
 
 from msgspec import Struct, field
 
@@ -10,10 +10,10 @@ _BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Usage(Struct):
-    """The requests of one account since the start, and the rate limiter that they pass.
+    """The requests of one account since the start, and their rate limiter.
 
-    Each poll adds the records that it could not read as a whole to `invalid_batches`, and those of which it inferred a
-    count to `repaired_batches`. `by_code` has HTTP status codes, or why there was none: a `reason` of ours, or
+    Each poll adds records that it could not read, or read only in part, to `invalid_batches`, and records with an
+    inferred count to `repaired_batches`. `by_code` counts requests by HTTP status code, or without one by `reason` or
     `cancelled`. `clock_skew` is the API's clock minus ours in seconds, by the last `Date` that it sent.
     """
 

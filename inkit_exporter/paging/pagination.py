@@ -19,7 +19,7 @@ class Pagination(Struct, frozen=True):
     def promises(self, number: int, position: int) -> bool | None:
         """Whether another page follows page `number`, which ends at that position of the list; None without a hint.
 
-        A count that is smaller than what was read is wrong, and no hint.
+        A count that is smaller than what was read is wrong, so it is ignored.
         """
         hints = [self.more] if self.more is not None else []
         for count, read in ((self.page_count, number), (self.total_count, position)):

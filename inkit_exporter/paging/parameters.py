@@ -18,7 +18,7 @@ class OptionalParameters:
         self._since = -math.inf
 
     def expire(self) -> None:
-        """Let `forget_refusals` send all again. Until then nothing changes, because a listing may be under way."""
+        """Make the next `forget_refusals` send all again. Nothing changes now, because a listing may be running."""
         self._since = -math.inf
 
     def forget_refusals(self, now: float) -> None:
@@ -27,7 +27,7 @@ class OptionalParameters:
             self._before, self.left_out = self.left_out or self._before, frozenset()
 
     def alternatives(self) -> list[frozenset[str]]:
-        """What else could be left out, the likeliest first: what was left out before, one parameter more, or all."""
+        """What to try leaving out, the likeliest first: what was left out before, one parameter more, or all."""
         more = [self.left_out | {name} for name in sorted(self._names - self.left_out)]
         ways = dict.fromkeys([self._before | self.left_out, *more, self._names])
         return [way for way in ways if way != self.left_out]

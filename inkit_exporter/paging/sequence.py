@@ -31,7 +31,7 @@ class InconsistentListing(Exception):
 
 
 class FullListingRequired(Exception):
-    """The list is not newest first, or its pages loop. So a part of it says nothing, and all of it must be read."""
+    """The list is not newest first, or its pages repeat. So reading a part is not enough: all of it must be read."""
 
 
 class PageSequence:
@@ -40,9 +40,9 @@ class PageSequence:
     Between its edges, both excluded, the list has the records of these `ids` and no others. The edges are
     `created_at` in seconds since the epoch; infinite where the sequence begins or ends with the list.
 
-    Records from before the `cutoff` are of no use, nor more than `max_records`. If the `whole` list is read, its
-    order need not be relied on; if `to_end`, that includes what is of no use. `size` is that of the pages
-    before the first one. `known_last` is the id of the record that was the last of a list in order.
+    Nobody needs records from before the `cutoff`, or more than `max_records`. `whole`: the whole list is read, so it
+    may be in any order. `to_end`: the records that nobody needs are read too. `size` is the size of the pages before
+    the first one. `known_last` is the id of the last record, if an earlier listing found it.
     """
 
     def __init__(
@@ -109,13 +109,13 @@ class PageSequence:
 
     @property
     def past_window(self) -> bool:
-        """Whether further pages have only records of no use. Records of one time show no order, so they do not tell."""
+        """Whether further pages have only records that nobody needs. Records of the same time show no order."""
         too_old = self.page_oldest < min(self._cutoff, self.newest)
         overfull = self._number == self.furthest and self._recent > self._max_records
         return not self._to_end and (too_old or overfull)
 
     def expected_pages(self, now: float) -> int | None:
-        """About how many pages there are to read; None if nothing tells. `now` is wall time."""
+        """About how many pages there are to read; None if unknown. `now` is wall time."""
         if not self.furthest:
             return None
         told = [self._page_count] if self._page_count else []

@@ -38,8 +38,8 @@ class _Account(Struct):
 class Accounts:
     """Every account that this exporter polls.
 
-    `storage` keeps what polls find. A loop hangs if it shows no life for `grace` seconds after it was due. That is
-    time for what has no limit of its own, and for a busy machine.
+    `storage` keeps what polls find. A loop counts as hanging if it has not shown that it is alive `grace` seconds after
+    it was due. The grace is for work without a time limit, and for a busy machine.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class Accounts:
 
         An account that has not changed continues, and sends again what the API has refused. An account with new limits
         or intervals keeps its snapshot and totals, and lists its window again. An account with a new address, token
-        source, kind of batch or filters starts from what is stored, or from nothing.
-        A rate limiter belongs to a token source, and outlives every change.
+        source, kind of batch or filters starts from nothing, or with storage from what is stored of the same list.
+        Each token source keeps its rate limiter.
 
         Raises:
             ConfigError: an environment variable has no token; nothing has changed then.

@@ -59,7 +59,7 @@ class Poller:
 
     @property
     def due(self) -> float:
-        """When, by `time.monotonic`, the loop must have shown again that it is alive."""
+        """By when, by `time.monotonic`, the loop must show again that it is alive."""
         may_send_at = time.monotonic() + self._state.usage.rate_limiter.delay()
         return max(self._alive_until, self._client.alive_at, may_send_at) + self._client.patience
 
@@ -158,7 +158,7 @@ class Poller:
         return Progress(page, of_pages, round((of_pages - page) * a_page))
 
     def _note(self, part: Page, number: int) -> None:
-        """Count and log what is not as documented. Each kind is logged once; later ones are at level debug."""
+        """Count and log what is not as documented. Only the first case of each kind is logged above level debug."""
         self._state.usage.invalid_batches += part.invalid + part.incomplete
         self._state.usage.repaired_batches += part.repaired
         for what, record in (part.problems | part.differences).items():

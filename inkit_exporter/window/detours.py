@@ -1,4 +1,4 @@
-"""Requests beside a poll's way through the list: what helps against a refusal, and where a listing continues. Pure."""
+"""Rarer requests of a poll: find out which parameter the API refuses, and where to continue a listing. Pure."""
 
 import math
 from collections.abc import Generator
@@ -12,7 +12,7 @@ from inkit_exporter.paging.sequence import PageSequence
 def find_suspects(
     parameters: OptionalParameters, number: int, page_size: int
 ) -> Generator[PageRequest, Page, frozenset[str] | None]:
-    """Find the parameters without which page `number` is not refused; None if none helps."""
+    """Find the parameters to leave out so that the API accepts page `number`; None if that does not help."""
     for left_out in parameters.alternatives():
         # If pages become smaller, ask for the first one that has nothing from the pages before.
         smaller = "page_size" in left_out - parameters.left_out
@@ -27,9 +27,9 @@ def find_suspects(
 
 
 def find_junction(sequence: PageSequence, broken_off_at: PageRequest) -> Generator[PageRequest, Page, int]:
-    """Find the page from which to continue a listing that ended some time ago, at a request without an answer.
+    """Find the page from which to continue a listing that a failed request ended some time ago.
 
-    The page begins with a batch that was read, so that no batch between has slipped by unseen.
+    The page begins with a batch that was already read, so that no batch was missed.
     """
     number, step = max(sequence.first, broken_off_at.number - 1), 1
     while number > sequence.first:

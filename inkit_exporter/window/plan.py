@@ -1,14 +1,14 @@
-"""Which pages bring a window up to date, decided from what it holds and what the last page said. No I/O, no clock.
+"""Decides which pages a poll reads, from the known batches and the pages so far. No I/O, no clock.
 
-A poll is a conversation: a generator that yields a request for a page and is sent that page. If a page comes in parts,
+A poll is a generator: it yields a request for a page, and the caller sends it that page. If a page comes in parts,
 the generator yields the same request until it has all of them. If the list is newest first, a poll reads:
 
-1. the *head*: pages from the first one until one has only known batches, mostly one page;
-2. the *resync*: a few pages further down, so that everything is listed again within `resync_interval`;
+1. the *head*: pages until one ends with a batch older than the newest known one, mostly one page;
+2. the *resync*: a few older pages, so that polls list the whole window again within `resync_interval`;
 3. the pages of the *unfinished* batches that are on none of these.
 
-The first poll reads the whole list. So does every poll if the order can't be relied on. If a request fails meanwhile,
-the next poll continues the listing.
+The first poll reads the whole list. So does every poll while the list is not newest first. If a request of such a
+listing fails, the next poll continues it.
 """
 
 import math
@@ -37,16 +37,16 @@ _RESYNC_SHARE = 0.9
 
 
 class _ParameterLeftOut(Exception):
-    """Requests leave out a parameter from now on. Pages that were read with it do not fit the next ones."""
+    """Requests leave out another parameter from now on. So the pages that were read with it can't be used."""
 
 
 class Bookmark(Struct):
-    """What polls have learned of the list, and how far down they are. Times are wall time in seconds.
+    """What polls have learned about the list, and how far they have read it. Times are wall time in seconds.
 
-    The window was `listed` as a whole, from `cutoff` on. Where hints were wrong or missing, `promised` is how many
-    batches were promised, `known_last` the last that there was, and `ended_at` when. All batches created up to `known`
-    were listed by the last complete head, which began at `polled_at`. The resync has listed what was created since
-    `cursor`, and is `backlog` batches behind its pace.
+    `listed`: the whole window, from `cutoff` on, was listed once. If hints were wrong or missing, `promised` is how
+    many batches they promised, `known_last` the id of the last batch in the list, and `ended_at` when that was seen.
+    The last complete head began at `polled_at`; all batches created up to `known` were known then. The resync has
+    listed the batches created since `cursor`, and is `backlog` batches behind its pace.
     """
 
     ordered: bool = True
@@ -63,7 +63,7 @@ class Bookmark(Struct):
 
 
 class Plan:
-    """What an account's polls have listed so far, and what the next one asks for. The totals go on from `totals`."""
+    """What an account's polls have listed so far, and what the next one reads. The totals continue from `totals`."""
 
     def __init__(self, settings: PollSettings, totals: Totals) -> None:
         self.window = Window(settings.max_batches, TotalsTracker(totals))
@@ -82,7 +82,7 @@ class Plan:
         self._readable: Counter[str] = Counter()
 
     def poll(self, now: float) -> Conversation:
-        """One poll at wall time `now`. If it is abandoned, the next one uses what it has learned.
+        """Start a poll at wall time `now`. If it fails, the next one uses what it has learned.
 
         Raises:
             BadResponse: the pages contradict one another, or most records of a destination can't be read.
@@ -115,12 +115,12 @@ class Plan:
 
     @property
     def progress(self) -> tuple[int, int | None] | None:
-        """How many pages of a whole listing were read, and about how many there are; None without such a listing."""
+        """How many pages of a full listing were read, and about how many there are; None without a full listing."""
         sequence = self._listing[0] if self._listing else None
         return (sequence.furthest, sequence.expected_pages(self._now)) if sequence and sequence.furthest else None
 
     def break_off(self, now: float) -> None:
-        """Abandon the poll at wall time `now`. The next one continues its listing, if that has made progress lately."""
+        """End a failed poll at wall time `now`. The next one continues its listing, if that made progress lately."""
         if self._listing and self._listing[0].furthest > self._broken_off_after:
             self._broken_off_at, self._broken_off_after = now, self._listing[0].furthest
 
@@ -177,7 +177,7 @@ class Plan:
         return int(self.mark.backlog / self.mark.page_size)
 
     def _resync(self, pages: int) -> Conversation:
-        """List on from the cursor. The pages must begin with a batch newer than it, or there would be a gap."""
+        """List pages from the cursor on. The first must begin with a newer batch, or there would be a gap."""
         first, step = max(0, self.window.rank_at(self.mark.cursor) - 1) // self.mark.page_size + 1, 1
         while True:
             sequence = self._sequence(first)
@@ -197,7 +197,7 @@ class Plan:
         return far or too_far_down or sequence.page_oldest < self.mark.cutoff or self._beyond(sequence.furthest)
 
     def _refresh(self) -> Conversation:
-        """List the unfinished batches that this poll has not shown yet, or see that they have vanished."""
+        """List the unfinished batches that this poll has not listed yet, or find out that they have vanished."""
         unfinished = self.window.unfinished_ids
         for batch in [batch for batch in self.window.unfinished if batch.id not in self._seen]:
             first, step = 0, 1
@@ -212,10 +212,10 @@ class Plan:
         yield from self._read(around, lambda: batch.id in around.ids or around.page_oldest < batch.created_at)
 
     def _read(self, sequence: PageSequence, enough: Callable[[], bool], number: int = 0) -> Conversation:
-        """Read pages into the window until it is enough or the list ends, then remove what they should have listed.
+        """Read pages into the window, until `enough` says so or the list ends. Then remove known batches not on them.
 
-        Where the list gets shorter meanwhile, so that batches may have slipped to a page already read, it goes back
-        as many pages as could have slipped.
+        If the list gets shorter meanwhile, batches may have moved to a page already read. Then this goes back as many
+        pages as may have such batches.
 
         Raises:
             FullListingRequired: only a part of the list is read, and that is not enough.
@@ -265,7 +265,7 @@ class Plan:
                 return page
 
     def _leave_out(self, number: int, refusal: QueryRefused) -> Conversation:
-        """Leave out what is refused, and raise _ParameterLeftOut. Return if that does not help, or did not lately."""
+        """Leave out what is refused and raise _ParameterLeftOut; return if that does not help, or did not lately."""
         if 0 <= self._now - self._refused_in_vain_at < self._settings.stale_after:
             return
         if suspects := (yield from find_suspects(self.parameters, number, self.mark.page_size)):
@@ -294,6 +294,6 @@ class Plan:
         return self.mark.cursor < self.mark.cutoff or self._beyond(sequence.furthest)
 
     def _complete_resync(self) -> None:
-        """The resync has come to the end of the window."""
+        """Note that the resync has reached the end of the window."""
         self.window.reset_truncation()
         self.mark.cursor, self.mark.backlog = math.inf, 0.0

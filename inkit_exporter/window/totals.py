@@ -1,4 +1,4 @@
-"""Running totals: what happened, from the differences between the known batch and the one listed now.
+"""Running totals: compares each batch with its last known state, and counts what happened.
 
 The API keeps no history, so numbers are compared with their highest values so far. Numbers that shrink and grow again
 count once. So do batches that vanish and come back, or finish twice.
@@ -33,7 +33,7 @@ class Totals(Struct):
     durations: Histogram = Histogram.empty(*DURATION_BUCKETS)
 
     def copy(self) -> "Totals":
-        """The same sums, which what happens next does not change."""
+        """A copy that later observations do not change."""
         by_label = dict(self.completed), dict(self.failed), dict(self.with_failures)
         return Totals(*by_label, self.created, dict(self.finished), self.durations)
 
@@ -41,8 +41,8 @@ class Totals(Struct):
 class TotalsTracker:
     """Follows one account's batches, and adds what happens to them to the totals.
 
-    Batches seen before `start_counting` are the baseline and don't count. Neither does what a batch had done before
-    it came (back) from beyond the end of the window.
+    Batches seen before `start_counting` are the baseline and don't count. If an older batch comes (back) into the
+    window, what it did before does not count either.
 
     Batches created up to `edge` have left the window, or may have. `peaks` has the highest numbers of batches whose
     numbers shrank, `finished_once` the unfinished batches that were finished before, `missing` the `created_at` of
@@ -63,11 +63,11 @@ class TotalsTracker:
         self._counting = True
 
     def stop_counting(self) -> None:
-        """Take unknown batches for the baseline again, until `start_counting`."""
+        """Treat new batches as the baseline again, until `start_counting`."""
         self._counting = False
 
     def observe(self, known: Batch | None, batch: Batch, now: float) -> None:
-        """At wall time `now`, a batch is `batch`. It was `known`, or None if it is new."""
+        """Count what a poll at wall time `now` sees: a batch that was `known`, or None if new, is now `batch`."""
         self.changed.add(batch.id)
         unknown = known is None and batch.id not in self.missing
         if unknown and (not self._counting or batch.created_at <= self.edge):

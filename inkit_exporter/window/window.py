@@ -48,11 +48,11 @@ class Snapshot(Struct, frozen=True):
 
 
 class Window:
-    """At most `max_batches` batches, newest first, and their sums. It tells the totals of every change.
+    """At most `max_batches` batches, newest first, and their sums. It passes every change to the totals.
 
     Other modules may read `batches`, `by_id`, and these: `unfinished` and `unfinished_ids` have the batches that are
-    neither finished nor settled; `changed_at` is when each unfinished or settled batch was last seen new or different;
-    `cut` is the `created_at` of the newest batch that was dropped for `max_batches`.
+    neither finished nor settled; `changed_at` is when each unfinished or settled batch last changed, as polls saw it;
+    `cut` is the `created_at` of the newest batch that was dropped because of `max_batches`.
     """
 
     def __init__(self, max_batches: int, totals: TotalsTracker) -> None:
@@ -119,7 +119,7 @@ class Window:
         self._discard(self.by_id[batch_id])
 
     def reset_truncation(self) -> None:
-        """Forget what was dropped for `max_batches`. The list is read to its end; the next `trim` finds out again."""
+        """Forget that batches were dropped because of `max_batches`. After a listing, `trim` finds out again."""
         self.cut = -math.inf
 
     def trim(self, cutoff: float) -> None:
@@ -135,13 +135,13 @@ class Window:
         self.totals.trim(cutoff)
 
     def settle(self, before: float) -> None:
-        """Take unfinished batches for settled if their documents are done and they have not changed since `before`."""
+        """Treat unfinished batches as settled if their documents are done and they have not changed since `before`."""
         settled = {batch.id for batch in self.unfinished if self.changed_at[batch.id] <= before and batch.done}
         self.unfinished_ids -= settled
         self.unfinished = [batch for batch in self.unfinished if batch.id not in settled]
 
     def snapshot(self, previous: Snapshot | None) -> Snapshot:
-        """The sums now, with the combinations of labels of the previous snapshot."""
+        """The sums now. Combinations of labels that only the previous snapshot has are 0."""
         documents = dict.fromkeys(previous.documents, _NOTHING) if previous else {}
         for status, destinations in self._documents.items():
             documents |= {(destination, status): Counts(*sums) for destination, sums in destinations.items()}

@@ -33,6 +33,12 @@ def _shard(text: str) -> Shard:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _directory(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; name a directory, or leave the flag out")
+    return Path(text)
+
+
 def _natural(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
@@ -85,7 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
     flag(
         "--storage.path",
         "directory to keep totals and recent batches in, so that a restart loses nothing",
-        type=Path,
+        type=_directory,
         metavar="DIR",
     )
     flag(

@@ -69,6 +69,7 @@ async def test_without_a_config_file_the_token_in_the_environment_is_enough(tmp_
         (["--demo", "--web.telemetry-path=/metrics?all"], "--web.telemetry-path"),
         (["--web.listen-address=10465"], "[HOST]:PORT"),
         (["--web.listen-address=:70000"], "[HOST]:PORT"),
+        (["--storage.path="], "argument --storage.path: it is empty"),
         (["--demo", "--web.listen-address=no..host:0"], "--web.listen-address"),
         (["--log.level=loud"], "--log.level"),
         (["--log.format=xml"], "--log.format"),

@@ -40,7 +40,7 @@ _ALWAYS_ALLOWED_BYTES = 2**20
 _MOST_VALUES = 400_000  # 1,000 batches at nine destinations have 50,000
 _MOST_PAGINATION_BYTES = 2**16
 _LEAST_SECRET_LENGTH = 8  # a shorter token would be found in innocent words
-_DAY = 86_400.0
+DAY = 86_400.0
 
 
 class _Page(Struct, Generic[T]):
@@ -94,7 +94,7 @@ def read_page(
             part, size = Page([], pagination), 0
         size += 1
         try:
-            size += _read(record, i, part, labels=labels, final=final, latest=now + _DAY, secret=secret)
+            size += _read(record, i, part, labels=labels, final=final, latest=now + DAY, secret=secret)
         except DECODE_ERRORS as error:
             part.problems.setdefault(str(error), i)
             part.invalid += 1

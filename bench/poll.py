@@ -39,7 +39,7 @@ from processes import cpu_seconds, resident_mib
 from support import conversation
 
 from inkit_exporter import logs
-from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.batches import AccountLabels
 from inkit_exporter.api.pages import read_page
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, Settings
 from inkit_exporter.demo import DESTINATIONS, JsonBatch, format_time, make_api, page_of, serve_api

@@ -30,7 +30,7 @@ from processes import free_port, get, running
 from support import conversation
 
 from inkit_exporter import logs
-from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.batches import AccountLabels
 from inkit_exporter.api.pages import read_page
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import AccountSettings, PollSettings

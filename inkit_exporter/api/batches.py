@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 from msgspec import Struct, field
 
 from inkit_exporter.jsonbody import Natural
+from inkit_exporter.labels import Labels
 from inkit_exporter.paging.pagination import Pagination
 
 DESTINATIONS: Final = (
@@ -24,12 +25,19 @@ DESTINATIONS: Final = (
 EARLIEST: Final = 1_420_070_400.0
 """2015-01-01, in seconds since the epoch. An earlier time of a batch or an answer is wrong: Inkit is younger."""
 
-
 OPTIONAL_PARAMETERS: Final = frozenset({"page_size", "sort"})
 """Parameters that a request can do without. It always has the page number and the filters."""
 
 DEFAULT_PAGE_SIZE: Final = 25
 """The API's documented page size, for a request without `page_size`."""
+
+
+class AccountLabels:
+    """The label values of one account: the names of its destinations and statuses."""
+
+    def __init__(self) -> None:
+        self.destinations = Labels(DESTINATIONS)
+        self.statuses = Labels(("in_progress", "completed", "failed", "cancelled"))
 
 
 class PageRequest(NamedTuple):

@@ -13,7 +13,7 @@ import stamina
 import structlog
 from yarl import URL
 
-from inkit_exporter.api.batches import EARLIEST, Page, PageRequest
+from inkit_exporter.api.batches import EARLIEST, AccountLabels, Page, PageRequest
 from inkit_exporter.api.errors import (
     AuthError,
     BadResponse,
@@ -24,7 +24,6 @@ from inkit_exporter.api.errors import (
     TransientError,
     check_status,
 )
-from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.pages import DAY, read_page
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.clock import boot_time

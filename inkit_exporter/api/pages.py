@@ -12,9 +12,8 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from inkit_exporter.api.batches import EARLIEST, Batch, Page
+from inkit_exporter.api.batches import EARLIEST, AccountLabels, Batch, Page
 from inkit_exporter.api.errors import BadResponse
-from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.records import MAX_DESTINATIONS, Record, read_record
 from inkit_exporter.api.statuses import MAX_LENGTH, read_status
 from inkit_exporter.jsonbody import DECODE_ERRORS, Body, decode, explain

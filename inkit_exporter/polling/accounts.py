@@ -11,8 +11,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from inkit_exporter import config
+from inkit_exporter.api.batches import AccountLabels
 from inkit_exporter.api.client import Client
-from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Settings
 from inkit_exporter.polling.poller import Poller

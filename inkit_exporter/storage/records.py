@@ -6,8 +6,7 @@ from collections.abc import Mapping, Set
 from msgspec import Struct
 from msgspec.structs import replace
 
-from inkit_exporter.api.batches import Batch, Counts
-from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.batches import AccountLabels, Batch, Counts
 from inkit_exporter.api.statuses import read_status
 from inkit_exporter.config import AccountSettings, Filters, PollSettings
 from inkit_exporter.jsonbody import snake_case_of_camel

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.batches import AccountLabels
 from inkit_exporter.clock import boot_time
 from inkit_exporter.config import AccountSettings, PollSettings
 from inkit_exporter.errors import ConfigError

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inkit_exporter.api.batches import Page
+from inkit_exporter.api.batches import AccountLabels, Page
 from inkit_exporter.api.errors import BadResponse
-from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.pages import AT_ONCE_BYTES, read_page
 
 NOW = 1_700_000_000.0

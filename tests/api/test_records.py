@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.conversation import joined
 
-from inkit_exporter.api.batches import DESTINATIONS, Batch, Counts, Page
+from inkit_exporter.api.batches import DESTINATIONS, AccountLabels, Batch, Counts, Page
 from inkit_exporter.api.errors import BadResponse
-from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.pages import AT_ONCE_BYTES, read_page
 from inkit_exporter.jsonbody import snake_case
 from inkit_exporter.labels import LABEL_LIMIT, OTHER, Labels

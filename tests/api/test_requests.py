@@ -24,7 +24,7 @@ from support.faults import FAULTS
 from support.faulty import PAGE_SIZE, Account, Server, http, listening
 
 from inkit_exporter import __version__
-from inkit_exporter.api.batches import Page, PageRequest
+from inkit_exporter.api.batches import AccountLabels, Page, PageRequest
 from inkit_exporter.api.client import Client
 from inkit_exporter.api.errors import (
     ApiError,
@@ -39,7 +39,6 @@ from inkit_exporter.api.errors import (
     TransientError,
     check_status,
 )
-from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, Filters, PollSettings, Seconds
 from inkit_exporter.demo import page_of

@@ -10,8 +10,8 @@ from support.conversation import joined
 from support.exporter import StartExporter
 from support.samples import up
 
+from inkit_exporter.api.batches import AccountLabels
 from inkit_exporter.api.errors import BadResponse
-from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.pages import read_page
 
 NOW = 1_700_000_000.0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.api import TOKEN, Api, batch
 
 from inkit_exporter.api import batches as model
-from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.batches import AccountLabels
 from inkit_exporter.api.pages import read_page
 from inkit_exporter.demo import DAY_SECONDS, DESTINATIONS, JsonBatch, day, make_api, serve_api
 

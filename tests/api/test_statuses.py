@@ -14,8 +14,7 @@ from support.conversation import joined
 from support.exporter import StartExporter, write_config
 from support.samples import sample_key, up
 
-from inkit_exporter.api.batches import Batch, Counts
-from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.batches import AccountLabels, Batch, Counts
 from inkit_exporter.api.pages import read_page
 from inkit_exporter.api.statuses import read_status
 from inkit_exporter.jsonbody import snake_case_of_camel

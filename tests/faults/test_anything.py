@@ -17,9 +17,8 @@ from support.conversation import make_batch
 from support.faulty import listening
 
 from inkit_exporter import config
-from inkit_exporter.api.batches import Batch, Counts, Page
+from inkit_exporter.api.batches import AccountLabels, Batch, Counts, Page
 from inkit_exporter.api.errors import BadResponse
-from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.pages import read_page
 from inkit_exporter.config import Settings
 from inkit_exporter.errors import ConfigError

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from inkit_exporter.api.batches import AccountLabels
 from inkit_exporter.api.errors import BadResponse
-from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.pages import read_page
 from inkit_exporter.config import ApiSettings
 from inkit_exporter.transport import open_session, read_body

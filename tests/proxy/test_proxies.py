@@ -16,10 +16,9 @@ from support.monitoring import free_address
 from support.proxies import BATCHES, answering, intercepting, relaying, secure_api, speaking, tinyproxy
 from support.samples import documents, parse_samples, up
 
-from inkit_exporter.api.batches import PageRequest
+from inkit_exporter.api.batches import AccountLabels, PageRequest
 from inkit_exporter.api.client import Client
 from inkit_exporter.api.errors import ApiError, ConnectionFailed, RequestTimeout
-from inkit_exporter.api.labels import AccountLabels
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, load
 from inkit_exporter.errors import ConfigError

@@ -11,8 +11,7 @@ import pytest
 from support.conversation import make_batch, pages, poll
 from support.world import NOW
 
-from inkit_exporter.api.batches import Batch, Counts
-from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.batches import AccountLabels, Batch, Counts
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import AccountSettings, PollSettings
 from inkit_exporter.rate_limit import RateLimiter

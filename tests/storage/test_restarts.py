@@ -15,8 +15,7 @@ from msgspec.structs import replace
 from support.conversation import make_batch, pages, poll
 from support.world import LOOKBACK, NOW, SEEN_AT_ONCE, SEEN_BY_THE_SWEEP, World, essence, oracle
 
-from inkit_exporter.api.batches import Batch, Counts
-from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.batches import AccountLabels, Batch, Counts
 from inkit_exporter.api.statuses import read_status
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import AccountSettings, Filters, PollSettings, Seconds

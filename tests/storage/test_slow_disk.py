@@ -17,7 +17,7 @@ from support.exporter import StartExporter
 from support.samples import sample_key, up
 from support.world import NOW
 
-from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.batches import AccountLabels
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import AccountSettings, PollSettings
 from inkit_exporter.rate_limit import RateLimiter

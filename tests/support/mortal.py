@@ -19,8 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from inkit_exporter import logs
-from inkit_exporter.api.batches import Batch, Page, PageRequest
-from inkit_exporter.api.labels import AccountLabels
+from inkit_exporter.api.batches import AccountLabels, Batch, Page, PageRequest
 from inkit_exporter.api.statuses import read_status
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import AccountSettings, PollSettings, Seconds

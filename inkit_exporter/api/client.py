@@ -24,7 +24,7 @@ from inkit_exporter.api.errors import (
     TransientError,
     check_status,
 )
-from inkit_exporter.api.pages import DAY, read_page
+from inkit_exporter.api.pages import read_page
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.clock import boot_time
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings
@@ -148,8 +148,9 @@ class Client:
                     check_status(response.status, retry_after, worked_before="200" in self._usage.by_code)
                 except QueryRefused as error:
                     raise await self._explained(error, response, token) from None
-                if wrong := self._explain_clock(time.time() - now - 1):  # `Date` is cut to whole seconds
-                    raise BadResponse(f"this machine's clock is {wrong}; set the clock")
+                if (ahead := time.time() - now - 1) > self._poll.lookback:  # `Date` is cut to whole seconds
+                    problem = f"this machine's clock is {ahead:.0f}s ahead of the API's, more than poll.lookback"
+                    raise BadResponse(f"{problem}; set the clock")
                 if response.status == HTTPStatus.NO_CONTENT:
                     return b'{"items": []}', code
                 content_type = response.headers.get("Content-Type", "no Content-Type").replace(token, "***")[:80]
@@ -171,12 +172,6 @@ class Client:
             raise BadResponse(f"the answer is not valid HTTP ({type(error).__name__})") from None
         finally:
             self._count(code, page=query["page"])
-
-    def _explain_clock(self, ahead: float) -> str | None:
-        """Say how the clock is too wrong to poll: all batches would be too old, or from after tomorrow."""
-        if ahead > self._poll.lookback:
-            return f"{ahead:.0f}s ahead of the API's, more than poll.lookback"
-        return f"{-ahead:.0f}s behind the API's, more than a day" if ahead < -DAY else None
 
     def _retry_after(self, response: aiohttp.ClientResponse, now: float, token: str) -> float | None:
         text = response.headers.get("Retry-After", "")

@@ -39,7 +39,7 @@ _ALWAYS_ALLOWED_BYTES = 2**20
 _MOST_VALUES = 400_000  # 1,000 batches at nine destinations have 50,000
 _MOST_PAGINATION_BYTES = 2**16
 _LEAST_SECRET_LENGTH = 8  # a shorter token would be found in innocent words
-DAY = 86_400.0
+_DAY = 86_400.0
 
 
 class _Page(Struct, Generic[T]):
@@ -93,7 +93,7 @@ def read_page(
             part, size = Page([], pagination), 0
         size += 1
         try:
-            size += _read(record, i, part, labels=labels, final=final, latest=now + DAY, secret=secret)
+            size += _read(record, i, part, labels=labels, final=final, latest=now + _DAY, secret=secret)
         except DECODE_ERRORS as error:
             part.problems.setdefault(str(error), i)
             part.invalid += 1
@@ -154,7 +154,7 @@ def _read(
     # A time without a zone is UTC, like all documented ones.
     created = (record.created_at if record.created_at.tzinfo else record.created_at.replace(tzinfo=UTC)).timestamp()
     if not EARLIEST <= created <= latest:
-        raise msgspec.ValidationError("it is not between 2015 and tomorrow - at `$.created_at`")
+        raise msgspec.ValidationError("by this machine's clock it is not between 2015 and tomorrow - at `$.created_at`")
     if reading and reading.differs:
         part.repaired += reading.repaired
         part.incomplete += bool(reading.unreadable)

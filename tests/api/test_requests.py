@@ -248,7 +248,7 @@ async def test_unreadable_records_are_skipped_and_the_first_problem_is_reported(
     async with client_of(api.base_url) as (client, _):
         page = await whole(client, 1)
     assert ([one.id for one in page.batches], page.invalid) == (["fb_0", "fb_2"], 1)
-    assert page.problems == {"it is not between 2015 and tomorrow - at `$.created_at`": 2}
+    assert page.problems == {"by this machine's clock it is not between 2015 and tomorrow - at `$.created_at`": 2}
 
 
 async def test_even_a_short_page_is_refused_if_most_of_its_records_are_unreadable(api: Api) -> None:

@@ -1,4 +1,4 @@
-"""Whether a destination fails, and since when: told from its newest batches, by the thresholds of the alerts."""
+"""Decides whether a destination fails, and since when, from its newest batches and the thresholds of the alerts."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -31,7 +31,7 @@ class FailingStatus(Struct, frozen=True):
 def find_failures(outcomes: Iterable[tuple[float, int, int]]) -> FailingStatus | None:
     """The run of failures up to now; None if there is no such run.
 
-    An outcome is when a batch was created, and how many of its documents failed and are finished. The newest is first.
+    An outcome has the time when a batch was created, and how many of its documents failed and finished. Newest first.
     The run begins after the last 20 documents or more of which at most 20% failed. It counts if it has 5 failed
     documents, or 3 batches without a document that arrived.
     """

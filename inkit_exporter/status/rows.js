@@ -70,7 +70,7 @@ function recent(account) {
       !window.newest_first && warning("the API does not list newest first: polls read all"),
       window.failing && small(make("span", { class: "failed" }, amount(window.failing, "batch"))),
     ] : "-",
-    invalid > 0 && warning(`records that could not be read as a whole: ${count(invalid)} since the start; `,
+    invalid > 0 && warning(`unreadable or partly unreadable records: ${count(invalid)} since the start; `,
       runbook("InkitInvalidRecords")),
     repaired > 0 && small(`records with an inferred count: ${count(repaired)} since the start; `,
       runbook("InkitRepairedRecords")),

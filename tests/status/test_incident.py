@@ -167,7 +167,7 @@ async def test_the_accounts_table_shows_progress_and_what_is_odd(
     assert bar == [60, 100]
     assert recent.split("\n") == [
         "-",
-        "records that could not be read as a whole: 12 since the start; Runbook InkitInvalidRecords",
+        "unreadable or partly unreadable records: 12 since the start; Runbook InkitInvalidRecords",
         "records with an inferred count: 3 since the start; Runbook InkitRepairedRecords",
         "this clock is 75 s ahead of the API's; Runbook InkitClockWrong",
     ]

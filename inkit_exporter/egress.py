@@ -20,7 +20,7 @@ _EXAMPLE: Final = "http://proxy.example:3128"
 
 
 class EgressSettings(Section, frozen=True):
-    """How requests leave. Those to a loopback address never take a proxy."""
+    """How requests reach the API. Those to a loopback address never use a proxy."""
 
     proxy_url: str | None = None
     proxy_from_environment: bool = False
@@ -64,7 +64,7 @@ def check(settings: EgressSettings) -> None:
 
 
 def check_surroundings(settings: EgressSettings, environ: Mapping[str, str]) -> None:
-    """Check what is outside the configuration: the file of authorities and the environment. Raises ConfigError."""
+    """Check what the configuration refers to: the file of authorities and the environment. Raises ConfigError."""
     if settings.ca_file is not None:
         authorities(settings.ca_file)
     if settings.proxy_from_environment:
@@ -75,7 +75,7 @@ def check_surroundings(settings: EgressSettings, environ: Mapping[str, str]) -> 
 
 
 def find_proxy(url: URL, settings: EgressSettings, environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy that leads to an address, or None for the direct way. Raises ValueError."""
+    """The proxy for an address, or None to connect directly. Raises ValueError."""
     host = url.raw_host or ""
     if is_loopback(host):
         return None

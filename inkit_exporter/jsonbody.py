@@ -1,6 +1,6 @@
-"""Reads JSON as servers really send it: not quite JSON, or numbers, times and names in other spellings.
+"""Reads JSON as servers really send it: with mistakes, or with numbers, times and names in other spellings.
 
-Errors quote nothing of a body, as it may hold a token.
+Errors never quote a body, because it may contain a token.
 """
 
 import re
@@ -108,12 +108,12 @@ def whole_number(value: object) -> int | None:
 
 @lru_cache(maxsize=1024)
 def snake_case(text: str) -> str:
-    """Lower case, with an underscore for all between letters and digits: `In Progress` → `in_progress`."""
+    """The text in lower case, with underscores between its words: `In Progress` → `in_progress`."""
     return re.sub(r"[\W_]+", "_", text.lower()).strip("_") or "unknown"
 
 
 def snake_case_of_camel(text: str) -> str:
-    """The same, where a capital letter begins a new word: `InProgress` → `in_progress`."""
+    """The same, but a capital letter also begins a new word: `InProgress` → `in_progress`."""
     return snake_case(re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text))
 
 

@@ -21,10 +21,10 @@ S = TypeVar("S", bound=_Sum)
 
 
 class Labels:
-    """The values that one label may take: snake_case, few, and unchanged once admitted.
+    """The values that one label may have: in snake_case, and limited in number.
 
-    The documented names always have their places. Others are admitted first come, first served, up to `LABEL_LIMIT`
-    in all. Later ones, and texts too long for a label, become `OTHER`. `admitted` are those so far.
+    The documented names are always admitted. Others are admitted in the order that they come, until there are
+    `LABEL_LIMIT`. All later ones, and texts too long for a label, become `OTHER`. `admitted` has the values so far.
     """
 
     def __init__(self, documented: Iterable[str]) -> None:
@@ -42,7 +42,7 @@ class Labels:
         return label
 
     def of_keys(self, numbers: dict[str, S]) -> dict[str, S]:
-        """The same numbers by label value. Those of texts with the same label value are added up."""
+        """The same numbers by label value. If several texts have the same label value, their numbers are added up."""
         if self.admitted.issuperset(numbers):
             return numbers
         labelled: dict[str, S] = {}

@@ -38,7 +38,7 @@ class BodyError(Exception):
 
 
 class Route(TypedDict):
-    """What aiohttp needs to know of the way to an address, besides the address."""
+    """The arguments of an aiohttp request that say how to reach an address."""
 
     ssl: ssl.SSLContext | bool
     proxy: URL | None
@@ -46,7 +46,7 @@ class Route(TypedDict):
 
 
 class Way:
-    """The way to one address: direct, or through a proxy. An http address must be on loopback. Raises ValueError."""
+    """How to reach one address: directly, or through a proxy. Raises ValueError for http beyond loopback."""
 
     def __init__(self, url: URL, settings: EgressSettings, environ: Mapping[str, str] = os.environ) -> None:
         self._url = url
@@ -57,7 +57,7 @@ class Way:
         return f" through the proxy {self._proxy.url}" if self._proxy else ""
 
     def route(self) -> Route:
-        """The current way. Raises ConfigError if the file of authorities can't be read."""
+        """The arguments of the next request. Raises ConfigError if the file of authorities can't be read."""
         proxy = self._proxy
         return {
             "ssl": authorities(self._ca_file) if self._url.scheme == "https" else True,
@@ -66,9 +66,10 @@ class Way:
         }
 
     def explain(self, error: Exception) -> str | None:
-        """Says what is wrong with the connection or the proxy. Returns None for an error of another kind.
+        """Say what is wrong with the connection or the proxy. Returns None for an error of another kind.
 
-        The words come from the system, TLS or this module. Those of aiohttp may quote the server, which may quote us.
+        The words come from the system, TLS or this module. Words of aiohttp may quote the server, which may repeat the
+        token.
         """
         there, proxy = f"{self._url.host}:{self._url.port}{self}", self._proxy and self._proxy.url
         words: str | None = None
@@ -97,7 +98,7 @@ class Way:
 
 
 def open_session() -> aiohttp.ClientSession:
-    """A session without cookies. It asks for no compression; `read_body` decompresses what comes all the same."""
+    """A session without cookies. It asks for no compression; `read_body` decompresses an answer if needed."""
     return aiohttp.ClientSession(
         # Each account uses at most one connection. With a common limit, some could hold up the others.
         connector=aiohttp.TCPConnector(limit=0, socket_factory=_open_socket),
@@ -112,7 +113,7 @@ def open_session() -> aiohttp.ClientSession:
 
 
 class _Socket(socket.socket):
-    """Receives little at once. asyncio asks for 256 KiB; as chunks of one byte, they would hold the loop for 50 ms."""
+    """Receives little at once. asyncio receives 256 KiB; in chunks of one byte, they block the loop for 50 ms."""
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         return super().recv(min(bufsize, _RECEIVED_AT_ONCE), flags)
@@ -184,7 +185,7 @@ def quote(body: bytes | bytearray, secret: str) -> str:
 def parse_retry_after(value: str, now: float) -> float | None:
     """How many seconds to wait, by either form of `Retry-After` (RFC 9110, 10.2.3); None if it has neither form.
 
-    None too beyond `MAX_RETRY_AFTER`: such a value is more likely an epoch or in milliseconds.
+    Also None beyond `MAX_RETRY_AFTER`: such a value is probably a time stamp or in milliseconds.
     """
     if re.fullmatch(r"(?a)\s*\d+(\.\d*)?\s*", value):
         seconds = float(value)

@@ -1,4 +1,4 @@
-"""Loops that must not end: one that has ended or hangs is noticed and restarted. It knows nothing of what they do."""
+"""Watches loops that must not end, and restarts one that ended or hangs. It does not know what they do."""
 
 import asyncio
 import time
@@ -13,14 +13,14 @@ log = structlog.get_logger()
 class Loop(Protocol):
     """Runs until it is cancelled.
 
-    It shows that it is alive until `due`, by `time.monotonic`. `rounds` counts what it has completed.
+    While it is alive, it moves `due` forward, by `time.monotonic`. `rounds` counts what it has completed.
     """
 
     rounds: int
 
     @property
     def due(self) -> float:
-        """When the loop hangs if it has not moved `due` by then."""
+        """By when the loop must move `due` again. If it does not, it hangs."""
 
     async def run(self, first_after: float) -> None:
         """Run for ever, the first round after that many seconds."""
@@ -49,7 +49,7 @@ class WatchedLoop(Generic[L]):
         return self._task is not None
 
     def prepared(self) -> L:
-        """The loop, also where it is not to be started."""
+        """The loop, even if nobody starts it."""
         self.loop = self.loop or self._make()
         return self.loop
 
@@ -84,7 +84,7 @@ class WatchedLoop(Generic[L]):
 
 
 async def _return_error(loop: Coroutine[None, None, None]) -> Exception | None:
-    """Run a loop to its end, which no other loop must suffer from."""
+    """Run a loop to its end. Its error is returned, so that it ends no other loop."""
     try:
         await loop
     except Exception as error:

@@ -1,7 +1,7 @@
-"""The text of all metrics. The client library renders it, and only what has changed.
+"""The text of all metrics. Only what has changed is rendered again, by the client library.
 
-Each account is rendered in one step, so that its numbers are of one moment. The text is kept until the account changes.
-Metrics of the process change all the time; they are rendered at most once a second.
+Each account is rendered in one step, so that all its numbers are from the same moment. Its text is kept until the
+account changes. The metrics of the process always change, so they are rendered at most once a second.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ OPENMETRICS: Final = Format(openmetrics.CONTENT_TYPE_LATEST, openmetrics.generat
 
 @lru_cache(maxsize=64)
 def negotiate(accept: str) -> Format:
-    """The first of the two formats that an Accept header names in a version we speak; the text format otherwise.
+    """The first known format and version in an Accept header, or else the text format.
 
     A format with the weight `q=0` is not wanted (RFC 9110, 12.4.2).
     """
@@ -73,8 +73,8 @@ class Source(Protocol):
 class Exposition:
     """The text of all metrics.
 
-    The accounts come first, in the order given; `changes` changes whenever one of them has been published. What only
-    time changes is seen when `process` changes, which it does every second; its families are none of the accounts'.
+    The accounts come first, in the given order. `changes` must change whenever an account is published. `process`
+    changes every second, and then changes caused by time alone show too. It shares no family with the accounts.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ _Rendering = Mapping[bytes, bytes]
 
 @dataclass
 class _Latest:
-    """The whole text until something changes, with what each source was rendered to, and its version then."""
+    """The whole text until something changes, and the text and version of each source."""
 
     version: Hashable
     renderings: Mapping[Source, tuple[Hashable, _Rendering]]
@@ -142,7 +142,7 @@ class _Collected(NamedTuple):
 
 
 async def _render(collector: Collector, form: Format) -> _Rendering:
-    """All families as they are at the call; other tasks get their turn between some of them and the next."""
+    """Render all families as they are at the call. Other tasks run in between."""
     rendering, in_turn = {}, 0
     for family in list(collector.collect()):
         text = form.encode(_Collected(family)).removesuffix(form.end)

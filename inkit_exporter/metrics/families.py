@@ -32,7 +32,7 @@ class AccountMetrics:
         return registry
 
     def version(self) -> Hashable:
-        """Changes with each published state, when the snapshot becomes stale, and each second while polling."""
+        """A value that changes with each published state, when the snapshot gets stale, and each second in polls."""
         state, now = self.states[self.account], self.clock()
         return state.published, int(now) if state.polling(now) else None, state.fresh_snapshot(now) is None
 

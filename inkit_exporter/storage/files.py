@@ -39,7 +39,7 @@ _decode_record = msgspec.msgpack.Decoder(Record).decode
 
 
 class UnusableFile(Exception):
-    """A file does not hold what this version of the exporter writes."""
+    """The file has other contents than this version of the exporter writes."""
 
 
 def prepare(directory: Path) -> None:
@@ -84,7 +84,7 @@ def file_name(account: str) -> str:
 
 
 def tidy(directory: Path, accounts: Collection[str], keep_seconds: float) -> int:
-    """Delete the files of other accounts that were not written for `keep_seconds`. Returns the size of all files."""
+    """Delete other accounts' files that are older than `keep_seconds`. Returns the size of all files."""
     owned, size = {file_name(account) for account in accounts}, 0
     for path in directory.iterdir():
         with suppress(FileNotFoundError):  # a journal comes and goes
@@ -108,7 +108,7 @@ class AccountFile:
         self._saved: dict[str, bytes] = {}
 
     def load(self) -> tuple[Kept, dict[str, Record]] | None:
-        """What the file holds; None if there is nothing in it yet.
+        """Read what the file holds; None if it is empty.
 
         Raises:
             UnusableFile: it is broken, or not ours, or of another version.
@@ -210,7 +210,7 @@ def _checked(key: str, value: bytes) -> bytes:
 
 @contextmanager
 def _telling_file_from_disk() -> Iterator[None]:
-    """Raises UnusableFile in place of an error that tells of what is in the file."""
+    """Turn errors about the file's contents into UnusableFile. Errors of the disk pass."""
     try:
         yield
     except (msgspec.MsgspecError, TypeError, UnicodeError) as error:

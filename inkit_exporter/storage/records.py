@@ -18,7 +18,7 @@ from inkit_exporter.window.window import Snapshot
 
 
 class Origin(Struct, frozen=True):
-    """Where batches come from. What was kept of another origin says nothing of this one."""
+    """Where batches come from. Stored batches of another origin are not used."""
 
     account: str
     base_url: str
@@ -52,7 +52,7 @@ class Kept(Struct, frozen=True):
 
 
 class Record(Struct, frozen=True, omit_defaults=True, gc=False):
-    """What is kept of one batch: all that window and totals know of it. If it is `missing`, when it was created."""
+    """What is kept of one batch: all that window and totals know. `missing`: when a vanished batch was created."""
 
     batch: Batch | None = None
     changed_at: float | None = None
@@ -67,12 +67,12 @@ def origin_of(account: AccountSettings) -> Origin:
 
 
 def known_ids(plan: Plan) -> Set[str]:
-    """The ids of all batches of which something is kept."""
+    """The ids of all batches with something to keep."""
     return plan.window.by_id.keys() | plan.window.totals.missing.keys()
 
 
 def take_record(plan: Plan, batch_id: str) -> Record | None:
-    """What is kept of a batch; None for nothing."""
+    """What is kept of a batch; None if there is nothing to keep."""
     window, totals = plan.window, plan.window.totals
     batch, missing = window.by_id.get(batch_id), totals.missing.get(batch_id)
     if batch is None and missing is None:
@@ -82,7 +82,7 @@ def take_record(plan: Plan, batch_id: str) -> Record | None:
 
 
 def take(plan: Plan, state: AccountState, labels: AccountLabels, origin: Origin) -> Kept:
-    """What is kept besides the batches, after a complete poll that led to this state."""
+    """What is kept besides the batches, after the complete poll that made this state."""
     window, snapshot = plan.window, state.snapshot or plan.window.snapshot(None)
     return Kept(
         origin=origin,
@@ -104,7 +104,7 @@ def take(plan: Plan, state: AccountState, labels: AccountLabels, origin: Origin)
 
 
 def restore_plan(kept: Kept, records: Mapping[str, Record], settings: PollSettings, now: float) -> Plan:
-    """A plan that goes on where the kept one was, as far as these settings allow; `now` is wall time."""
+    """A plan that continues the kept one, as far as these settings allow; `now` is wall time."""
     plan = Plan(settings, kept.totals)
     window, totals = plan.window, plan.window.totals
     final = frozenset(map(snake_case_of_camel, settings.final_statuses))
@@ -132,7 +132,7 @@ def restore_plan(kept: Kept, records: Mapping[str, Record], settings: PollSettin
 
 
 def restore_state(kept: Kept, plan: Plan, state: AccountState, snapshot_at: float) -> AccountState:
-    """The state before the first poll, with what is kept; `snapshot_at` is its time by `boot_time`."""
+    """The state before the first poll, made of what is kept; `snapshot_at` is the snapshot's time by `boot_time`."""
     documents = dict.fromkeys(kept.combinations, Counts(0, 0, 0, 0))
     seen = Snapshot(documents, dict.fromkeys(kept.batch_statuses, 0), None, None, truncated=False)
     return replace(
@@ -147,7 +147,7 @@ def restore_state(kept: Kept, plan: Plan, state: AccountState, snapshot_at: floa
 
 
 def _read_status_again(batch: Batch, final: frozenset[str]) -> Batch:
-    """The batch, with what its status says by the settings and the version of today; `other` says nothing."""
+    """The batch, with `final` decided again: settings or version may have changed. `other` can't be decided."""
     if batch.status == OTHER or (says := read_status(batch.status, final)[1]) == batch.final:
         return batch
     return replace(batch, final=says)

@@ -1,4 +1,4 @@
-"""The storage of all accounts. Each has a thread of its own, so that its disk holds up no other account."""
+"""The storage of all accounts. Each has its own thread, so that a slow disk delays no other account."""
 
 import asyncio
 import sqlite3
@@ -67,7 +67,7 @@ class Storage:
             await asyncio.wait(reading, timeout=patience)
 
     def keep(self, accounts: Collection[str], lookback: float) -> None:
-        """Release the files of all other accounts. They are deleted when they were not written for one lookback."""
+        """Release the files of all other accounts. `tidy` deletes them when they are older than the lookback."""
         self._lookback = lookback
         for name in self._accounts.keys() - set(accounts):
             self._accounts.pop(name).close()
@@ -121,7 +121,7 @@ class AccountStorage:
         self._log = log.bind(account=account)
 
     def load(self, states: States) -> None:
-        """Start to load. What is found is published."""
+        """Start to load. The loaded state is published."""
         settings = states[self._account].settings
         self._restored = None
         self.reading = self._load = asyncio.get_running_loop().run_in_executor(self._thread, self._read, settings)
@@ -138,7 +138,7 @@ class AccountStorage:
         return plan
 
     async def save(self, plan: Plan, state: AccountState) -> None:
-        """Store the state after a complete poll, before it is published. The next save makes up for one that failed.
+        """Store the state after a complete poll, before it is published. If that fails, the next save writes it too.
 
         It never raises, and takes at most `SAVE_SECONDS`.
         """
@@ -230,7 +230,7 @@ class AccountStorage:
 
 
 async def open_storage(directory: Path, stop: asyncio.Event, patience: float = 30.0) -> Storage | None:
-    """Lock the directory. If another process has it, wait up to `patience` seconds, as a rolling update needs.
+    """Lock the directory. If another process has it, as in a rolling update, wait up to `patience` seconds.
 
     Returns None if `stop` is set while it waits.
 

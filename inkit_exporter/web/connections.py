@@ -21,8 +21,8 @@ _Sockets = dict[asyncio.Transport, None]
 class Connections:
     """Makes the connections of a server. If there are too many, it closes the oldest.
 
-    So clients that keep connections open can't keep out a scrape or a probe. TLS handshakes have a limit of their own,
-    so that idle connections can't keep out new ones. `max_connections` and `ssl_context` are those of `server.serve`.
+    So clients that keep connections open can't block a scrape or a probe. TLS handshakes have their own limit, so that
+    idle connections can't block new ones. `max_connections` and `ssl_context` are those of `server.serve`.
     """
 
     def __init__(self, server: web.Server, max_connections: int, ssl_context: GetContext | None) -> None:

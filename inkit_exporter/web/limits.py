@@ -24,7 +24,7 @@ def limit_requests(handler: Handler, max_requests: int) -> Handler:
     """Limit a handler to `max_requests` at a time. 0 means no limit. Health checks are always answered.
 
     Further requests wait for their turn, and get 503 after `TURN_TIMEOUT_SECONDS`. A request counts until the client
-    has read its answer, except for what the system buffers. If another waits, the oldest unread answer is cut off.
+    has read its answer, except what the system buffers. If a request waits, the oldest unread answer is cut off.
     """
     if not max_requests:
         return handler

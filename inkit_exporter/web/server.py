@@ -29,11 +29,11 @@ async def serve(
 ) -> AsyncIterator[Sequence[str]]:
     """Serves until the context ends; the context gives the addresses in use.
 
-    A place is a host and a port, or a socket that listens already. Without a host, it serves on all interfaces; port 0
-    stands for any that is free. `server_name` is the header
-    `Server`, in place of the versions of Python and aiohttp. Beyond `max_connections`, the oldest is cut off; 0 is no
-    limit. `ssl_context` is None without TLS; otherwise it gives the context for each connection, or None to refuse it.
-    `headers` are for every answer, including those that aiohttp gives to errors and to what is not HTTP.
+    A place is a host and a port, or a socket that listens already. No host means all interfaces, port 0 means any free
+    port. `server_name` is the header `Server`; aiohttp's own would show its version and Python's. Beyond
+    `max_connections`, the oldest connection is closed; 0 means no limit. `ssl_context` is None without TLS; otherwise
+    it returns the context for each connection or None to refuse it. All answers have `headers`, even those that aiohttp
+    itself gives to errors and to bytes that are not HTTP.
 
     Raises OSError if it cannot listen on an address, UnicodeError if a host is not a valid name.
     """

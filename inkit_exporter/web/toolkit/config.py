@@ -27,7 +27,7 @@ class WebConfig:
     """A valid web configuration, with its certificates.
 
     `users` has bcrypt hashes by name. `decoy` is the hash for passwords of unknown users. `protections` are the keys
-    that keep somebody out, `keys` are all keys in the file.
+    that protect the exporter, `keys` are all keys in the file.
     """
 
     context: TlsContext | None
@@ -87,7 +87,7 @@ def decoy(cost: int) -> bytes:
 
 
 def _usual_cost(hashes: Collection[bytes]) -> int:
-    """The median cost of the hashes, within bounds. One slow hash must not slow down every guess."""
+    """The median cost of the hashes, within bounds. One slow hash must not make every check slow."""
     return min(statistics.median_low(int(hashed[4:6]) for hashed in hashes), _MOST_DECOY_COST) if hashes else 10
 
 

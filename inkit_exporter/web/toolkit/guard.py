@@ -90,7 +90,7 @@ class ReloadingWebConfig:
         return current.context if current else None
 
     def _check_protections(self, new: frozenset[str]) -> None:
-        """Keep protections when a file lost its end. A file that is still being written looks like that."""
+        """Refuse to drop protections. A file that is still being written looks as if it had lost them."""
         if lost := self.latest.protections - new:
             keys = ", ".join(sorted(lost))
             raise ConfigError(f"{self._path}: {keys}: can't be switched off while running; restart, or put it back")

@@ -1,8 +1,7 @@
 """Decides from a batch's status whether the batch may still change. Pure.
 
-Inkit documents only `Completed` and `In Progress`, so the words of a status decide. If a final status is not
-recognised, that costs requests. If another one is taken as final, numbers are wrong, so a word of waiting or negation
-wins.
+Inkit documents only `Completed` and `In Progress`, so the words of a status decide. Not recognising a final status
+costs requests. Taking another one as final makes numbers wrong, so a word of waiting or negation wins.
 """
 
 import re

@@ -11,11 +11,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; `app.main` says what it returns."""
     # Importing takes a while. Until it is done, a signal to reload would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # Imports leave hardly any garbage, but looking for it takes 15% of the time to start. What is imported stays, so
-    # later collections leave it out: else each would hold up scrapes for 20 ms.
+    # Imports leave hardly any garbage, but searching for it takes 15% of the time to start. Imported objects stay, so
+    # later collections skip them: otherwise each would delay scrapes by 20 ms.
     gc.disable()
-    # aiohttp reads all certificate authorities, twice, when it is imported: another 15% where they are one file. Its
-    # own contexts trust nobody, therefore; `transport` makes one that trusts whom the system does.
+    # aiohttp reads all certificate authorities twice when it is imported: another 15% if they are in one file. This
+    # prevents it, so aiohttp's own contexts trust nobody. `transport` makes one that trusts the system's authorities.
     given = os.environ.get("SSL_CERT_FILE")
     os.environ["SSL_CERT_FILE"] = os.devnull
     from inkit_exporter import app  # noqa: PLC0415 - only now

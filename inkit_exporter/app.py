@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except ConfigError as error:
         status = cli.complain(error)
-    except BrokenPipeError:  # whoever reads the output has had enough
+    except BrokenPipeError:  # the reader of the output has closed it
         status = 1
     except OSError as error:
         status = cli.complain_of_output(error)
@@ -131,7 +131,7 @@ class Exporter:
 
     def _metrics(self) -> list[AccountMetrics]:
         names = [state.account for state in self._states]
-        if self._storage:  # while it loads, totals are at 0, and Prometheus would take what comes back for news
+        if self._storage:  # until it has loaded, totals are 0; Prometheus would count the loaded totals as new
             names = [name for name in names if self._states[name].snapshot or not self._storage.loading(name)]
         return [AccountMetrics(self._states, name) for name in names]
 
@@ -186,7 +186,7 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _read_web_config(path: Path) -> "ReloadingWebConfig":
-    # Only now, because bcrypt, the tables of TLS and the demo would take a twentieth of every start.
+    # Imported only here, because bcrypt, the tables of TLS and the demo take 5% of the time to start.
     from inkit_exporter.web.toolkit.guard import ReloadingWebConfig  # noqa: PLC0415
 
     return ReloadingWebConfig(path)

@@ -64,7 +64,7 @@ def _is_journal(stream: TextIO) -> bool:
 class _ToStructlog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError):  # a stranger's mistake is no error here, and may come in floods
+        if isinstance(error, HttpProcessingError):  # a client's mistake is not our error, and there may be many
             structlog.get_logger().debug("refused a request that is not HTTP", error=type(error).__name__)
             return
         structlog.get_logger().log(

@@ -187,7 +187,7 @@ class PageSequence:
         shrunk_by = 0 if before is None or self._total is None else max(0, before - self._total)
         self._least = self._least - shrunk_by if before is not None else self._total or 0
         if not self._records:
-            # Where more was promised, one empty page may be a slip; two are the end.
+            # If more was promised, one empty page may be a mistake of the API. Two are the end of the list.
             more = hints.promises(self._number, position) if self._more is None and not self._emptied else self._more
             self.ended = self.ended_by_surprise = not more
             if 0 < self._lacks < math.inf and (more or self._repeated):

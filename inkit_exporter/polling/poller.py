@@ -94,7 +94,7 @@ class Poller:
             await self._converse(self._plan.poll(time.time()))
         except ApiError as error:
             failure = error
-        except Exception as error:  # the loop survives the unexpected, and starts again from nothing
+        except Exception as error:  # the loop continues after a bug, and starts from nothing
             self._log.exception("unexpected error in a poll")
             failure = BadResponse(f"unexpected {type(error).__name__}")
             self._plan = Plan(self._settings, self._state.totals)

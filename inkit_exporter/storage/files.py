@@ -97,7 +97,7 @@ def tidy(directory: Path, accounts: Collection[str], keep_seconds: float) -> int
 
 
 class AccountFile:
-    """The file of one account. It holds the state after one complete poll, all of it or none.
+    """The file of one account. It holds the whole state after one complete poll, or nothing.
 
     Each row carries a checksum, as SQLite has none.
     """

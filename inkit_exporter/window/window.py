@@ -29,7 +29,7 @@ class TopBatches(Struct, frozen=True):
 
 
 class Snapshot(Struct, frozen=True):
-    """One account's window after a complete poll. A combination of labels stays once seen, at 0.
+    """One account's window after a complete poll. Combinations of labels seen before stay, at 0.
 
     `documents` is by (destination, batch status), `batches` by batch status. Times are seconds since the epoch.
     `newest` has at most `KEPT` batches. `failing` begins with the newest, `unfinished` with the oldest.

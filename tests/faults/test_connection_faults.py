@@ -189,10 +189,10 @@ async def test_setting_the_clock_ahead_and_back_changes_neither_polls_nor_totals
                 abs(s.get(success, 0) - time.time() - hours * 3600) < 60
                 and {destination for (destination, _), number in documents(s).items() if number} == destinations
             ),
-            seconds=3,
+            seconds=15,
         )
         assert up(samples) == 1
-        later = await running.wait_for(lambda s: s[polls] >= samples[polls] + 2, seconds=3)
+        later = await running.wait_for(lambda s: s[polls] >= samples[polls] + 2, seconds=15)
         assert later[sample_key("inkit_batches_created_total", account="default")] == 0
         assert later[sample_key("inkit_documents_completed_total", account="default", destination="box")] == 0
         assert (await running.get("/-/healthy"))[0] == 200

@@ -70,7 +70,7 @@ async def use(loaded: Settings) -> None:
 
 
 @given(st.data())
-@settings(max_examples=400)
+@settings(max_examples=250)
 def test_any_value_anywhere_in_a_configuration_works_or_is_refused_in_one_line(data: st.DataObject) -> None:
     text = flow(GOOD)
     for _ in range(data.draw(st.integers(1, 2))):
@@ -196,7 +196,7 @@ def read(body: bytes) -> tuple[list[Batch], int]:
 
 
 @given(st.lists(st.just(None) | odd_records, max_size=12))
-@settings(max_examples=300)
+@settings(max_examples=200)
 def test_on_a_page_with_random_records_the_valid_ones_are_kept_and_the_others_counted(records: list[Any]) -> None:
     listed = [RECORD | {"id": f"fb_{i}"} if record is None else record for i, record in enumerate(records)]
     body = json.dumps({"items": listed, "metadata": {"pagination": PAGINATION}}).encode()
@@ -294,7 +294,7 @@ any_pages = st.builds(
 
 
 @given(st.lists(any_pages, min_size=1, max_size=30))
-@settings(max_examples=300)
+@settings(max_examples=200)
 def test_whatever_pages_say_the_sums_of_the_window_match_its_batches(answers: list[Page]) -> None:
     plan = conversation.new_plan(interval=10.0, lookback=1000.0, resync_interval=600.0, max_batches=8)
     left = iter(answers)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from prometheus_client import Metric
@@ -92,6 +92,7 @@ events = st.one_of(
 )
 
 
+@settings(max_examples=60)
 @given(st.lists(events, max_size=12), st.sampled_from([TEXT, OPENMETRICS]))
 def test_the_exposition_equals_a_full_rendering(history: list[tuple[Any, ...]], form: Format) -> None:
     async def run() -> None:

@@ -195,7 +195,7 @@ def test_an_unordered_list_of_billions_fails_at_its_first_page() -> None:
 
 @given(st.integers(0, 2**32), st.integers(2, 8), st.booleans(), st.integers(5, 20))
 @example(seed=11550, size=5, ties=True, after=5)  # a batch from the future that is past when the listing continues
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_a_poll_that_continues_a_listing_gives_the_numbers_of_a_full_one(
     seed: int, size: int, ties: bool, after: int
 ) -> None:
@@ -270,7 +270,7 @@ class Chaos:
     st.sampled_from((set(), {"page_size"}, {"sort"}, {"page_size", "sort"})),
     st.sampled_from(("all", "page_count", "none")),
 )
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_any_mix_of_refusals_sizes_orders_and_failures_ends_with_the_right_numbers(
     seed: int, ties: bool, order: str, refused: set[str], hints: str
 ) -> None:

@@ -267,7 +267,7 @@ sizes = st.integers(2, 12)
 
 
 @given(seeds, st.lists(sizes, min_size=1, max_size=3), st.booleans(), sizes, st.integers(0, 60))
-@settings(max_examples=300)
+@settings(max_examples=200)
 def test_after_every_poll_the_sums_match_a_full_listing(
     seed: int, sizes: list[int], ties: bool, parts: int, malformed: int
 ) -> None:
@@ -305,7 +305,7 @@ def test_after_every_poll_the_sums_match_a_full_listing(
 
 
 @given(seeds, st.integers(2, 12), st.booleans())
-@settings(max_examples=100)
+@settings(max_examples=70)
 def test_changes_that_a_poll_does_not_see_are_counted_within_the_resync_interval(
     seed: int, size: int, ties: bool
 ) -> None:

@@ -19,7 +19,7 @@ from support.api import Api, Handler, batch, serving
 from support.contract import exposed
 from support.exporter import StartExporter
 from support.monitoring import prometheus, query
-from support.rules import ALERTS, RECORDED, RULES
+from support.rules import ALERTS, RECORDED, RULES, recorded
 from support.samples import up
 
 from deploy.grafana.dashboard import COMMITTED, render
@@ -124,12 +124,10 @@ def test_the_link_of_an_alert_opens_a_panel_about_the_same_metric(alert: str) ->
 
 def metrics_of(expression: str) -> set[str]:
     """Return the metrics that an expression reads, also through recording rules, except a very common one."""
-    recorded = {rule["record"] for rule in RULES if "record" in rule} & set(
-        re.findall(r"\binkit:[a-z_0-9]+:[a-z0-9_]+", expression)
-    )
-    found = set(re.findall(r"\binkit_[a-z_]+\b|\bup\b", re.sub(r"(?:by|without|on) \([^)]*\)", "", expression)))
-    below = [metrics_of(rule["expr"]) for rule in RULES if rule.get("record") in recorded]
-    return found.union(*below) - {"inkit_poll_interval_seconds"}
+    names = recorded(expression)
+    text = "\n".join([expression, *(rule["expr"] for rule in RULES if rule.get("record") in names)])
+    found = set(re.findall(r"\binkit_[a-z_]+\b|\bup\b", re.sub(r"(?:by|without|on) \([^)]*\)", "", text)))
+    return found - {"inkit_poll_interval_seconds"}
 
 
 def test_compose_mounts_the_provisioned_files() -> None:

@@ -59,6 +59,21 @@ def every_second(at: float) -> Outcome:
     return "timeout" if at // 60 % 2 else "ok", 2
 
 
+def one_of(count: int, interval: float) -> Callable[[float], Outcome]:
+    """Let one of `count` polls succeed, from the first hour on until minute 250."""
+    return lambda at: ("timeout" if HOUR <= at < 15_000 and at // interval % count else "ok", 2)
+
+
+def long_listing(at: float) -> Outcome:
+    """Let a poll each hour take 14 minutes. The next poll ends before a scrape could see how long it took."""
+    return "ok", 839.5 if at >= HOUR and at % HOUR < 60 else 0.5
+
+
+def pages_answered(at: float) -> float:
+    """Return the number of requests that the API has answered, which grows during a long listing."""
+    return at // 10
+
+
 def slow_after_a_start(at: float) -> Outcome:
     """Let the first poll after each full hour take twelve minutes."""
     return "ok", 720 if at % HOUR < 60 else 2
@@ -83,7 +98,7 @@ def worlds() -> Iterator[World]:
             each_interval(fails(HOUR, 2 * HOUR, "timeout", "server_error", "auth")),
             [
                 Fires("InkitApiFailing", begin, end, f"every {interval} s")
-                for interval, begin, end in zip(INTERVALS, (67, 67, 73, 83), (121, 121, 121, 121), strict=True)
+                for interval, begin, end in zip(INTERVALS, (67, 67, 73, 83), (128, 128, 131, 141), strict=True)
             ],
             scrape=scrape,
         )
@@ -96,20 +111,42 @@ def worlds() -> Iterator[World]:
             ],
             scrape=scrape,
         )
-    yield World("timeouts with one 403", 110, [Exporter(polls=one_refusal)], [Fires("InkitApiFailing", 67, 95)])
+    yield World("timeouts with one 403", 110, [Exporter(polls=one_refusal)], [Fires("InkitApiFailing", 67, 102)])
     yield World(
         "403 and timeouts by turns",
         130,
         [Exporter(polls=fails(HOUR, 2 * HOUR, "timeout", "auth"))],
-        [Fires("InkitApiFailing", 67, 121)],
+        [Fires("InkitApiFailing", 67, 128)],
     )
     yield World(
         "timeouts, then a key that is rejected: one alert begins before the other ends",
         160,
         [Exporter(polls=key_after_timeouts)],
-        [Fires("InkitApiFailing", 67, 113), Fires("InkitKeyRejected", 111, 151)],
+        [Fires("InkitApiFailing", 67, 113), Fires("InkitKeyRejected", 110, 158)],
     )
     yield World("every second poll fails", 120, [Exporter(polls=every_second)], [Fires("InkitPollsFlaky", 62, 121)])
+    yield World(
+        "most polls fail, and one succeeds now and then: the page stays",
+        330,
+        [
+            Exporter(f"every {interval} s", interval=interval, polls=one_of(count, interval))
+            for interval, count in ((15, 40), (60, 10), (300, 4), (600, 4))
+        ],
+        [
+            Fires("InkitApiFailing", 68, 258, "every 15 s"),
+            Fires("InkitApiFailing", 68, 258, "every 60 s"),
+            Fires("InkitApiFailing", 78, 261, "every 300 s"),
+            Fires("InkitApiFailing", 113, 261, "every 600 s"),
+            Fires("InkitPollsFlaky", 133, 280, "every 15 s"),
+            Fires("InkitPollsFlaky", 135, 280, "every 60 s"),
+            Fires("InkitPollsFlaky", 136, 276, "every 300 s"),
+        ],
+    )
+    yield World(
+        "a listing of 14 minutes each hour, and quick polls between",
+        400,
+        [Exporter(polls=long_listing, gauges={'inkit_api_requests_total{code="200"}': pages_answered})],
+    )
     yield World(
         "slow first polls after each of three starts",
         180,
@@ -124,7 +161,7 @@ def worlds() -> Iterator[World]:
                 starts=(Start(), Start(3000, "b"), Start(4000, "c")),
             )
         ],
-        [Fires("InkitApiFailing", 37, 91)],
+        [Fires("InkitApiFailing", 37, 98)],
     )
     yield World(
         "a clock ten minutes behind",
@@ -220,6 +257,29 @@ def worlds() -> Iterator[World]:
         2200,
         [account("production", traffic(3, Failing(0, 9 * DAY)), interval=600)],
         [Fires("InkitDestinationFailingSlowly", 1744, 2204)],
+        scrape=240,
+        step=4,
+    )
+    yield World(
+        "three batches of one document a day, in working hours, and all fail",
+        2200,
+        [account("production", Flow("salesforce", 3, 1, [Failing(0, 9 * DAY)], hours=(9, 17)), interval=600)],
+        [Fires("InkitDestinationFailingSlowly", 2124, 2204)],
+        scrape=240,
+        step=4,
+    )
+    yield World(
+        "one unreadable record, which each complete listing reads, each 6 hours",
+        1200,
+        [
+            Exporter(
+                gauges={
+                    name: lambda at: (at + 5 * HOUR) // (6 * HOUR)
+                    for name in ("inkit_invalid_batches_total", "inkit_repaired_batches_total")
+                }
+            )
+        ],
+        [Fires("InkitInvalidRecords", 68, 1204), Fires("InkitRepairedRecords", 68, 1204)],
         scrape=240,
         step=4,
     )

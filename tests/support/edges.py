@@ -177,7 +177,7 @@ EDGES: dict[str, list[World]] = {
     ],
     "InkitKeyRejected": [
         World(
-            "half an hour", 120, [Exporter(polls=fails(HOUR, 1.5 * HOUR, "auth"))], [Fires("InkitKeyRejected", 67, 91)]
+            "half an hour", 120, [Exporter(polls=fails(HOUR, 1.5 * HOUR, "auth"))], [Fires("InkitKeyRejected", 67, 98)]
         ),
         World(
             "most failures, or nearly",
@@ -186,7 +186,7 @@ EDGES: dict[str, list[World]] = {
                 Exporter("above", polls=of_thirty(19, "auth", "timeout")),
                 Exporter("below", polls=of_thirty(16, "auth", "timeout")),
             ],
-            [Fires("InkitKeyRejected", 70, 131)],
+            [Fires("InkitKeyRejected", 69, 131)],
         ),
     ],
     "InkitApiFailing": [
@@ -194,7 +194,7 @@ EDGES: dict[str, list[World]] = {
             "half an hour",
             120,
             [Exporter(polls=fails(HOUR, 1.5 * HOUR, "timeout"))],
-            [Fires("InkitApiFailing", 67, 91)],
+            [Fires("InkitApiFailing", 67, 98)],
         ),
         World(
             "most failures, or nearly",
@@ -258,17 +258,17 @@ EDGES: dict[str, list[World]] = {
     "InkitInvalidRecords": [
         World(
             "one record, once",
-            160,
-            more={metric("inkit_invalid_batches_total"): "0x9 1x160"},
-            fires=[Fires("InkitInvalidRecords", 15, 130)],
+            760,
+            more={metric("inkit_invalid_batches_total"): "0x9 1x760"},
+            fires=[Fires("InkitInvalidRecords", 15, 730)],
         )
     ],
     "InkitRepairedRecords": [
         World(
             "one record, once",
-            160,
-            more={metric("inkit_repaired_batches_total"): "0x9 1x160"},
-            fires=[Fires("InkitRepairedRecords", 15, 130)],
+            760,
+            more={metric("inkit_repaired_batches_total"): "0x9 1x760"},
+            fires=[Fires("InkitRepairedRecords", 15, 730)],
         )
     ],
     "InkitDocumentsFailing": [
@@ -464,6 +464,22 @@ EDGES: dict[str, list[World]] = {
             more=documents(PRODUCTION, "0+6.5x480", "0+93.5x480") | documents("below", "0+5.5x480", "0+94.5x480"),
             fires=[Fires("InkitSloBurnFast", 347, 481)],
         ),
+        World(
+            "three batches in six hours, with 11 documents, and 9; and two batches",
+            480,
+            more=documents("above", "0x250 6x89 11x140", "0+0.1x480")
+            | documents("below", "0x250 5x89 9x140", "0+0.1x480")
+            | documents("two", "0x250 6x89 11x140", "0+0.1x480")
+            | {
+                metric("inkit_batches_with_failures_total", account, destination="salesforce"): values
+                for account, values in (
+                    ("above", "0x250 2x89 3x140"),
+                    ("below", "0x250 2x89 3x140"),
+                    ("two", "0x250 1x89 2x140"),
+                )
+            },
+            fires=[Fires("InkitSloBurnFast", 347, 371)],
+        ),
     ],
     "InkitSloBurnSlow": [
         World(
@@ -517,8 +533,8 @@ TOLD: dict[str, Told] = {
     "InkitPollsFlaky": Told(_ACCOUNT, "21.67% of the polls of production fail, again and again"),
     "InkitApiThrottled": Told(_ACCOUNT, "Inkit account production is short of API requests: they wait 28% of the time"),
     "InkitWindowTruncated": Told(_ACCOUNT, "Only the newest 10000 batches of Inkit account production are counted"),
-    "InkitInvalidRecords": Told(_ACCOUNT, "Unreadable batch records of Inkit account production: 1 in 2 hours"),
-    "InkitRepairedRecords": Told(_ACCOUNT, "Batch records of Inkit account production without a count: 1 in 2 hours"),
+    "InkitInvalidRecords": Told(_ACCOUNT, "Unreadable batch records of Inkit account production: 1 in 12 hours"),
+    "InkitRepairedRecords": Told(_ACCOUNT, "Batch records of Inkit account production without a count: 1 in 12 hours"),
     "InkitDocumentsFailing": Told(_ACCOUNT, "5.5% of the documents of Inkit account production failed within an hour"),
     "InkitDestinationFailing": Told(
         _SALESFORCE, "salesforce: 22% of the documents of production failed within an hour"

@@ -26,13 +26,16 @@ CONSTANTS: dict[str, float] = {
 
 def only(alerts: Sequence[dict[str, Any]]) -> str:
     """A rules file with nothing but these alerts and what they need."""
-    names = _needed("\n".join(alert["expr"] for alert in alerts))
-    recorded = [rule for rule in RULES if rule.get("record") in names]
-    group = {"name": "one", "rules": [*recorded, *alerts]}
+    names = recorded("\n".join(alert["expr"] for alert in alerts))
+    needed = [rule for rule in RULES if rule.get("record") in names]
+    group = {"name": "one", "rules": [*needed, *alerts]}
     return yaml.safe_dump({"groups": [group]}, sort_keys=False, width=10_000)
 
 
-def _needed(expression: str) -> set[str]:
-    """The recorded series that an expression reads, and what those read."""
-    found = set(re.findall(r"\binkit:[a-z_0-9]+:[a-z0-9_]+", expression))
-    return found.union(*(_needed(rule["expr"]) for rule in RULES if rule.get("record") in found))
+def recorded(expression: str) -> set[str]:
+    """The recorded series that an expression reads, and what those read. One of them reads its own past."""
+    found: set[str] = set()
+    while new := set(re.findall(r"\binkit:[a-z_0-9]+:[a-z0-9_]+", expression)) - found:
+        found |= new
+        expression = "\n".join(rule["expr"] for rule in RULES if rule.get("record") in new)
+    return found

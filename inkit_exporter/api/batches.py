@@ -1,10 +1,13 @@
 """Batches and pages as values, in the form of Inkit's public documentation ("List workflow batches")."""
 
 from collections import Counter
+from operator import add
 from typing import Final, NamedTuple
 
 from msgspec import Struct, field
+from msgspec.structs import astuple
 
+from inkit_exporter.api.statuses import FAILED
 from inkit_exporter.jsonbody import Natural
 from inkit_exporter.labels import Labels
 from inkit_exporter.paging.pagination import Pagination
@@ -56,12 +59,7 @@ class Counts(Struct, frozen=True, gc=False):
     in_progress: Natural
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            self.count + other.count,
-            self.completed + other.completed,
-            self.failed + other.failed,
-            self.in_progress + other.in_progress,
-        )
+        return Counts(*map(add, astuple(self), astuple(other)))
 
 
 class Batch(Struct, frozen=True, gc=False):
@@ -82,6 +80,11 @@ class Batch(Struct, frozen=True, gc=False):
     def finished(self) -> bool:
         """Whether the status is final and no document is in progress at any destination."""
         return self.final is True and not any(c.in_progress for c in self.destinations.values())
+
+    @property
+    def failed(self) -> bool:
+        """Whether the batch failed as a whole, by its final status."""
+        return self.final is True and FAILED.fullmatch(self.status) is not None
 
     @property
     def done(self) -> bool:

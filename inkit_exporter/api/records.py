@@ -14,7 +14,6 @@ _Id = Annotated[str, Meta(min_length=1, max_length=256)]
 _NULL = Raw(b"null")
 _Empty = Annotated[list[Any], Meta(max_length=0)] | None  # PHP writes an empty object as a list
 
-
 MAX_DESTINATIONS: Final = 1000
 """Of one batch. Inkit documents nine."""
 

@@ -23,6 +23,11 @@ _WAITING = re.compile(
     "yet|(?!during|missing|nothing).+ing"
 )
 
+FAILED: Final = re.compile(
+    "(?!(partial|complete|finish).*)(.+_)?(failed|failure|error|errored|rejected|declined|expired|timed_out)"
+)
+"""Matches the name of a final status that means that the whole batch failed. The alerts have the same words."""
+
 MAX_LENGTH: Final = 256
 """Characters. Of a longer status, nothing is known."""
 

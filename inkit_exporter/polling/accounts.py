@@ -114,10 +114,8 @@ class Accounts:
         if known:
             known.watched.stop()
         if known and known.settings == settings:
-            labels, state = (
-                known.labels,
-                replace(self._states[settings.name], settings=poll, next_poll_at=math.inf, progress=None),
-            )
+            labels, state = known.labels, self._states[settings.name]
+            state = replace(state, settings=poll, next_poll_at=math.inf, progress=None)
         else:
             source = settings.api_token_file, settings.api_token_env
             # A new token source may be a new place of the same token, so requests that were sent with it count.

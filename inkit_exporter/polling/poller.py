@@ -139,19 +139,16 @@ class Poller:
                 if state.progress and time.monotonic() - told > _TELL_EVERY_SECONDS:
                     told = time.monotonic()
                     self._log.info("listing all batches", **msgspec.structs.asdict(state.progress))
-                if refused := ", ".join(sorted(self._plan.parameters.left_out)):
-                    self._warn_once(
-                        f"the API refuses {refused}, so requests leave it out", it_says=self._plan.parameters.reason
-                    )
+                parameters = self._plan.parameters
+                if refused := ", ".join(sorted(parameters.left_out)):
+                    self._warn_once(f"the API refuses {refused}, so requests leave it out", it_says=parameters.reason)
         except StopIteration:
             pass
 
     def _progress(self) -> Progress | None:
-        if not (reading := self._plan.progress):
-            return None
-        page, of_pages = reading
+        page, of_pages = self._plan.progress or (0, None)
         if of_pages is None:
-            return Progress(page, None, None)
+            return Progress(page, None, None) if page else None
         requests = self._state.usage.requests - self._requests_before
         so_far = (time.monotonic() - self._started) / max(1, requests)
         a_page = max(so_far, 60 / self._state.usage.rate_limiter.requests_per_minute)
@@ -174,12 +171,10 @@ class Poller:
         if not self._plan.mark.ordered:
             self._warn_once("the API does not list newest first as asked; every poll reads the whole list")
         if window.truncated:
-            self._warn_once(
-                "more batches than max_batches, so the oldest are left out", max_batches=self._settings.max_batches
-            )
-        if self._plan.mark.promised is not None:
-            listed = len(window.batches)
-            self._warn_once("the list is shorter than the API says", promised=self._plan.mark.promised, listed=listed)
+            most = self._settings.max_batches
+            self._warn_once("more batches than max_batches, so the oldest are left out", max_batches=most)
+        if (promised := self._plan.mark.promised) is not None:
+            self._warn_once("the list is shorter than the API says", promised=promised, listed=len(window.batches))
         unknown = Counter(batch.status for batch in window.batches if batch.final is None)
         for status, batches in unknown.items():
             remedy = "if batches with it do not change, add it to poll.final_statuses"

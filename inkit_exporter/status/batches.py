@@ -69,7 +69,7 @@ def failing_batches(tops: Sequence[tuple[str, TopBatches]], query: Query) -> Bat
 
     def fails(batch: Batch) -> bool:
         counts = query.counts(batch)
-        return any(one.failed for one in counts) or (batch.status == "failed" and bool(counts))
+        return any(one.failed for one in counts) or (batch.failed and bool(counts))
 
     def most_failed(ranked: _Ranked) -> int:
         return -sum(counts.failed for counts in query.counts(ranked[1]))

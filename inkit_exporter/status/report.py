@@ -162,7 +162,7 @@ def _window(state: AccountState, snapshot: Snapshot, query: Query, now: float) -
         newest_batch_created_timestamp_seconds=snapshot.newest_created,
         oldest_unfinished_batch_created_timestamp_seconds=snapshot.oldest_unfinished_created,
         newest_failing_batch_created_timestamp_seconds=failing[0].created_at if failing else None,
-        failing=find_failures(_ends(snapshot.newest)) if snapshot.batches.get("failed") else None,
+        failing=find_failures(_ends(snapshot.newest)),
         destinations=[
             _destination(state, snapshot, name, counts)
             for name, counts in sorted(documents.items(), key=failing_first)
@@ -197,4 +197,4 @@ def _documents_at(destination: str, newest: Iterable[Batch]) -> Iterator[tuple[f
 
 def _ends(newest: Iterable[Batch]) -> Iterator[tuple[float, int, int]]:
     for batch in newest:
-        yield batch.created_at, batch.status == "failed", batch.finished
+        yield batch.created_at, batch.failed, batch.finished

@@ -106,7 +106,7 @@ class Window:
         self.by_id[batch.id] = batch
         self._count(batch, +1)
         _insert(self.batches, batch)
-        if batch.status == "failed" or any(counts.failed for counts in batch.destinations.values()):
+        if batch.failed or any(counts.failed for counts in batch.destinations.values()):
             _insert(self._failing, batch)
         if not batch.finished:
             _insert(self.unfinished, batch)

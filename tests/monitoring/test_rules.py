@@ -16,6 +16,8 @@ from support.edges import EDGES, TOLD
 from support.rules import ALERTS, CONSTANTS, PROMETHEUS, RECORDED, RULES, only
 from support.worlds import World, failed_expressions, promtool
 
+from inkit_exporter.api.statuses import FAILED
+
 RUNBOOKS = (ROOT / "docs" / "runbooks.md").read_text()
 RUNBOOKS_URL = "https://github.com/inkit-exporter/inkit-exporter/blob/main/docs/runbooks.md#"
 COPIES = ('cluster="eu", namespace="inkit"', 'cluster="us", namespace="documents"')
@@ -148,6 +150,12 @@ def test_every_metric_in_rules_and_runbooks_exists() -> None:
         for name in re.findall(r"\binkit_[a-z_]+(?![a-z_:])", text):
             assert re.sub(r"_(bucket|count|sum)$", "", name) in exposed(), name
         assert set(re.findall(r"\binkit:[a-z_0-9]+:[a-z0-9_]+", text)) <= RECORDED
+
+
+def test_the_rules_and_the_exporter_take_the_same_statuses_for_failed() -> None:
+    (rule,) = (rule for rule in RULES if rule.get("record") == "inkit:batches_failed:max")
+    words, without = re.findall(r'batch_status(?:=~|!~)"(.+)"', rule["expr"])
+    assert FAILED.pattern == f"(?!{without}){words}"
 
 
 def test_the_scrape_job_has_the_name_that_the_rules_expect() -> None:

@@ -388,6 +388,22 @@ async def test_the_json_tells_what_the_api_holds_of_the_accounts_asked_for(api: 
     assert (none["accounts"], none["failing_batches"]["total"]) == ([], 0)
 
 
+async def test_a_batch_that_ended_with_another_word_for_failed_counts_as_failed(
+    api: Api, exporter: StartExporter
+) -> None:
+    words = ("Error", "Rejected", "Render Failed", "TimedOut", "Not Failed", "Partially Failed", "Cancelled")
+    api.batches = [
+        batch(f"fb_{word}", age=i, status=word, destinations={"box": (0, 0, 0)}) for i, word in enumerate(words)
+    ]
+    running = await exporter(poll={"interval": "1h"})
+    await running.wait_for(lambda s: up(s) == 1)
+    found = await status(running)
+    (account,) = found["accounts"]
+    assert account["window"]["failing"]["failed"] == 4
+    for listing in (found, await status(running, "?destination=box")):
+        assert {one["id"] for one in listing["failing_batches"]["listed"]} == {f"fb_{word}" for word in words[:4]}
+
+
 async def test_the_json_lists_what_is_asked_for(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch(f"fb_{i}", age=i, destinations={"box": (9 - i % 7, i % 7, 0)}) for i in range(60)]
     api.batches += [

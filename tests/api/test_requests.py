@@ -316,7 +316,7 @@ async def test_every_fault_has_its_error_class_and_no_error_contains_the_token()
     async def ask(name: str, port: int) -> None:
         token = accounts[name].token
         url = f"http://127.0.0.1:{port}/{name}/v1"
-        async with client_of(url, token=lambda: token, seconds=0.5) as (client, usage):
+        async with client_of(url, token=lambda: token, seconds=3) as (client, usage):
             with pytest.raises(ApiError) as raised:
                 await whole(client, 1)
             assert raised.value.reason == FAULTS[name][0], name

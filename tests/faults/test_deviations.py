@@ -121,14 +121,14 @@ def first_poll(account: Account, seen: Seen) -> Iterator[str]:
     """Yield what is wrong after the first poll."""
     expect, values = account.deviation.expect, seen.values
     yield from numbers(account, seen)
-    if seen.polls > 1:
-        yield "the first poll was not seen"
-    if (requests := values["inkit_poll_requests"]) > account.deviation.most_requests:
+    if seen.polls == 1 and (requests := values["inkit_poll_requests"]) > account.deviation.most_requests:
         yield f"the first poll made {requests:.0f} requests, not {account.deviation.most_requests} at most"
-    counted = {"invalid": expect.invalid, "repaired": expect.repaired}
-    for name, right in counted.items():
-        if (number := values.get(f"inkit_{name}_batches_total")) != right and not expect.fails:
-            yield f"{name} batches: {number}, not {right}"
+    # On a busy machine, a second poll may have ended or begun.
+    polls = [seen.polls] if seen.polls == 1 else [seen.polls, seen.polls + 1]
+    for name, right in {"invalid": expect.invalid, "repaired": expect.repaired}.items():
+        number = values.get(f"inkit_{name}_batches_total")
+        if not expect.fails and number not in [right * times for times in polls]:
+            yield f"{name} batches: {number} after {seen.polls} polls, not {right} after each"
 
 
 def later_polls(account: Account, seen: Seen) -> Iterator[str]:

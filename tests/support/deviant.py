@@ -46,6 +46,7 @@ class Account:
         self._now = now
         self.made = deviation.batches
         self._answers: dict[tuple[tuple[str, str], ...], Answered] = {}
+        self._goes_on = False
 
     def base_url(self, port: int) -> str:
         """The account's base URL."""
@@ -71,7 +72,11 @@ class Account:
         self._answers.clear()
 
     def go_on(self) -> None:
-        """Finish batch 0, progress 2, remove 4, and add a new one."""
+        """Finish batch 0, progress 2, remove 4, and add a new one, when the next poll begins."""
+        self._goes_on = True
+
+    def _go_on(self) -> None:
+        self._goes_on = False
         self.change("fb_0", "finish")
         self.change("fb_2", "progress")
         self.change("fb_4", "vanish")
@@ -86,6 +91,8 @@ class Account:
 
     def answer(self, query: Mapping[str, str]) -> Answered:
         """Answer a request for the list."""
+        if self._goes_on and query.get("page") == "1":
+            self._go_on()
         key = tuple(query.items())
         if key not in self._answers:
             self._answers[key] = self._make_answer(query)

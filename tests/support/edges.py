@@ -208,6 +208,17 @@ EDGES: dict[str, list[World]] = {
     ],
     "InkitDataStale": [
         World("a poll of 15 minutes", 120, [Exporter(polls=slow)], [Fires("InkitDataStale", 70, 76)]),
+        World(
+            "a listing of 3.5 hours that makes progress",
+            300,
+            [
+                Exporter(
+                    polls=lambda at: ("ok", 3.5 * HOUR if HOUR <= at < HOUR + 60 else 2),
+                    gauges={'inkit_api_requests_total{code="200"}': lambda at: at // 10},
+                )
+            ],
+            [Fires("InkitDataStale", 245, 271)],
+        ),
     ],
     "InkitFirstPollUnfinished": [
         World(

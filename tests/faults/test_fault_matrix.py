@@ -191,7 +191,7 @@ async def test_every_fault_on_every_request_fails_the_poll_and_the_account_recov
             assert recovered.succeeded_at[name] > last_success[name]
             await running.wait_for_line(f'"account is up again" account={name} ')
             logged = [line for line in running.log if f" account={name} " in line and 'msg="account is ' in line]
-            assert ["down" in line for line in logged] == [True, False], name
+            assert ['msg="account is down"' in line for line in logged] == [True, False], name
             assert asked[name] <= recovered.requests[name] + 1, "one request may be under way"
             for text in (*pages, recovered.text, *running.log):
                 assert account.token not in text, name

@@ -104,11 +104,11 @@ class Window:
         if known is not None:
             self._discard(known)
         self.by_id[batch.id] = batch
-        self._count(batch, +1)
+        failed, in_progress = self._count(batch, +1)
         _insert(self.batches, batch)
-        if batch.failed or any(counts.failed for counts in batch.destinations.values()):
+        if failed or batch.failed:
             _insert(self._failing, batch)
-        if not batch.finished:
+        if in_progress or not batch.final:
             _insert(self.unfinished, batch)
             self.unfinished_ids.add(batch.id)
             self.changed_at[batch.id] = now
@@ -170,16 +170,22 @@ class Window:
             if place < len(ranking) and ranking[place].id == batch.id:
                 del ranking[place]
 
-    def _count(self, batch: Batch, sign: int) -> None:
-        """Add a batch to the sums, or subtract it."""
+    def _count(self, batch: Batch, sign: int) -> tuple[int, int]:
+        """Add a batch to the sums, or subtract it. Returns how many of its documents failed and are in progress."""
         self._statuses[batch.status] = self._statuses.get(batch.status, 0) + sign
         by_destination = self._documents[batch.status]
+        all_failed = all_in_progress = 0
         for destination, counts in batch.destinations.items():
             sums = by_destination[destination]
             sums[0] += sign * counts.count
             sums[1] += sign * counts.completed
-            sums[2] += sign * counts.failed
-            sums[3] += sign * counts.in_progress
+            if failed := counts.failed:
+                sums[2] += sign * failed
+                all_failed += failed
+            if in_progress := counts.in_progress:
+                sums[3] += sign * in_progress
+                all_in_progress += in_progress
+        return all_failed, all_in_progress
 
 
 def _insert(ranking: list[Batch], batch: Batch) -> None:

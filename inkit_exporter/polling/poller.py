@@ -175,7 +175,8 @@ class Poller:
             self._warn_once("more batches than max_batches, so the oldest are left out", max_batches=most)
         if (promised := self._plan.mark.promised) is not None:
             self._warn_once("the list is shorter than the API says", promised=promised, listed=len(window.batches))
-        unknown = Counter(batch.status for batch in window.batches if batch.final is None)
+        not_finished = (window.by_id[batch_id] for batch_id in window.changed_at)
+        unknown = Counter(batch.status for batch in not_finished if batch.final is None)
         for status, batches in unknown.items():
             remedy = "if batches with it do not change, add it to poll.final_statuses"
             self._warn_once(f"status `{status}` is unknown and counts as unfinished; {remedy}", batches=batches)

@@ -205,7 +205,8 @@ def test_the_contributing_guide_names_the_debian_packages_of_the_tests() -> None
 
 def test_no_file_names_a_registry_or_a_home() -> None:
     hosts = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"))]
-    for name in ("requirements.txt", "requirements-dev.txt", "pyproject.toml", "Dockerfile", "Makefile"):
-        text = Path(ROOT / name).read_text()
+    names = ("requirements.txt", "requirements-dev.txt", "pyproject.toml", "Dockerfile", "Makefile")
+    for path in (*(ROOT / name for name in names), *ROOT.glob(".github/**/*.yml")):
+        text = path.read_text()
         assert not [host for host in hosts if host in text]
         assert os.sep + "root" + os.sep not in text

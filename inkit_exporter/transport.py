@@ -147,19 +147,23 @@ async def decompress(body: bytes | bytearray, encoding: str, limit: int) -> byte
     if (encoding := encoding.lower()) not in ("", "identity", "gzip", "x-gzip", "deflate"):
         name = encoding if len(encoding) <= len("gzip, gzip") else "something"  # a longer one could be the token
         raise BodyError(f"the answer is compressed as {name}; only gzip and deflate can be read")
-    if body[:1] == b"\x1f":  # gzip, even where no header says so: neither JSON nor deflate begins with it
-        bits = 16 + zlib.MAX_WBITS
-    elif encoding == "deflate" and body:  # with zlib's header, as documented, or raw
-        bits = zlib.MAX_WBITS if body[0] & 0x0F == zlib.DEFLATED else -zlib.MAX_WBITS
-    else:
+    gzip = body[:1] == b"\x1f"  # even where no header says so: neither JSON nor deflate begins with it
+    if not (gzip or (encoding == "deflate" and body)):
         return body
+    # Either finds out which header there is, except that deflate may lack zlib's, against the documentation.
+    raw = not gzip and body[0] & 0x0F != zlib.DEFLATED
+    bits = -zlib.MAX_WBITS if raw else 32 + zlib.MAX_WBITS
     inflater, decompressed = zlib.decompressobj(bits), bytearray()
     try:
         for start in range(0, len(body), PART_BYTES):
             rest = bytes(body[start : start + PART_BYTES])
-            while rest and not inflater.eof:
+            while rest:
+                if inflater.eof and not (gzip and rest.startswith(b"\x1f")):
+                    return decompressed  # the rest is no data
+                if inflater.eof:  # gzip may have several members (RFC 1952, 2.2)
+                    inflater = zlib.decompressobj(bits)
                 decompressed += inflater.decompress(rest, PART_BYTES)
-                rest = inflater.unconsumed_tail
+                rest = inflater.unused_data or inflater.unconsumed_tail
                 if len(decompressed) > limit:
                     raise BodyError(f"the decompressed answer is larger than max_response_size ({limit} bytes)")
                 await asyncio.sleep(0)

@@ -45,6 +45,26 @@ def test_a_body_may_end_with_a_part_and_be_as_large_as_the_limit(form: str, leve
         decompressed(data, FORMS[form][0], limit=size - 1)
 
 
+@given(st.lists(st.binary(max_size=99), min_size=1), st.booleans(), st.integers(0, 2))
+def test_gzip_may_have_several_members(parts: list[bytes], large: bool, padding: int) -> None:
+    """As in RFC 1952. Servers make them that compress an answer piece by piece."""
+    parts.append(bytes(PART_BYTES * large))
+    data = b"".join(compressed(part, "gzip", level=0) for part in parts)
+    assert decompressed(data + bytes(padding), "gzip") == b"".join(parts)
+
+
+def test_a_member_that_is_cut_short_is_an_error() -> None:
+    member = compressed(BODY, "gzip")
+    for size in range(1, len(member)):
+        with pytest.raises(BodyError, match=r"^the answer's compressed data are cut short$"):
+            decompressed(member + member[:size], "gzip")
+
+
+def test_the_size_limit_applies_to_all_members_together() -> None:
+    with pytest.raises(BodyError, match="larger than max_response_size"):
+        decompressed(compressed(bytes(PART_BYTES), "gzip") * 4, "gzip", limit=4 * PART_BYTES - 1)
+
+
 @pytest.mark.parametrize("encoding", ["", "identity", "gzip", "x-gzip", "deflate"])
 def test_gzip_is_recognised_by_its_first_byte_whatever_the_header_says(encoding: str) -> None:
     assert decompressed(compressed(BODY, "gzip"), encoding) == BODY

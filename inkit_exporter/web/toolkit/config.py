@@ -8,18 +8,29 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from msgspec import Struct, field
+from msgspec import field
 
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.web.toolkit.tls import TlsContext, TlsSection, choose, make_context
 from inkit_exporter.yamlfile import Section, convert, naming, read_file, read_yaml_as
 
 
-class RateLimit(Struct, frozen=True):
-    """A token bucket: it allows `burst` requests at once, and one more after each interval."""
+class Nanoseconds(int):
+    """A duration, written as in Go: `100ms`, `1m30s`, or 0."""
 
-    interval_ns: int
-    burst: int
+    @classmethod
+    def parse(cls, text: object) -> "Nanoseconds":
+        """Read a duration. Raises ValueError if it is none."""
+        if not isinstance(text, str) or not re.fullmatch(f"(?a)0|({_DURATION.pattern})+", text):
+            raise ValueError("is not a duration; write it like 100ms, 1s or 1m30s, or 0 for no limit")
+        return cls(sum(int(Decimal(number) * _DURATION_UNITS[unit]) for number, unit in _DURATION.findall(text)))
+
+
+class RateLimit(Section, frozen=True):
+    """A token bucket: `burst` requests at once, and one more after each interval. An interval of 0 means no limit."""
+
+    interval: Nanoseconds = Nanoseconds(0)
+    burst: int = 0
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,7 @@ class WebConfig:
     users: Mapping[bytes, bytes]
     decoy: bytes
     headers: Mapping[str, str]
-    rate_limit: RateLimit | None
+    rate_limit: RateLimit
     protections: frozenset[str]
     keys: frozenset[str]
 
@@ -63,6 +74,8 @@ def load(path: Path, files: Files | None = None) -> WebConfig:
         document = read_yaml_as(_File, read(path).decode())
         config = convert({} if document is None else document, _File, reference="docs/web-configuration.md")
         context = make_context(config.tls_server_config, path.parent, read)
+        if config.rate_limit.interval and config.rate_limit.burst < 1:
+            raise ConfigError("rate_limit.burst: must be 1 or more, or every request would be refused")
         users = {user.encode(): _check_hash(user, text) for user, text in config.basic_auth_users.items()}
         protections = {
             "tls_server_config": context is not None,
@@ -75,7 +88,7 @@ def load(path: Path, files: Files | None = None) -> WebConfig:
             users=users,
             decoy=decoy(_usual_cost(users.values())),
             headers=_check_headers(config.http_server_config.headers),
-            rate_limit=_check_rate_limit(config.rate_limit),
+            rate_limit=config.rate_limit,
             protections=frozenset(key for key, on in protections.items() if on),
             keys=frozenset(_keys(document)),
         )
@@ -105,15 +118,10 @@ class _HttpSection(Section, frozen=True):
     headers: dict[str, str | None] = field(default_factory=dict)
 
 
-class _RateSection(Section, frozen=True):
-    interval: str = "0"
-    burst: int = 0
-
-
 class _File(Section, frozen=True):
     tls_server_config: TlsSection = TlsSection()
     http_server_config: _HttpSection = _HttpSection()
-    rate_limit: _RateSection = _RateSection()
+    rate_limit: RateLimit = RateLimit()
     basic_auth_users: dict[str, str | None] = field(default_factory=dict)
 
 
@@ -126,7 +134,7 @@ _HEADERS: Mapping[str, tuple[str, ...]] = {
 }
 _HASH = re.compile(r"(?a)\$2[aby]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
 _MOST_DECOY_COST = 14  # about a second
-_DURATION_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_DURATION_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ns|us|µs|ms|s|m|h)")
 
 
@@ -148,17 +156,6 @@ def _check_headers(headers: Mapping[str, str | None]) -> Mapping[str, str]:
         if text and not text.isprintable():
             raise ConfigError(f"{place}: must be one line of text")
     return {name: text for name, text in headers.items() if text}
-
-
-def _check_rate_limit(rate: _RateSection) -> RateLimit | None:
-    if rate.interval == "0":
-        return None
-    if not re.fullmatch(f"(?a)({_DURATION.pattern})+", rate.interval):
-        raise ConfigError("rate_limit.interval: is not a duration; write it like 100ms, 1s or 1m30s, or 0 for no limit")
-    if rate.burst < 1:
-        raise ConfigError("rate_limit.burst: must be 1 or more, or every request would be refused")
-    interval = sum(int(Decimal(number) * _DURATION_NS[unit]) for number, unit in _DURATION.findall(rate.interval))
-    return RateLimit(interval, rate.burst) if interval else None
 
 
 def _signature(path: Path) -> tuple[int, ...] | None:

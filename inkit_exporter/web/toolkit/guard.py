@@ -128,16 +128,14 @@ class _RateLimiter:
     """A token bucket, stored as the time when it will be full (generic cell rate algorithm), in exact integers."""
 
     def __init__(self) -> None:
-        self._limit: RateLimit | None = None
+        self._limit = RateLimit()
         self._full_at_ns = 0
 
-    def allow(self, limit: RateLimit | None, now_ns: int) -> bool:
+    def allow(self, limit: RateLimit, now_ns: int) -> bool:
         if limit != self._limit:
             self._limit, self._full_at_ns = limit, now_ns
-        if limit is None:
-            return True
-        full_at_ns = max(self._full_at_ns, now_ns) + limit.interval_ns
-        if full_at_ns - now_ns > limit.burst * limit.interval_ns:
+        full_at_ns = max(self._full_at_ns, now_ns) + limit.interval
+        if full_at_ns - now_ns > limit.burst * limit.interval:
             return False
         self._full_at_ns = full_at_ns
         return True

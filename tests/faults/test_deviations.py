@@ -99,7 +99,8 @@ async def test_every_deviation_gives_right_numbers_or_fails_with_its_cause_named
                 if catalogue[name].expect.numbers:
                     accounts[name].go_on()
                 polls[name] = seen[name].polls
-            slow = {name for name in accounts if seen[name].polls < polls.get(name, math.inf) + 2}
+            # On a busy machine, the list may change during a poll. The next poll sees it, and the one after is usual.
+            slow = {name for name in accounts if seen[name].polls < polls.get(name, math.inf) + 3}
         for name in slow:
             problems[name].append("its polls do not end")
         answer = json.loads((await running.get("/api/v1/status"))[1])

@@ -43,24 +43,23 @@ def read_file(path: Path) -> bytes:
 
 
 def read_yaml_as(kind: type[Section], text: str) -> object:
-    """Read a document by the types of the settings: each scalar becomes what its setting wants.
+    """Read a document by the types of the settings. Each scalar is text as written: `no`, `0123`, `1:30`.
 
-    Text stays as written: `no`, `0123`, `1:30`. A boolean may be yes, no, on or off. A key without a value is left out,
-    so its default applies. `~` means no value. So does `null`, unless text is required.
+    A boolean may be yes, no, on or off. A key without a value is left out, so its default applies. `~` means no value.
+    So does `null`, unless text is required.
 
     Raises ConfigError with line and column. `convert` checks whether the values fit their types.
     """
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        return node and loader.value(node, inspect.type_info(kind))
+        node = _Composer(text).get_single_node()
+        return node and _value(node, inspect.type_info(kind))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ConfigError(f"{place}{error.problem or 'not valid YAML'}") from None
     except yaml.reader.ReaderError as error:
         raise ConfigError(f"position {error.position}: a character that YAML does not allow; remove it") from None
-    except (yaml.YAMLError, RecursionError, *_NOT_VALID) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:  # the last two for invalid escapes
         raise ConfigError(f"not valid YAML ({type(error).__name__})") from None
 
 
@@ -71,7 +70,7 @@ def convert(document: object, kind: type[T], *, reference: str, remedies: Mappin
     reference that lists all keys.
     """
     try:
-        return msgspec.convert(document, kind, dec_hook=_parse)
+        return msgspec.convert(document, kind, strict=False, dec_hook=_parse)
     except msgspec.ValidationError as error:
         raise ConfigError(_explain(str(error), reference, remedies)) from None
 
@@ -84,63 +83,51 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-_ANY: Final = inspect.AnyType()
-_NOT_VALID: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What PyYAML raises for invalid escapes and scalars."""
-_INTEGER: Final = re.compile(r"(?a)0|-?[1-9]\d{0,999}")  # bounded: Python refuses to read over 4,300 digits
-
-
-class _Loader(yaml.SafeLoader):
-    """Loads YAML's safe subset. A plain scalar is text or no value.
-
-    It refuses keys given twice, half characters, and aliases, which could expand without end.
-    """
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - nobody changes it
-        first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith(":null")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+class _Composer(yaml.BaseLoader):
+    """Reads YAML without tags, half characters, and aliases, which could expand without end."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            raise _misplaced("aliases (*name) are not supported", self.peek_event())  # type: ignore[no-untyped-call]
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or event.tag:
+            raise _misplaced("aliases (*name) and tags (!name) are not supported", event)
         node = super().compose_node(parent, index)
         if isinstance(node, yaml.ScalarNode) and any("\ud800" <= character <= "\udfff" for character in node.value):
             raise _misplaced("half a character (a surrogate); remove it", node)
         return node
 
-    def value(self, node: Any, kind: inspect.Type, *, required: bool = True) -> object:
-        """The value of a node as its type wants it, or None. What does not fit stays as it is."""
-        match node:
-            case yaml.MappingNode(tag=self.DEFAULT_MAPPING_TAG):
-                return self._mapping(node, kind)
-            case yaml.SequenceNode(tag=self.DEFAULT_SEQUENCE_TAG):
-                item_kind = kind.item_type if isinstance(kind, inspect.VarTupleType) else _ANY
-                return [self.value(item, item_kind) for item in node.value]
-            case yaml.ScalarNode(tag=self.DEFAULT_SCALAR_TAG):
-                if isinstance(kind, inspect.BoolType):
-                    return self.bool_values.get(node.value.lower(), node.value)
-                is_integer = isinstance(kind, inspect.IntType) and _INTEGER.fullmatch(node.value)
-                return int(node.value) if is_integer else node.value
-            case yaml.ScalarNode(tag="tag:yaml.org,2002:null"):
-                is_text = required and isinstance(kind, inspect.StrType) and node.value.lower() == "null"
-                return node.value if is_text else None
-        try:
-            return self.construct_object(node, deep=True)
-        except _NOT_VALID:
-            raise _misplaced(f"not a valid {node.tag.rpartition(':')[2]}; quote it if it is text", node) from None
 
-    def _mapping(self, node: yaml.MappingNode, kind: inspect.Type) -> dict[str, object]:
-        fields = {field.encode_name: field for field in kind.fields} if isinstance(kind, inspect.StructType) else {}
-        values: dict[str, object] = {}
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise _misplaced("a key must be text", key_node)
-            if (key := key_node.value) in values:
-                raise _misplaced(f"key `{key}` is given twice", key_node)
-            field = fields.get(key)
-            values[key] = self.value(value_node, field.type if field else _ANY, required=not field or field.required)
-        return {key: value for key, value in values.items() if value is not None or key not in fields}
+def _value(node: yaml.Node, kind: inspect.Type) -> object:
+    """The value of a node: text, unless its type is a boolean, or None."""
+    match node:
+        case yaml.MappingNode():
+            return _mapping(node, kind)
+        case yaml.SequenceNode():
+            item_kind = kind.item_type if isinstance(kind, inspect.VarTupleType) else _ANY
+            return [_value(item, item_kind) for item in node.value]
+        case yaml.ScalarNode(style=None, value="" | "~" | "null" | "Null" | "NULL"):
+            return None
+        case _ if isinstance(kind, inspect.BoolType):
+            return yaml.SafeLoader.bool_values.get(node.value.lower(), node.value)
+    return node.value
+
+
+def _mapping(node: yaml.MappingNode, kind: inspect.Type) -> dict[str, object]:
+    fields = {field.encode_name: field for field in kind.fields} if isinstance(kind, inspect.StructType) else {}
+    values: dict[str, object] = {}
+    for key_node, value_node in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise _misplaced("a key must be text", key_node)
+        if (key := key_node.value) in values:
+            raise _misplaced(f"key `{key}` is given twice", key_node)
+        field = fields.get(key)
+        values[key] = _value(value_node, field.type if field else _ANY)
+        is_text_required = field is not None and field.required and isinstance(field.type, inspect.StrType)
+        if values[key] is None and is_text_required and value_node.value.lower() == "null":
+            values[key] = value_node.value
+    return {key: value for key, value in values.items() if value is not None or key not in fields}
+
+
+_ANY: Final = inspect.AnyType()
 
 
 def _misplaced(problem: str, where: Any) -> yaml.MarkedYAMLError:

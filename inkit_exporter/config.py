@@ -126,19 +126,17 @@ def default_settings() -> Settings:
 def load(path: Path) -> Settings:
     """Read and validate a configuration file. Raises ConfigError with file, place and remedy."""
     with naming(path):
-        settings = parse(read_file(path).decode())
-        egress.check_surroundings(settings.api, os.environ)
-        return settings
+        return parse(read_file(path).decode())
 
 
 def parse(text: str) -> Settings:
-    """Validate a configuration. Raises ConfigError with place and remedy."""
+    """Validate a configuration, and the environment and file that `api` refers to. Raises ConfigError with a remedy."""
     document = read_yaml_as(Settings, text)
     if not isinstance(document, dict):
         raise ConfigError("expected a mapping with the key `accounts`; see config.example.yaml")
     settings = convert(document, Settings, reference="config.example.yaml", remedies=_TOKEN_REMEDIES)
     _check_accounts(settings.accounts)
-    egress.check(settings.api)
+    egress.check(settings.api, os.environ)
     return msgspec.structs.replace(settings, poll=_fit_to_interval(settings.poll, given=document.get("poll", {})))
 
 

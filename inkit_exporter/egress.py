@@ -1,22 +1,16 @@
 """The way out to the API: through which proxy, and which certificate authorities are trusted."""
 
-import os
 import ssl
-from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from stat import S_ISREG
-from typing import Final
+from pathlib import Path
 
 from yarl import URL
 
 from inkit_exporter.errors import ConfigError
-from inkit_exporter.yamlfile import Section
-
-_EXAMPLE: Final = "http://proxy.example:3128"
+from inkit_exporter.yamlfile import Section, read_file
 
 
 class EgressSettings(Section, frozen=True):
@@ -27,64 +21,23 @@ class EgressSettings(Section, frozen=True):
     ca_file: str | None = None
 
 
-@dataclass(frozen=True)
-class Proxy:
-    """An HTTP proxy. `authorization` is the value of its header Proxy-Authorization."""
-
-    url: URL
-    authorization: str | None = field(default=None, repr=False)
-
-    @classmethod
-    def parse(cls, text: str) -> "Proxy":
-        """Read `http://[user:password@]host[:port]`. Raises ValueError, which does not quote the text."""
-        with suppress(ValueError):
-            url = URL(text)
-            bare = url.with_user(None)
-            if url.scheme in ("http", "https") and url.host and bare == bare.origin():
-                given = f"{url.user or ''}:{url.password or ''}"
-                return cls(bare, None if given == ":" else f"Basic {b64encode(given.encode()).decode()}")
-        raise ValueError(f"is not the address of an HTTP proxy; write it like {_EXAMPLE}")
-
-
-def check(settings: EgressSettings) -> None:
-    """Check what the configuration says. Raises ConfigError."""
-    if settings.proxy_url is None:
-        return
-    if settings.proxy_from_environment:
-        raise ConfigError("api: has both proxy_url and proxy_from_environment; keep one")
-    try:
-        proxy = Proxy.parse(settings.proxy_url)
-    except ValueError as error:
-        raise ConfigError(f"api.proxy_url: {error}") from None
-    if proxy.authorization:
-        raise ConfigError(
-            "api.proxy_url: must not have user or password; put the whole URL in the environment variable HTTPS_PROXY "
-            "and set proxy_from_environment: true"
-        )
-
-
-def check_surroundings(settings: EgressSettings, environ: Mapping[str, str]) -> None:
-    """Check what the configuration refers to: the file of authorities and the environment. Raises ConfigError."""
+def check(settings: EgressSettings, environ: Mapping[str, str]) -> None:
+    """Check the settings, and the environment and the file that they refer to. Raises ConfigError."""
+    _configured_proxy(settings, environ)
     if settings.ca_file is not None:
         authorities(settings.ca_file)
-    if settings.proxy_from_environment:
-        try:
-            _proxy_of_environment(environ)
-        except ValueError as error:
-            raise ConfigError(f"api.proxy_from_environment: {error}") from None
 
 
-def find_proxy(url: URL, settings: EgressSettings, environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy for an address, or None to connect directly. Raises ValueError."""
-    host = url.raw_host or ""
+def find_proxy(url: URL, settings: EgressSettings, environ: Mapping[str, str]) -> URL | None:
+    """The HTTP proxy for an address, with user and password; None to connect directly. Raises ConfigError."""
+    host, written, port = url.raw_host or "", url.host or "", url.port or 0  # `written` may have letters like ü
     if is_loopback(host):
         return None
-    if settings.proxy_url is not None:
-        return Proxy.parse(settings.proxy_url)
-    no_proxy = environ.get("NO_PROXY") or environ.get("no_proxy") or ""
-    if not settings.proxy_from_environment or is_excluded(no_proxy, host, url.port or 0):
-        return None
-    return _proxy_of_environment(environ)
+    if settings.proxy_from_environment:
+        no_proxy = environ.get("NO_PROXY") or environ.get("no_proxy") or ""
+        if is_excluded(no_proxy, host, port) or is_excluded(no_proxy, written, port):
+            return None
+    return _configured_proxy(settings, environ)
 
 
 def is_excluded(no_proxy: str, host: str, port: int) -> bool:
@@ -104,13 +57,8 @@ def authorities(ca_file: str | None) -> ssl.SSLContext:
 
     Reads a file again when it has changed. Raises ConfigError if it can't be read.
     """
-    if ca_file is None:
-        return _read_authorities(None)
     try:
-        status = os.stat(ca_file)  # noqa: PTH116 - pathlib says no more
-        if not S_ISREG(status.st_mode):  # a pipe would block the exporter
-            raise OSError(0, "not a regular file")
-        return _read_authorities(ca_file, status.st_ino, status.st_size, status.st_mtime_ns)
+        return _read_authorities(ca_file, read_file(Path(ca_file)) if ca_file is not None else b"")
     except ssl.SSLError:
         raise ConfigError(f"api.ca_file: {ca_file} contains no certificates in PEM format") from None
     except OSError as error:
@@ -118,7 +66,7 @@ def authorities(ca_file: str | None) -> ssl.SSLContext:
 
 
 @lru_cache(maxsize=2)
-def _read_authorities(ca_file: str | None, *_version: int) -> ssl.SSLContext:
+def _read_authorities(ca_file: str | None, _content: bytes) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=ca_file)
     # Python 3.13 began to refuse authorities with small flaws, which those of companies often have. Go takes them.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -126,15 +74,32 @@ def _read_authorities(ca_file: str | None, *_version: int) -> ssl.SSLContext:
     return context
 
 
-def _proxy_of_environment(environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy in HTTPS_PROXY or https_proxy, where `http://` may be missing. Raises ValueError."""
-    text = environ.get("HTTPS_PROXY") or environ.get("https_proxy")
+def _configured_proxy(settings: EgressSettings, environ: Mapping[str, str]) -> URL | None:
+    """The proxy that the settings or the environment name. Raises ConfigError, which does not quote a password."""
+    if settings.proxy_url is not None:
+        if settings.proxy_from_environment:
+            raise ConfigError("api: has both proxy_url and proxy_from_environment; keep one")
+        proxy = _parse_proxy("api.proxy_url:", settings.proxy_url)
+        if proxy != proxy.with_user(None):
+            raise ConfigError(
+                "api.proxy_url: must not have user or password; put the whole URL in the environment variable "
+                "HTTPS_PROXY and set proxy_from_environment: true"
+            )
+        return proxy
+    text = environ.get("HTTPS_PROXY") or environ.get("https_proxy") if settings.proxy_from_environment else None
     if not text:
         return None
-    try:
-        return Proxy.parse(text if "://" in text else f"http://{text}")
-    except ValueError as error:
-        raise ValueError(f"HTTPS_PROXY {error}") from None
+    return _parse_proxy("api.proxy_from_environment: HTTPS_PROXY", text if "://" in text else f"http://{text}")
+
+
+def _parse_proxy(place: str, text: str) -> URL:
+    """Read `http://[user:password@]host[:port]`."""
+    with suppress(ValueError):
+        url = URL(text)
+        valid = url.scheme in ("http", "https") and url.host and url.with_user(None) == url.origin()
+        if valid and ":" not in (url.user or ""):  # RFC 7617, 2
+            return url
+    raise ConfigError(f"{place} is not the address of an HTTP proxy; write it like http://proxy.example:3128")
 
 
 def _matches(entry: str, host: str, port: str) -> bool:
@@ -149,7 +114,7 @@ def _matches(entry: str, host: str, port: str) -> bool:
         return False
     if (listed := _address(name)) is not None:
         return listed == address
-    name = _ascii(name.removeprefix("*") if name.startswith("*.") else name)
+    name = name.removeprefix("*") if name.startswith("*.") else name
     return host.endswith(name) if name.startswith(".") else host == name or host.endswith(f".{name}")
 
 
@@ -167,13 +132,3 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
     except ValueError:
         return None
     return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
-
-
-def _ascii(name: str) -> str:
-    """A host name as it is sent (IDNA), with the dot that may precede it."""
-    if name.isascii():
-        return name
-    with suppress(ValueError):
-        bare = name.lstrip(".")
-        return name[: -len(bare)] + (URL.build(scheme="http", host=bare).raw_host or bare)
-    return name

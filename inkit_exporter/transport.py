@@ -42,27 +42,31 @@ class Route(TypedDict):
 
     ssl: ssl.SSLContext | bool
     proxy: URL | None
-    proxy_headers: dict[str, str] | None
+    proxy_headers: dict[str, str]
 
 
 class Way:
-    """How to reach one address: directly, or through a proxy. Raises ValueError for http beyond loopback."""
+    """How to reach one address: directly, or through a proxy. Raises ConfigError if the proxy's address is invalid."""
 
     def __init__(self, url: URL, settings: EgressSettings, environ: Mapping[str, str] = os.environ) -> None:
         self._url = url
         self._ca_file = settings.ca_file
-        self._proxy = find_proxy(url, settings, environ)
+        proxy = find_proxy(url, settings, environ)
+        self._proxy = proxy and proxy.with_user(None)
+        self._proxy_headers: dict[str, str] = {}
+        if proxy and (proxy.user or proxy.password):
+            authorization = aiohttp.encode_basic_auth(proxy.user or "", proxy.password or "")
+            self._proxy_headers["Proxy-Authorization"] = authorization
 
     def __str__(self) -> str:
-        return f" through the proxy {self._proxy.url}" if self._proxy else ""
+        return f" through the proxy {self._proxy}" if self._proxy else ""
 
     def route(self) -> Route:
         """The arguments of the next request. Raises ConfigError if the file of authorities can't be read."""
-        proxy = self._proxy
         return {
             "ssl": authorities(self._ca_file) if self._url.scheme == "https" else True,
-            "proxy": proxy.url if proxy else None,
-            "proxy_headers": {"Proxy-Authorization": proxy.authorization} if proxy and proxy.authorization else None,
+            "proxy": self._proxy,
+            "proxy_headers": self._proxy_headers,
         }
 
     def explain(self, error: Exception) -> str | None:
@@ -71,7 +75,7 @@ class Way:
         The words come from the system, TLS or this module. Words of aiohttp may quote the server, which may repeat the
         token.
         """
-        there, proxy = f"{self._url.host}:{self._url.port}{self}", self._proxy and self._proxy.url
+        there, proxy = f"{self._url.host}:{self._url.port}{self}", self._proxy
         words: str | None = None
         match error:
             case ConfigError():

@@ -218,7 +218,7 @@ async def test_an_api_on_loopback_is_reached_without_the_proxy(ca: trustme.CA, t
     ("api", "env", "error"),
     [
         ("ca_file: no-such-file", {}, "api.ca_file: no-such-file cannot be read: No such file or directory"),
-        ("ca_file: .", {}, "api.ca_file: . cannot be read: not a regular file"),
+        ("ca_file: .", {}, "api.ca_file: . cannot be read: Is a directory"),
         ("ca_file: /dev/null", {}, "api.ca_file: /dev/null cannot be read: not a regular file"),
         (f"ca_file: {__file__}", {}, f"api.ca_file: {__file__} contains no certificates in PEM format"),
         (

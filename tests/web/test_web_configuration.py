@@ -30,9 +30,9 @@ from inkit_exporter.errors import ConfigError
 from inkit_exporter.web import limits
 from inkit_exporter.web.server import serve as serve_http
 from inkit_exporter.web.toolkit import guard
-from inkit_exporter.web.toolkit.config import Files, WebConfig, load
+from inkit_exporter.web.toolkit.config import WebConfig, load
 from inkit_exporter.web.toolkit.guard import ReloadingWebConfig
-from inkit_exporter.web.toolkit.tls import TlsSection
+from inkit_exporter.web.toolkit.tls import Read, TlsSection
 
 REFERENCE = (ROOT / "docs" / "web-configuration.md").read_text()
 
@@ -542,11 +542,11 @@ def test_a_password_check_of_an_unknown_user_costs_the_median_and_at_most_a_seco
     assert load(world.write(basic_auth_users=users)).decoy.startswith(b"$2b$%02d$" % expected)
 
 
-def test_a_hash_that_takes_over_a_second_is_logged_at_startup(world: World) -> None:
+def test_a_hash_that_takes_long_to_check_is_logged_at_startup(world: World) -> None:
     with capture_logs() as logs:
         ReloadingWebConfig(world.write(basic_auth_users={"alice": HASH, "bob": hash_of_cost(20)}))
     (told,) = [line for line in logs if line["log_level"] == "warning"]
-    assert told["user"] == "bob" and told["seconds"] > 1 and "cost" in told["event"]
+    assert told["user"] == "bob" and "cost" in told["event"]
 
 
 def test_removed_keys_are_logged(world: World) -> None:
@@ -573,9 +573,9 @@ def test_a_broken_file_is_read_again_only_when_it_changes(world: World, monkeypa
     config = ReloadingWebConfig(world.write(SERVER, basic_auth_users={"alice": HASH}))
     loads = []
 
-    def counting(path: Path, files: Files) -> WebConfig:
+    def counting(path: Path, read: Read) -> WebConfig:
         loads.append(path)
-        return load(path, files)
+        return load(path, read)
 
     monkeypatch.setattr(guard, "load", counting)
     for number, broken in enumerate(({"key_file": "clients.pem"}, {"key_file": "nowhere"}, {"cert": "x"}), start=1):
@@ -632,4 +632,4 @@ async def test_config_check_warns_of_a_slow_hash(world: World) -> None:
     world.write(basic_auth_users={"alice": HASH, "bob": hash_of_cost(20)})
     status, out, err = await run_to_end("--config.check", f"--web.config.file={world.path}")
     assert (status, out) == (0, f"{world.path}: ok, protected by: basic_auth_users\n")
-    assert re.fullmatch(r"\S+: basic_auth_users\.bob: warning: takes \d+ s to check; use cost 10\n", err)
+    assert err == f"{world.path}: basic_auth_users.bob: warning: takes long to check; use cost 10\n"

@@ -1,9 +1,8 @@
 """Reads and validates the file of a web configuration. docs/web-configuration.md documents every key."""
 
 import re
-import ssl
 import statistics
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from msgspec import field
 
 from inkit_exporter.errors import ConfigError
-from inkit_exporter.web.toolkit.tls import TlsContext, TlsSection, choose, make_context
+from inkit_exporter.web.toolkit.tls import Read, TlsContext, TlsSection, choose, make_context
 from inkit_exporter.yamlfile import Section, convert, naming, read_file, read_yaml_as
 
 
@@ -49,44 +48,35 @@ class WebConfig:
     protections: frozenset[str]
     keys: frozenset[str]
 
-
-Files = dict[Path, tuple[int, ...] | None]
-"""The files of a configuration, with their signatures before they were read. None: the file was missing."""
-
-
-def changed(files: Files) -> bool:
-    """Whether a file has changed since. This follows links: Kubernetes replaces a link, not the file."""
-    return any(_signature(path) != signature for path, signature in files.items())
+    @property
+    def slow_users(self) -> Sequence[str]:
+        """The users whose passwords take about a second to check, or more."""
+        return [user.decode() for user, hashed in self.users.items() if _cost(hashed) >= _SLOW_COST]
 
 
-def load(path: Path, files: Files | None = None) -> WebConfig:
-    """Read and validate a web configuration and the files that it names. Adds each file to `files`.
+def load(path: Path, read: Read = read_file) -> WebConfig:
+    """Read and validate a web configuration and the files that it names.
 
     Raises ConfigError with file, place and remedy.
     """
-    files = {} if files is None else files
-
-    def read(path: Path) -> bytes:
-        files[path] = _signature(path)  # before reading, so that a change meanwhile is noticed
-        return read_file(path)
-
     with naming(path):
         document = read_yaml_as(_File, read(path).decode())
         config = convert({} if document is None else document, _File, reference="docs/web-configuration.md")
-        context = make_context(config.tls_server_config, path.parent, read)
+        tls = config.tls_server_config
+        context = make_context(tls, path.parent, read)
         if config.rate_limit.interval and config.rate_limit.burst < 1:
             raise ConfigError("rate_limit.burst: must be 1 or more, or every request would be refused")
         users = {user.encode(): _check_hash(user, text) for user, text in config.basic_auth_users.items()}
         protections = {
-            "tls_server_config": context is not None,
-            "client_auth_type": context is not None and context.verify_mode is ssl.CERT_REQUIRED,
-            "client_allowed_sans": context is not None and bool(context.allowed_sans),
-            "basic_auth_users": bool(users),
+            "tls_server_config": context,
+            "client_auth_type": tls.client_auth_type == "RequireAndVerifyClientCert",
+            "client_allowed_sans": tls.client_allowed_sans,
+            "basic_auth_users": users,
         }
         return WebConfig(
             context=context,
             users=users,
-            decoy=decoy(_usual_cost(users.values())),
+            decoy=_make_decoy(users.values()),
             headers=_check_headers(config.http_server_config.headers),
             rate_limit=config.rate_limit,
             protections=frozenset(key for key, on in protections.items() if on),
@@ -94,14 +84,14 @@ def load(path: Path, files: Files | None = None) -> WebConfig:
         )
 
 
-def decoy(cost: int) -> bytes:
-    """A bcrypt hash that no password matches. It takes as long to check as any hash of this cost."""
+def _make_decoy(hashes: Collection[bytes]) -> bytes:
+    """A bcrypt hash that no password matches. Its cost is the usual one, but one slow hash must not slow all checks."""
+    cost = min(statistics.median_low(map(_cost, hashes)), _SLOW_COST) if hashes else 10
     return b"$2b$%02d$" % cost + b"." * 53
 
 
-def _usual_cost(hashes: Collection[bytes]) -> int:
-    """The median cost of the hashes, within bounds. One slow hash must not make every check slow."""
-    return min(statistics.median_low(int(hashed[4:6]) for hashed in hashes), _MOST_DECOY_COST) if hashes else 10
+def _cost(hashed: bytes) -> int:
+    return int(hashed[4:6])
 
 
 def _keys(node: object, place: str = "") -> Iterator[str]:
@@ -133,7 +123,7 @@ _HEADERS: Mapping[str, tuple[str, ...]] = {
     "Content-Security-Policy": (),
 }
 _HASH = re.compile(r"(?a)\$2[aby]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
-_MOST_DECOY_COST = 14  # about a second
+_SLOW_COST = 14  # takes about a second; each step more doubles the time
 _DURATION_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ns|us|µs|ms|s|m|h)")
 
@@ -156,11 +146,3 @@ def _check_headers(headers: Mapping[str, str | None]) -> Mapping[str, str]:
         if text and not text.isprintable():
             raise ConfigError(f"{place}: must be one line of text")
     return {name: text for name, text in headers.items() if text}
-
-
-def _signature(path: Path) -> tuple[int, ...] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

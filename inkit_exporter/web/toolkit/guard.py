@@ -7,7 +7,7 @@ import ssl
 import time
 from base64 import b64decode
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from aiohttp import hdrs, web
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.web.limits import HEALTH_PATHS
 from inkit_exporter.web.routes import READ, Handler
-from inkit_exporter.web.toolkit.config import Files, RateLimit, WebConfig, changed, decoy, load
+from inkit_exporter.web.toolkit.config import RateLimit, WebConfig, load
+from inkit_exporter.yamlfile import read_file
 
 log = structlog.get_logger()
 
@@ -32,35 +33,16 @@ class ReloadingWebConfig:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._files: Files = {}
-        self._error: str | None = None
-        self.latest = load(path, self._files)
-        _warn_of_slow_hashes(self.latest)
+        self._signatures: dict[Path, _Signature] = {}  # of all files that were read
+        self._valid = True
+        self.latest = self._load()
         self.ssl_context = self._current_context if self.latest.context else None
 
     def current(self) -> WebConfig | None:
         """The configuration in the files now. If they are invalid, None, and an error in the log."""
-        if not changed(self._files):
-            return None if self._error else self.latest
-        self._files = {}
-        try:
-            config = load(self._path, self._files)
-            self._check_protections(config.protections)
-        except ConfigError as error:
-            if str(error) != self._error:
-                self._error = str(error)
-                log.error("web configuration is broken, nothing is served until it is fixed", error=self._error)
-            return None
-        log.info("web configuration read again", path=str(self._path))
-        if lost := self.latest.keys - config.keys:
-            log.warning(
-                "the web configuration has lost keys; put them back if that was not intended",
-                path=str(self._path),
-                keys=", ".join(sorted(lost)),
-            )
-        _warn_of_slow_hashes(config)
-        self.latest, self._error = config, None
-        return config
+        if any(_sign(path) != signature for path, signature in self._signatures.items()):
+            self._reload()
+        return self.latest if self._valid else None
 
     def protect(self, handler: Handler) -> Handler:
         """Make a handler that first checks the rate limit and the password, except for health checks."""
@@ -89,6 +71,36 @@ class ReloadingWebConfig:
         current = self.current()
         return current.context if current else None
 
+    def _reload(self) -> None:
+        self._valid = False
+        try:
+            config = self._load()
+            self._check_protections(config.protections)
+        except ConfigError as error:
+            log.error("web configuration is broken, nothing is served until it is fixed", error=str(error))
+            return
+        log.info("web configuration read again", path=str(self._path))
+        if lost := self.latest.keys - config.keys:
+            log.warning(
+                "the web configuration has lost keys; put them back if that was not intended",
+                path=str(self._path),
+                keys=", ".join(sorted(lost)),
+            )
+        self.latest, self._valid = config, True
+
+    def _load(self) -> WebConfig:
+        self._signatures = {}
+        config = load(self._path, self._read)
+        for user in config.slow_users:
+            log.warning(
+                "a password takes long to check, and others wait meanwhile; make its hash with cost 10", user=user
+            )
+        return config
+
+    def _read(self, path: Path) -> bytes:
+        self._signatures[path] = _sign(path)  # before reading, so that a change meanwhile is noticed
+        return read_file(path)
+
     def _check_protections(self, new: frozenset[str]) -> None:
         """Refuse to drop protections. A file that is still being written looks as if it had lost them."""
         if lost := self.latest.protections - new:
@@ -98,30 +110,16 @@ class ReloadingWebConfig:
             raise ConfigError(f"{self._path}: tls_server_config: can't be switched on while running; restart")
 
 
-def slow_hashes(users: Mapping[bytes, bytes]) -> Mapping[str, float]:
-    """The users whose hashes take over a second to check on this machine, with the seconds."""
-    costs = {user.decode(): int(hashed[4:6]) for user, hashed in users.items()}
-    if max(costs.values(), default=0) < _PERHAPS_SLOW_COST:
-        return {}
-    started = time.perf_counter()
-    bcrypt.checkpw(b"", decoy(_TRIED_COST))
-    seconds = time.perf_counter() - started
-    estimates = {user: seconds * 2 ** (cost - _TRIED_COST) for user, cost in costs.items()}
-    return {user: estimate for user, estimate in estimates.items() if estimate > 1}
+_Signature = tuple[int, ...] | None
 
 
-def _warn_of_slow_hashes(config: WebConfig) -> None:
-    for user, seconds in slow_hashes(config.users).items():
-        log.warning(
-            "a password takes long to check, and others wait meanwhile; make its hash with cost 10",
-            user=user,
-            seconds=round(seconds, 1),
-        )
-
-
-# Each step doubles the time. A cost of 10 takes about 70 ms.
-_TRIED_COST = 7
-_PERHAPS_SLOW_COST = 12
+def _sign(path: Path) -> _Signature:
+    """What changes with a file; None if it is missing. This follows links: Kubernetes replaces a link, not the file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 class _RateLimiter:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any, Final, TypedDict
+from typing import Any, Final
 
 import aiohttp
 from yarl import URL
@@ -37,37 +37,28 @@ class BodyError(Exception):
     """A body that is too large, or can't be decompressed."""
 
 
-class Route(TypedDict):
-    """The arguments of an aiohttp request that say how to reach an address."""
-
-    ssl: ssl.SSLContext | bool
-    proxy: URL | None
-    proxy_headers: dict[str, str]
-
-
 class Way:
-    """How to reach one address: directly, or through a proxy. Raises ConfigError if the proxy's address is invalid."""
+    """How to reach one address: directly, or through a proxy. Raises ConfigError if the proxy's address is invalid.
+
+    Requests there need `proxy`, which has no user and password, and `proxy_headers`, which have them.
+    """
 
     def __init__(self, url: URL, settings: EgressSettings, environ: Mapping[str, str] = os.environ) -> None:
         self._url = url
         self._ca_file = settings.ca_file
         proxy = find_proxy(url, settings, environ)
-        self._proxy = proxy and proxy.with_user(None)
-        self._proxy_headers: dict[str, str] = {}
+        self.proxy = proxy and proxy.with_user(None)
+        self.proxy_headers: dict[str, str] = {}
         if proxy and (proxy.user or proxy.password):
             authorization = aiohttp.encode_basic_auth(proxy.user or "", proxy.password or "")
-            self._proxy_headers["Proxy-Authorization"] = authorization
+            self.proxy_headers["Proxy-Authorization"] = authorization
 
     def __str__(self) -> str:
-        return f" through the proxy {self._proxy}" if self._proxy else ""
+        return f" through the proxy {self.proxy}" if self.proxy else ""
 
-    def route(self) -> Route:
-        """The arguments of the next request. Raises ConfigError if the file of authorities can't be read."""
-        return {
-            "ssl": authorities(self._ca_file) if self._url.scheme == "https" else True,
-            "proxy": self._proxy,
-            "proxy_headers": self._proxy_headers,
-        }
+    def tls(self) -> ssl.SSLContext | bool:
+        """The TLS settings of the next request. Raises ConfigError if the file of authorities can't be read."""
+        return authorities(self._ca_file) if self._url.scheme == "https" else True
 
     def explain(self, error: Exception) -> str | None:
         """Say what is wrong with the connection or the proxy. Returns None for an error of another kind.
@@ -75,22 +66,22 @@ class Way:
         The words come from the system, TLS or this module. Words of aiohttp may quote the server, which may repeat the
         token.
         """
-        there, proxy = f"{self._url.host}:{self._url.port}{self}", self._proxy
+        there = f"{self._url.host}:{self._url.port}{self}"
         words: str | None = None
         match error:
             case ConfigError():
                 words = str(error)
             case aiohttp.ClientHttpProxyError(status=401 | 407 as status):  # tinyproxy answers 401 to a wrong password
-                words = f"the proxy {proxy} wants other credentials ({status}); set them in HTTPS_PROXY"
+                words = f"the proxy {self.proxy} wants other credentials ({status}); set them in HTTPS_PROXY"
             case aiohttp.ClientHttpProxyError():
                 remedy = (
                     "look at its log" if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "allow the connection"
                 )
                 words = f"cannot connect to {there}: it answered {error.status}; {remedy} there"
             case aiohttp.ClientResponseError() if error.request_info.method == "CONNECT":
-                words = f"the server at {proxy} is not an HTTP proxy; check its address"
+                words = f"the server at {self.proxy} is not an HTTP proxy; check its address"
             case aiohttp.ClientProxyConnectionError():
-                words = f"cannot connect to the proxy {proxy}: {error.strerror}"
+                words = f"cannot connect to the proxy {self.proxy}: {error.strerror}"
             case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as cause):
                 words = f"the certificate of {there} is not trusted: {cause.verify_message}; see api.ca_file"
             case aiohttp.ClientConnectorError():

@@ -139,7 +139,9 @@ class Client:
                 timeout=aiohttp.ClientTimeout(total=self._api.timeout),
                 allow_redirects=False,
                 middlewares=(self._send,),
-                **self._way.route(),
+                ssl=self._way.tls(),
+                proxy=self._way.proxy,
+                proxy_headers=self._way.proxy_headers,
             ) as response:
                 code = str(response.status)
                 now = self._api_time(response.headers.get("Date", ""))

@@ -19,8 +19,8 @@ import structlog
 from inkit_exporter import __version__, cli, config, endpoints, logs
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, Settings
 from inkit_exporter.errors import ConfigError
+from inkit_exporter.metrics.account import AccountMetrics
 from inkit_exporter.metrics.exposition import TEXT, Exposition
-from inkit_exporter.metrics.families import AccountMetrics
 from inkit_exporter.metrics.process import REVISION, ProcessMetrics
 from inkit_exporter.polling.accounts import Accounts
 from inkit_exporter.state import States

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from itertools import chain
 from typing import Final, NamedTuple, Protocol
 
-from prometheus_client import CollectorRegistry, Metric, exposition
+from prometheus_client import Metric, exposition
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
@@ -59,15 +59,11 @@ def negotiate(accept: str) -> Format:
     return TEXT
 
 
-class Source(Protocol):
+class Source(Collector, Protocol):
     """Metrics that stay the same as long as `version` does."""
 
-    @property
-    def registry(self) -> CollectorRegistry:
-        """The metrics."""
-
     def version(self) -> Hashable:
-        """Return a value that changes whenever the metrics do."""
+        """A value that changes whenever the metrics do."""
 
 
 class Exposition:
@@ -98,10 +94,16 @@ class Exposition:
         # Others wait for it too, whatever becomes of this request.
         return await asyncio.shield(latest.compressing)
 
-    async def selected(self, form: Format, names: Sequence[str]) -> bytes:
-        """Return only the samples of these names, for `name[]`. They are rendered for this request alone."""
-        sources = (*self._accounts(), self._process)
-        return _join([await _render(s.registry.restricted_registry(names), form) for s in sources]) + form.end
+    async def selected(self, form: Format, names: Iterable[str]) -> bytes:
+        """Return only the samples of these names, for `name[]`."""
+        pattern = "|".join(map(re.escape, names)).encode()
+        lines = re.compile(rb"^(?:%b)[{ ].*\n" % pattern, re.MULTILINE)
+        chosen: list[_Rendering] = []
+        for _, rendering in (await self._now(form)).renderings.values():
+            found = {header: b"".join(lines.findall(samples)) for header, samples in rendering.items()}
+            chosen.append({header: samples for header, samples in found.items() if samples})
+            await asyncio.sleep(0)
+        return _join(chosen) + form.end
 
     async def _now(self, form: Format) -> "_Latest":
         async with self._rendering:
@@ -112,7 +114,7 @@ class Exposition:
                 for source in (*self._accounts(), self._process):
                     current = source.version()
                     kept, rendering = latest.renderings.get(source, (None, {})) if latest else (None, {})
-                    renderings[source] = current, rendering if kept == current else await _render(source.registry, form)
+                    renderings[source] = current, rendering if kept == current else await _render(source, form)
                 text = _join(rendering for _, rendering in renderings.values()) + form.end
                 latest = self._latest[form] = _Latest(version, renderings, text)
             return latest
@@ -124,7 +126,7 @@ _Rendering = Mapping[bytes, bytes]
 
 @dataclass
 class _Latest:
-    """The whole text until something changes, and the text and version of each source."""
+    """The whole text until something changes, and the version and text of each source."""
 
     version: Hashable
     renderings: Mapping[Source, tuple[Hashable, _Rendering]]
@@ -141,10 +143,10 @@ class _Collected(NamedTuple):
         return [self.family]
 
 
-async def _render(collector: Collector, form: Format) -> _Rendering:
+async def _render(source: Source, form: Format) -> _Rendering:
     """Render all families as they are at the call. Other tasks run in between."""
     rendering, in_turn = {}, 0
-    for family in list(collector.collect()):
+    for family in list(source.collect()):
         text = form.encode(_Collected(family)).removesuffix(form.end)
         header = _HEADER.match(text)
         end = header.end() if header else 0

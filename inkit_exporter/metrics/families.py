@@ -1,72 +1,65 @@
-"""The metric families of one account. Each rendering makes them from its state."""
+"""Tables of metric families: what each is called, what it means, and how to get its values."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
+from typing import Generic, NamedTuple, TypeVar
 
-from prometheus_client import CollectorRegistry, Metric
+from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.samples import Exemplar as SampleExemplar
 
-from inkit_exporter.clock import boot_time
 from inkit_exporter.counters import Counter, Exemplar, Histogram
-from inkit_exporter.metrics.table import FAMILIES, Value
-from inkit_exporter.state import States
 
 # OpenMetrics allows an exemplar 128 characters, names included.
 _MAX_EXEMPLAR = 128 - len("batch_id")
 
+Value = float | Counter | Histogram
+Values = Value | Mapping[str, Value] | Mapping[tuple[str, ...], float] | None
+"""One value, one for each label value or combination of label values, or None for no sample."""
 
-@dataclass(frozen=True)
-class AccountMetrics:
-    """All metrics of one account, from its state in `states`; the clock is `boot_time`."""
+T = TypeVar("T")
 
-    states: States
-    account: str
-    clock: Callable[[], float] = boot_time
 
-    @property
-    def registry(self) -> CollectorRegistry:
-        """A registry of these metrics alone."""
-        registry = CollectorRegistry(support_collectors_without_names=True)
-        registry.register(self)
-        return registry
+class Family(NamedTuple, Generic[T]):
+    """One metric family. It is a histogram if its values are, a counter if its name ends in `_total`, else a gauge."""
 
-    def version(self) -> Hashable:
-        """A value that changes with each published state, when the snapshot gets stale, and each second in polls."""
-        state, now = self.states[self.account], self.clock()
-        return state.published, int(now) if state.polling(now) else None, state.fresh_snapshot(now) is None
+    name: str
+    documentation: str
+    values: Callable[[T], Values]
+    labels: tuple[str, ...] = ()
 
-    def collect(self) -> Iterator[Metric]:
-        """The families as they are now. Those of the window are empty while the last snapshot is stale."""
-        state = self.states[self.account]
-        window = state.fresh_snapshot(self.clock())
-        for family in FAMILIES:
-            metric = family.kind(family.name, family.documentation, labels=("account", *family.labels))
-            values = family.values(state, window)
-            if isinstance(values, Mapping):
-                for labels, value in sorted(values.items()):
-                    _add(metric, [self.account, *([labels] if isinstance(labels, str) else labels)], value)
-            elif values is not None:
-                _add(metric, [self.account], values)
-            yield metric
+
+def collect(table: Iterable[Family[T]], subject: T, **common: str) -> Iterator[Metric]:
+    """The families of a table, with the values of this subject. The common labels come before a family's own."""
+    for family in table:
+        values = family.values(subject)
+        kind: type[HistogramMetricFamily | CounterMetricFamily | GaugeMetricFamily] = GaugeMetricFamily
+        if isinstance(values, Histogram):
+            kind = HistogramMetricFamily
+        elif family.name.endswith("_total"):
+            kind = CounterMetricFamily
+        metric = kind(family.name, family.documentation, labels=(*common, *family.labels))
+        series = values if isinstance(values, Mapping) else {} if values is None else {(): values}
+        for own, value in sorted(series.items()):
+            _add(metric, [*common.values(), *([own] if isinstance(own, str) else own)], value)
+        yield metric
 
 
 def _add(metric: Metric, labels: list[str], value: Value) -> None:
-    if isinstance(metric, HistogramMetricFamily) and isinstance(value, Histogram):
-        metric.add_metric(labels, list(_buckets(value)), value.sum)
-    elif isinstance(metric, CounterMetricFamily) and isinstance(value, Counter):
-        metric.add_metric(labels, value.value, exemplar=_exemplar(value.exemplar))
-    elif isinstance(metric, CounterMetricFamily | GaugeMetricFamily) and isinstance(value, int | float):
-        metric.add_metric(labels, value)
+    match metric, value:
+        case HistogramMetricFamily(), Histogram():
+            metric.add_metric(labels, [*_buckets(value)], value.sum)
+        case CounterMetricFamily(), Counter():
+            metric.add_metric(labels, value.value, exemplar=_exemplar(value.exemplar))
+        case CounterMetricFamily() | GaugeMetricFamily(), int() | float():
+            metric.add_metric(labels, value)
 
 
 def _buckets(histogram: Histogram) -> Iterator[tuple[str, float] | tuple[str, float, SampleExemplar]]:
-    bounds = [*(str(bound) for bound in histogram.bounds), "+Inf"]
-    total = 0
-    for bound, count, exemplar in zip(bounds, histogram.counts, histogram.exemplars, strict=True):
-        total += count
+    bounds = (*histogram.bounds, "+Inf")
+    for bound, total, exemplar in zip(bounds, accumulate(histogram.counts), histogram.exemplars, strict=True):
         shown = _exemplar(exemplar)
-        yield (bound, total, shown) if shown else (bound, total)
+        yield (str(bound), total, shown) if shown else (str(bound), total)
 
 
 def _exemplar(exemplar: Exemplar | None) -> SampleExemplar | None:

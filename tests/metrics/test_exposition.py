@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from prometheus_client import Metric
+from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from inkit_exporter.api.batches import Counts
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import PollSettings, Seconds
+from inkit_exporter.metrics.account import AccountMetrics
 from inkit_exporter.metrics.exposition import OPENMETRICS, TEXT, Exposition, Format, Source, negotiate
-from inkit_exporter.metrics.families import AccountMetrics
 from inkit_exporter.metrics.process import ProcessMetrics
 from inkit_exporter.rate_limit import RateLimiter
 from inkit_exporter.state import AccountState, States
@@ -33,8 +33,8 @@ class World:
     def __init__(self) -> None:
         self.now = 100.0
         self.states = States()
-        process = ProcessMetrics(0, 1, clock=self.clock)
-        self.exposition = Exposition(self.sources, lambda: self.states.changes, process)
+        self.process = ProcessMetrics(0, 1, clock=self.clock)
+        self.exposition = Exposition(self.sources, lambda: self.states.changes, self.process)
 
     def clock(self) -> float:
         return self.now
@@ -112,7 +112,7 @@ def test_the_exposition_equals_a_full_rendering(history: list[tuple[Any, ...]], 
                 case "pass":
                     world.now += name
             families = await world.seen(form)
-            again = samples(f for metrics in world.sources() for f in metrics.registry.collect())
+            again = samples(f for metrics in world.sources() for f in metrics.collect())
             assert samples(families) == again
             assert len({family.name for family in families}) == len(families), "the samples of a family stand together"
 
@@ -177,6 +177,30 @@ async def test_the_numbers_of_an_account_belong_together_even_if_a_poll_ends_dur
     world.poll("a", 2)
     assert {v for n, _, v in samples(parse_text((await scrape).decode())) if n == "inkit_batch_documents"} == {1}
     assert {v for n, _, v in samples(await world.seen(TEXT)) if n == "inkit_batch_documents"} == {2}
+
+
+@pytest.mark.parametrize("form", [TEXT, OPENMETRICS])
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        ["inkit_up"],
+        ["inkit_batch_documents", "inkit_polls_total", "inkit_exporter_shard_info"],
+        ["inkit_api_request_duration_seconds_bucket"],
+        ["inkit_polls", "inkit_.*", "absent", ""],
+    ],
+)
+async def test_names_select_the_same_samples_as_in_the_client_library(wanted: list[str], form: Format) -> None:
+    world = World()
+    registry = CollectorRegistry(support_collectors_without_names=True)
+    registry.register(world.process)
+    for name in ("a", "b"):
+        world.add(name)
+        world.poll(name, 1)
+        registry.register(AccountMetrics(world.states, name, world.clock))
+    selected = await world.exposition.selected(form, wanted)
+    expected = form.encode(registry.restricted_registry(wanted))
+    assert {*selected.splitlines()} == {*expected.splitlines()}
+    assert selected.count(b"# TYPE") == len({line for line in expected.splitlines() if line.startswith(b"# TYPE")})
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from inkit_exporter.api.errors import REASONS
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import PollSettings, Seconds
 from inkit_exporter.counters import Counter, Exemplar, Histogram
+from inkit_exporter.metrics.account import AccountMetrics
 from inkit_exporter.metrics.exposition import OPENMETRICS
-from inkit_exporter.metrics.families import AccountMetrics
 from inkit_exporter.rate_limit import RateLimiter
 from inkit_exporter.state import AccountState, States
 from inkit_exporter.window.totals import Totals
@@ -58,7 +58,7 @@ def samples(state: AccountState, now: float = NOW) -> dict[str, float]:
 def parsed(state: AccountState, now: float = NOW) -> Mapping[str, Any]:
     states = States()
     states.publish(state)
-    text = OPENMETRICS.encode(AccountMetrics(states, state.account, lambda: now).registry).decode()
+    text = OPENMETRICS.encode(AccountMetrics(states, state.account, lambda: now)).decode()
     found = {}
     for family in text_string_to_metric_families(text):  # type: ignore[no-untyped-call]
         for sample in family.samples:

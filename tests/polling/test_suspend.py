@@ -7,8 +7,8 @@ import pytest
 from support.api import TOKEN, Api, batch
 
 from inkit_exporter.config import AccountSettings, PollSettings, Seconds, Settings
+from inkit_exporter.metrics.account import AccountMetrics
 from inkit_exporter.metrics.exposition import TEXT, Exposition
-from inkit_exporter.metrics.families import AccountMetrics
 from inkit_exporter.metrics.process import ProcessMetrics
 from inkit_exporter.polling.accounts import Accounts
 from inkit_exporter.state import States

@@ -10,7 +10,7 @@ from inkit_exporter.api.batches import Counts
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.cli import make_parser
 from inkit_exporter.config import PollSettings
-from inkit_exporter.metrics.families import AccountMetrics
+from inkit_exporter.metrics.account import AccountMetrics
 from inkit_exporter.metrics.process import ProcessMetrics
 from inkit_exporter.rate_limit import RateLimiter
 from inkit_exporter.state import AccountState, States
@@ -35,8 +35,7 @@ def exposed() -> dict[str, Metric]:
         account="a", settings=PollSettings(), usage=usage, up=True, polls=1, last_success=1.0, snapshot=SNAPSHOT
     )
     states.publish(polled)
-    registries = AccountMetrics(states, "a", lambda: 0.0).registry, ProcessMetrics(0, 1, lambda: HEALTH).registry
-    families = [family for registry in registries for family in registry.collect()]
+    families = [*AccountMetrics(states, "a", lambda: 0.0).collect(), *ProcessMetrics(0, 1, lambda: HEALTH).collect()]
     return {_name(family): family for family in families if family.name.startswith("inkit_")}
 
 

@@ -55,14 +55,9 @@ class ReloadingWebConfig:
                 return web.Response(status=500, text="the web configuration is broken; the log says how\n")
             if not limiter.allow(current.rate_limit, time.monotonic_ns()):
                 return web.Response(status=429, text="too many requests\n")
-            if current.users:
-                correct = await passwords.check(current, request)
-                if correct is None:
-                    headers = {hdrs.RETRY_AFTER: "1"}
-                    return web.Response(status=503, text="too many passwords to check\n", headers=headers)
-                if not correct:
-                    challenge = {hdrs.WWW_AUTHENTICATE: 'Basic realm="exporter"'}
-                    return web.Response(status=401, text="unauthorized\n", headers=challenge)
+            if current.users and not await passwords.check(current, request):
+                challenge = {hdrs.WWW_AUTHENTICATE: 'Basic realm="exporter"'}
+                return web.Response(status=401, text="unauthorized\n", headers=challenge)
             return await handler(request)
 
         return protected
@@ -141,12 +136,12 @@ class _RateLimiter:
 
 _MAX_PASSWORD_BYTES = 72  # bcrypt ignores further bytes, so every longer password would match
 _MAX_WAITING = 32  # takes two seconds at the usual cost of a hash
-_MAX_REMEMBERED = 100  # of each outcome, so that wrong passwords do not push out right ones
+_MAX_REMEMBERED = 100
 _REFUSAL_SECONDS = 2.0  # slows down clients that guess, which leaves room for others
 
 
 class _Passwords:
-    """Checks passwords in a thread, because bcrypt is slow on purpose. It remembers each outcome under a keyed hash.
+    """Checks passwords in a thread, because bcrypt is slow on purpose. It remembers right ones under a keyed hash.
 
     It checks one at a time, and prefers addresses with few waiting. If too many wait, the address with the most waiting
     loses its oldest.
@@ -154,67 +149,59 @@ class _Passwords:
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
-        self._outcomes: dict[bool, deque[bytes]] = {outcome: deque(maxlen=_MAX_REMEMBERED) for outcome in (True, False)}
-        self._thread = ThreadPoolExecutor(
-            1, "password"
-        )  # not asyncio's threads: DNS lookups that hang may occupy them all
+        self._right: deque[bytes] = deque(maxlen=_MAX_REMEMBERED)
+        # Not asyncio's threads: DNS lookups that hang may occupy them all.
+        self._thread = ThreadPoolExecutor(1, "password")
         self._checking = False
         self._waiting: dict[asyncio.Future[bool], str] = {}  # oldest first, with the client's address
 
-    async def check(self, config: WebConfig, request: web.BaseRequest) -> bool | None:
-        """Whether a request has a right password. None if too many passwords wait for their check."""
-        credentials = _credentials(request.headers.get(hdrs.AUTHORIZATION, ""))
-        if credentials is None or len(credentials[1]) > _MAX_PASSWORD_BYTES:
+    async def check(self, config: WebConfig, request: web.BaseRequest) -> bool:
+        """Whether a request has a right password. Raises HTTPServiceUnavailable if too many wait for their check."""
+        if (credentials := _credentials(request.headers.get(hdrs.AUTHORIZATION, ""))) is None:
             return False
         user, password = credentials
         hashed = config.users.get(user, config.decoy)
-        parts = (user, hashed, password)
-        key = hmac.digest(self._key, b"".join(b"%d:%b" % (len(part), part) for part in parts), "sha256")
-        if (outcome := self._remembered(key)) is not None:
-            return outcome
-        if self._checking and not await self._wait(request.remote or ""):
-            await asyncio.sleep(_REFUSAL_SECONDS)
-            return None
+        key = hmac.digest(self._key, repr((user, hashed, password)).encode(), "sha256")
+        if key in self._right:
+            return True
+        if self._checking:
+            await self._wait(request.remote or "")
         self._checking = True
         try:
-            outcome = self._remembered(key)
-            if outcome is None and request.transport is not None:  # else the client has gone
+            if key not in self._right and request.transport is not None:  # else the client has gone
                 check = asyncio.get_running_loop().run_in_executor(self._thread, bcrypt.checkpw, password, hashed)
-                outcome = bool(await check) and user in config.users
-                self._outcomes[outcome].append(key)
+                if await check and user in config.users:
+                    self._right.append(key)
         finally:
-            self._checking = self._end_wait(min, admitted=True)
-        return outcome
+            self._checking = bool(self._waiting)
+            if self._waiting:
+                self._end_wait(min, admitted=True)
+        return key in self._right
 
-    async def _wait(self, address: str) -> bool:
-        """Wait for a turn. Returns False if too many wait."""
+    async def _wait(self, address: str) -> None:
         wait: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting[wait] = address
         if len(self._waiting) > _MAX_WAITING:
             self._end_wait(max, admitted=False)
-        return await wait
+        if not await wait:
+            await asyncio.sleep(_REFUSAL_SECONDS)
+            headers = {hdrs.RETRY_AFTER: "1"}
+            raise web.HTTPServiceUnavailable(text="too many passwords to check\n", headers=headers)
 
-    def _end_wait(self, choose: Callable[..., str], *, admitted: bool) -> bool:
-        """End the oldest wait of the address with the most (`max`) or fewest (`min`). Returns whether there was one."""
-        if not self._waiting:
-            return False
+    def _end_wait(self, choose: Callable[..., asyncio.Future[bool]], *, admitted: bool) -> None:
+        """End the oldest wait of the address with the most (`max`) or fewest (`min`)."""
         waits = Counter(self._waiting.values())
-        chosen = choose(waits, key=waits.__getitem__)
-        wait = next(wait for wait, address in self._waiting.items() if address == chosen)
+        wait = choose(self._waiting, key=lambda wait: waits[self._waiting[wait]])
         del self._waiting[wait]
         if not wait.done():  # else the server shuts down
             wait.set_result(admitted)
-        return True
-
-    def _remembered(self, key: bytes) -> bool | None:
-        return next((outcome for outcome, keys in self._outcomes.items() if key in keys), None)
 
 
 def _credentials(header: str) -> tuple[bytes, bytes] | None:
-    """User and password in an Authorization header (RFC 7617), or None."""
+    """User and password in an Authorization header (RFC 7617). None without, or if the password is too long."""
     scheme, _, encoded = header.partition(" ")
     try:
         user, colon, password = b64decode(encoded.strip(" "), validate=True).partition(b":")
     except ValueError:
         return None
-    return (user, password) if colon and scheme.lower() == "basic" else None
+    return (user, password) if colon and scheme.lower() == "basic" and len(password) <= _MAX_PASSWORD_BYTES else None

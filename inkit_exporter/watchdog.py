@@ -30,13 +30,13 @@ L = TypeVar("L", bound=Loop)
 
 
 class WatchedLoop(Generic[L]):
-    """A loop in a task of its own. Each start calls `make`, because a loop that hangs might yet wake up.
+    """A loop in a task of its own. Each restart is of a new loop from `make`, because one that hangs might yet wake up.
 
     A loop that has ended restarts after `pause` seconds. `restarts` counts those since the last completed round.
     """
 
     def __init__(self, account: str, make: Callable[[], L], pause: float) -> None:
-        self.loop: L | None = None
+        self.loop = make()
         self.restarts = 0
         self._account = account
         self._make = make
@@ -48,14 +48,8 @@ class WatchedLoop(Generic[L]):
         """Whether the loop was ever started."""
         return self._task is not None
 
-    def prepared(self) -> L:
-        """The loop, even if nobody starts it."""
-        self.loop = self.loop or self._make()
-        return self.loop
-
     def start(self, tasks: asyncio.TaskGroup, first_after: float) -> None:
         """Start the loop in a task of this group."""
-        self.loop = self._make()
         self._task = tasks.create_task(_return_error(self.loop.run(first_after)), name=self._account)
 
     def stop(self) -> None:
@@ -65,7 +59,7 @@ class WatchedLoop(Generic[L]):
 
     def restart_if_stuck(self, tasks: asyncio.TaskGroup, grace: float) -> None:
         """Restart the loop if it has ended, or has not shown for `grace` seconds after `due` that it is alive."""
-        if self._task is None or self.loop is None:
+        if self._task is None:
             return
         if self.loop.rounds:
             self.restarts = 0
@@ -80,6 +74,7 @@ class WatchedLoop(Generic[L]):
         )
         self.stop()
         self.restarts += 1
+        self.loop = self._make()
         self.start(tasks, first_after=self._pause if ended else 0.0)
 
 

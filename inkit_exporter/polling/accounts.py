@@ -5,9 +5,9 @@ import math
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from functools import partial
+from typing import NamedTuple
 
 import aiohttp
-from msgspec import Struct
 from msgspec.structs import replace
 
 from inkit_exporter import config
@@ -25,8 +25,8 @@ from inkit_exporter.watchdog import WatchedLoop
 _SPREAD_SECONDS = 1.0
 
 
-class _Account(Struct):
-    """One account. Its label values outlive its pollers."""
+class _Account(NamedTuple):
+    """One account as configured, its label values, which outlive its pollers, and its loop."""
 
     settings: AccountSettings
     poll: PollSettings
@@ -77,15 +77,17 @@ class Accounts:
         """
         wanted = set(names)
         config.check_tokens(settings, wanted, self._environ)
-        before, self._accounts = self._accounts, {}
         for limiter in self._limiters.values():
             limiter.set_limit(settings.api.requests_per_minute)
-        for account in settings.accounts:
-            if account.name in wanted:
-                known = before.pop(account.name, None)
-                self._accounts[account.name] = self._keep_or_replace(known, account, settings.poll, settings.api)
-        for gone in before.values():
-            gone.watched.stop()
+        before = self._accounts
+        self._accounts = {
+            account.name: self._keep_or_replace(before.get(account.name), account, settings.poll, settings.api)
+            for account in settings.accounts
+            if account.name in wanted
+        }
+        for name, known in before.items():
+            if self._accounts.get(name) is not known:
+                known.watched.stop()
         self._states.keep(self._accounts)
         if self._storage:
             self._storage.keep(self._accounts, settings.poll.lookback)
@@ -93,7 +95,7 @@ class Accounts:
 
     async def poll_once(self) -> bool:
         """Poll each account once, and return whether all polls succeeded."""
-        return all(await asyncio.gather(*(account.watched.prepared().poll() for account in self._accounts.values())))
+        return all(await asyncio.gather(*(account.watched.loop.poll() for account in self._accounts.values())))
 
     async def run(self, watch_every: float = 5.0) -> None:
         """Poll all accounts until cancelled, and restart loops that have ended or hang."""
@@ -108,11 +110,8 @@ class Accounts:
         self, known: _Account | None, settings: AccountSettings, poll: PollSettings, api: ApiSettings
     ) -> _Account:
         if known and (known.settings, known.poll, known.api) == (settings, poll, api):
-            if known.watched.loop:
-                known.watched.loop.send_all_parameters()
+            known.watched.loop.send_all_parameters()
             return known
-        if known:
-            known.watched.stop()
         if known and known.settings == settings:
             labels, state = known.labels, self._states[settings.name]
             state = replace(state, settings=poll, next_poll_at=math.inf, progress=None)
@@ -125,21 +124,15 @@ class Accounts:
         self._states.publish(state)
         if self._storage:
             self._storage.follow(settings, labels, self._states)
-        make = partial(self._new_poller, settings.name)
+        make = partial(self._new_poller, settings, poll, api, labels, state.usage)
         return _Account(settings, poll, api, labels, WatchedLoop(settings.name, make, pause=poll.interval))
 
-    def _new_poller(self, name: str) -> Poller:
-        account = self._accounts[name]
-        client = Client(
-            account.settings,
-            account.poll,
-            account.api,
-            token=partial(config.read_token, account.settings, self._environ),
-            session=self._session,
-            usage=self._states[name].usage,
-            labels=account.labels,
-        )
-        return Poller(name, account.poll, client, self._states, self._storage[name] if self._storage else None)
+    def _new_poller(
+        self, settings: AccountSettings, poll: PollSettings, api: ApiSettings, labels: AccountLabels, usage: Usage
+    ) -> Poller:
+        token = partial(config.read_token, settings, self._environ)
+        client = Client(settings, poll, api, token=token, session=self._session, usage=usage, labels=labels)
+        return Poller(settings.name, client, self._states, self._storage[settings.name] if self._storage else None)
 
     def _start_loops(self) -> None:
         """Start the loops that are not running, if `run` is."""

@@ -259,7 +259,7 @@ async def test_any_loop_can_be_watched_and_a_completed_round_resets_its_restarts
     watched = WatchedLoop("any", make, pause=7.0)
     async with asyncio.TaskGroup() as tasks:
         watched.restart_if_stuck(tasks, grace=1.0)
-        assert not made, "a loop that was not started is not restarted"
+        assert len(made) == 1 and not watched.started, "a loop that was not started is not restarted"
         watched.start(tasks, first_after=3.0)
         for restarts in (1, 2):
             await asyncio.sleep(0)

@@ -111,7 +111,7 @@ async def live(folder: Path, steps: Sequence[list[Batch]], step: mmap.mmap) -> N
     storage.follow(AccountSettings(name="a", api_token_env="T"), AccountLabels(), states)
     await storage.loaded(60)
     api = _Api(states, steps, step)
-    await Poller("a", SETTINGS, api, states, storage["a"]).run(0.0)  # type: ignore[arg-type]
+    await Poller("a", api, states, storage["a"]).run(0.0)  # type: ignore[arg-type]
 
 
 def main() -> None:

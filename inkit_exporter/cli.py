@@ -26,11 +26,12 @@ def parse_address(text: str) -> tuple[str | None, int]:
     return host.removeprefix("[").removesuffix("]") or None, int(port)
 
 
-def _shard(text: str) -> Shard:
-    try:
-        return Shard.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def parse_shard(text: str) -> Shard:
+    """`I/N` as a shard. Raises ArgumentTypeError unless 0 <= I < N."""
+    match = re.fullmatch(r"(?a)(\d{1,6})/(\d{1,6})", text)
+    if not match or not int(match[1]) < int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 0 to N-1, like 0/3")
+    return Shard(int(match[1]), int(match[2]))
 
 
 def _directory(text: str) -> Path:
@@ -119,7 +120,7 @@ def make_parser() -> argparse.ArgumentParser:
     flag(
         "--shard",
         "poll only one of N shares of the accounts; I is from 0 to N-1",
-        type=_shard,
+        type=parse_shard,
         default="0/1",
         metavar="I/N",
     )

@@ -146,14 +146,6 @@ class Shard(Struct, frozen=True):
     index: int = 0
     count: int = 1
 
-    @classmethod
-    def parse(cls, text: str) -> "Shard":
-        """Read `I/N`. Raises ValueError unless 0 <= I < N."""
-        match = re.fullmatch(r"(?a)(\d{1,6})/(\d{1,6})", text)
-        if not match or not int(match[1]) < int(match[2]):
-            raise ValueError(f"{text!r} is not I/N with I from 0 to N-1, like 0/3")
-        return cls(int(match[1]), int(match[2]))
-
     def owns(self, account: str) -> bool:
         """Whether an account is on this shard, which has the highest hash for it (rendezvous hashing).
 
@@ -175,7 +167,7 @@ def read_token(account: AccountSettings, environ: Mapping[str, str]) -> str:
     else:
         place = f"api_token_file {account.api_token_file}"
         try:
-            text = _read_small_file(Path(account.api_token_file or ""))
+            text = read_file(Path(account.api_token_file or ""), _MAX_TOKEN_BYTES).decode()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise ConfigError(f"{place} cannot be read ({reason}); {remedy}") from None
@@ -199,17 +191,7 @@ def check_tokens(settings: Settings, names: Collection[str], environ: Mapping[st
                 raise ConfigError(f"accounts[{i}].api_token_env: {error}") from None
 
 
-def _read_small_file(path: Path) -> str:
-    """The text of a regular file. A pipe would block the exporter until somebody writes to it."""
-    if path.exists() and not path.is_file():
-        raise OSError(0, "not a regular file")
-    with path.open("rb") as file:
-        if len(content := file.read(_MAX_TOKEN_FILE + 1)) > _MAX_TOKEN_FILE:
-            raise OSError(0, "too large for a token")
-    return content.decode()
-
-
-_MAX_TOKEN_FILE = 2**16
+_MAX_TOKEN_BYTES = 2**16
 _DURATION = re.compile("(?a)" + "".join(rf"(?:(\d{{1,15}}){unit})?" for unit in ("y", "w", "d", "h", "m", "s", "ms")))
 _DURATION_UNITS = (365 * 86_400_000, 7 * 86_400_000, 86_400_000, 3_600_000, 60_000, 1000, 1)
 _MAX_SECONDS = 100 * 365 * 86_400

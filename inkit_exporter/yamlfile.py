@@ -34,12 +34,14 @@ def naming(path: Path) -> Iterator[None]:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path, most_bytes: int = 2**24) -> bytes:
     """The bytes of a regular file. Anything else raises OSError: a pipe would block until somebody writes to it."""
     with open(path, "rb", opener=_open_at_once) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(0, "not a regular file")
-        return file.read()
+        if len(content := file.read(most_bytes + 1)) > most_bytes:
+            raise OSError(0, f"larger than {most_bytes} bytes")
+        return content
 
 
 def read_yaml_as(kind: type[Section], text: str) -> object:

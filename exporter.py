@@ -1,8 +1,6 @@
 """Run the exporter from a checkout or an image: `python exporter.py --help`."""
 
-import sys
-
 from inkit_exporter.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

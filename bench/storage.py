@@ -62,8 +62,7 @@ async def saves(batches: int, rounds: int, directory: Path) -> None:
     plan, states = listed(batches), States()
     poll_settings = PollSettings(max_batches=batches)
     states.publish(AccountState(account="a", settings=poll_settings, usage=Usage(RateLimiter(60))))
-    storage = await open_storage(directory, asyncio.Event())
-    assert storage is not None
+    storage = await open_storage(directory)
     storage.follow(AccountSettings(name="a", api_token_env="T"), AccountLabels(), states)
     await storage.loaded(60)
 

@@ -3,12 +3,12 @@
 import gc
 import os
 import signal
-import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; `app.main` says what it returns."""
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line, and end the process; `app.main` says with which status."""
     # Importing takes a while. Until it is done, a signal to reload would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # Imports leave hardly any garbage, but searching for it takes 15% of the time to start. Imported objects stay, so
@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ["SSL_CERT_FILE"] = given
     gc.freeze()
     gc.enable()
-    return app.main(arguments)
+    app.main(arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

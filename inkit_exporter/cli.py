@@ -199,10 +199,7 @@ def complain(error: ConfigError) -> int:
 
 
 def complain_of_output(error: OSError) -> int:
-    """Say that standard output can't be written. Returns the exit status for a failed check or poll."""
-    # What is buffered has nowhere to go. Python would try again at its end, with a traceback.
-    with open(os.devnull, "wb") as nowhere, suppress(OSError, ValueError):  # noqa: PTH123
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    """Print that standard output can't be written. Returns the exit status for a failed check or poll."""
     complain(ConfigError(f"standard output can't be written: {error.strerror or error}; make room, or write elsewhere"))
     return 1
 
@@ -210,3 +207,17 @@ def complain_of_output(error: OSError) -> int:
 def one_line(error: ConfigError) -> str:
     """The error without line breaks."""
     return " ".join(str(error).split())
+
+
+def print_demo(url: str, telemetry_path: str) -> None:
+    """Print what the demo shows, and where."""
+    print(
+        f"""
+The exporter polls a simulated Inkit API. There, a whole day passes in ten minutes.
+  Status page  {url}/
+  Metrics      {url}{telemetry_path}
+Ctrl-C ends the exporter. To export your own account instead:
+  INKIT_API_TOKEN=<key> {" ".join(sys.orig_argv[: 1 - len(sys.argv)])}
+""",
+        flush=True,
+    )

@@ -1,8 +1,8 @@
-"""The exporter's endpoints: `make_handler` has a function for each path. Add another page there."""
+"""Which path is answered by what. Add another page to `Endpoints.handler`."""
 
 import re
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
 
 from aiohttp import hdrs, web
 from msgspec import ValidationError, convert, json
@@ -13,72 +13,79 @@ from inkit_exporter.metrics.exposition import COMPRESSORS, Exposition, negotiate
 from inkit_exporter.state import States
 from inkit_exporter.status import page
 from inkit_exporter.status.batches import VALUES, Query
-from inkit_exporter.status.report import make_status
+from inkit_exporter.status.report import Status, make_status
 from inkit_exporter.storage.health import StorageHealth
 from inkit_exporter.web.routes import POST, READ, Handler, accepts_gzip, document, probe, route
 
 
-def make_handler(
-    *,
-    telemetry_path: str,
-    exposition: Exposition,
-    states: States,
-    storage: Callable[[], StorageHealth | None],
-    healthy: Callable[[], bool],
-    reload: Callable[[], str | None] | None,
-) -> Handler:
-    """Make the handler that answers every request.
+@dataclass(frozen=True)
+class Endpoints:
+    """What the endpoints show and do.
 
     `reload` returns what is wrong with the configuration, or None. Without it, reloading is not allowed.
-    Raises ConfigError if the telemetry path is invalid, or is that of another endpoint.
     """
 
-    def ready() -> bool:
-        return all(state.answered for state in states)
+    telemetry_path: str
+    states: States
+    exposition: Exposition
+    healthy: Callable[[], bool]
+    storage_health: Callable[[], StorageHealth] | None
+    reload: Callable[[], str | None] | None
 
-    routes: dict[str, tuple[Sequence[str], Handler]] = {
-        "/": (READ, partial(_page, states, storage, telemetry_path)),
-        "/api/v1/status": (READ, partial(_status, states, storage)),
-        "/-/healthy": (READ, probe(healthy, "healthy", "a poll loop has ended")),
-        "/-/ready": (READ, probe(ready, "ready", "the API has not answered for every account yet")),
-        "/-/reload": (POST, partial(_reload, reload)),
-    }
-    valid = re.fullmatch("/[^{}?#]*", telemetry_path)
-    path = URL.build(path=telemetry_path, encoded=True).path if valid else None  # requests are matched decoded
-    if path is None or path in routes:
-        raise ConfigError(
-            f"--web.telemetry-path={telemetry_path}: must begin with /, not be another endpoint, and not contain {{}}?#"
-        )
-    return route({**routes, path: (READ, partial(_metrics, exposition))})
+    def handler(self) -> Handler:
+        """Make the handler that answers every request.
 
+        Raises ConfigError if the telemetry path is invalid, or is that of another endpoint.
+        """
+        routes: dict[str, tuple[Sequence[str], Handler]] = {
+            "/": (READ, self._page),
+            "/api/v1/status": (READ, self._status),
+            "/-/healthy": (READ, probe(self.healthy, "healthy", "a poll loop has ended")),
+            "/-/ready": (READ, probe(self._ready, "ready", "the API has not answered for every account yet")),
+            "/-/reload": (POST, self._reload),
+        }
+        valid = re.fullmatch("/[^{}?#]*", self.telemetry_path)
+        path = URL.build(path=self.telemetry_path, encoded=True).path if valid else None  # requests match decoded
+        if path is None or path in routes:
+            flag = f"--web.telemetry-path={self.telemetry_path}"
+            raise ConfigError(f"{flag}: must begin with /, not be another endpoint, and not contain {{}}?#")
+        return route({**routes, path: (READ, self._metrics)})
 
-async def _metrics(exposition: Exposition, request: web.BaseRequest) -> web.Response:
-    form = negotiate(",".join(request.headers.getall(hdrs.ACCEPT, [])))
-    gzip = accepts_gzip(request)
-    headers = {hdrs.CONTENT_TYPE: form.content_type, hdrs.VARY: "Accept, Accept-Encoding"}
-    if names := request.query.getall("name[]", []):
-        body = await exposition.selected(form, names)
-        response = web.Response(body=body, headers=headers, zlib_executor=COMPRESSORS)
+    async def _metrics(self, request: web.BaseRequest) -> web.Response:
+        form = negotiate(",".join(request.headers.getall(hdrs.ACCEPT, [])))
+        gzip = accepts_gzip(request)
+        headers = {hdrs.CONTENT_TYPE: form.content_type, hdrs.VARY: "Accept, Accept-Encoding"}
+        if names := request.query.getall("name[]", []):
+            body = await self.exposition.selected(form, names)
+            response = web.Response(body=body, headers=headers, zlib_executor=COMPRESSORS)
+            if gzip:
+                response.enable_compression(web.ContentCoding.gzip)
+            return response
         if gzip:
-            response.enable_compression(web.ContentCoding.gzip)
-        return response
-    if gzip:
-        headers[hdrs.CONTENT_ENCODING] = "gzip"
-    return web.Response(body=await (exposition.gzipped if gzip else exposition.text)(form), headers=headers)
+            headers[hdrs.CONTENT_ENCODING] = "gzip"
+        body = await (self.exposition.gzipped if gzip else self.exposition.text)(form)
+        return web.Response(body=body, headers=headers)
 
+    async def _page(self, request: web.BaseRequest) -> web.Response:
+        html = page.render(self._report(request, order="failed"), self.telemetry_path)
+        return document(request, html.encode(), "text/html; charset=utf-8", COMPRESSORS, page.CONTENT_SECURITY_POLICY)
 
-async def _page(
-    states: States, storage: Callable[[], StorageHealth | None], telemetry_path: str, request: web.BaseRequest
-) -> web.Response:
-    html = page.render(make_status(states, _query(request, order="failed"), storage()), telemetry_path)
-    return document(request, html.encode(), "text/html; charset=utf-8", COMPRESSORS, page.CONTENT_SECURITY_POLICY)
+    async def _status(self, request: web.BaseRequest) -> web.Response:
+        status = self._report(request, order="newest")
+        return document(request, json.encode(status), "application/json", COMPRESSORS)
 
+    async def _reload(self, _: web.BaseRequest) -> web.Response:
+        if self.reload is None:
+            return web.Response(status=403, text="reloading is not allowed: start with --web.enable-lifecycle\n")
+        error = self.reload()
+        return web.Response(status=500, text=f"not reloaded: {error}\n") if error else web.Response(text="reloaded\n")
 
-async def _status(
-    states: States, storage: Callable[[], StorageHealth | None], request: web.BaseRequest
-) -> web.Response:
-    status = make_status(states, _query(request, order="newest"), storage())
-    return document(request, json.encode(status), "application/json", COMPRESSORS)
+    def _ready(self) -> bool:
+        return all(state.answered for state in self.states)
+
+    def _report(self, request: web.BaseRequest, order: str) -> Status:
+        health = self.storage_health() if self.storage_health else None
+        return make_status(self.states, _query(request, order), health)
 
 
 def _query(request: web.BaseRequest, order: str) -> Query:
@@ -90,10 +97,3 @@ def _query(request: web.BaseRequest, order: str) -> Query:
     except ValidationError as error:
         name = str(error).rpartition("$.")[2].rstrip("`")
         raise web.HTTPBadRequest(text=f"{name} must be {VALUES[name]}\n") from None
-
-
-async def _reload(reload: Callable[[], str | None] | None, _: web.BaseRequest) -> web.Response:
-    if reload is None:
-        return web.Response(status=403, text="reloading is not allowed: start with --web.enable-lifecycle\n")
-    error = reload()
-    return web.Response(status=500, text=f"not reloaded: {error}\n") if error else web.Response(text="reloaded\n")

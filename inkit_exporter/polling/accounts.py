@@ -59,9 +59,8 @@ class Accounts:
         self._limiters: dict[tuple[str | None, str | None], RateLimiter] = {}  # by token source, past ones included
         self._loops: asyncio.TaskGroup | None = None
 
-    @property
     def healthy(self) -> bool:
-        """Whether no account's loop has failed again after its restart."""
+        """Return whether no account's loop has failed again after its restart."""
         return all(account.watched.restarts <= 1 for account in self._accounts.values())
 
     def apply(self, settings: Settings, names: Iterable[str]) -> None:

@@ -229,10 +229,8 @@ class AccountStorage:
         self._storage.failures += 1
 
 
-async def open_storage(directory: Path, stop: asyncio.Event, patience: float = 30.0) -> Storage | None:
+async def open_storage(directory: Path, patience: float = 30.0) -> Storage:
     """Lock the directory. If another process has it, as in a rolling update, wait up to `patience` seconds.
-
-    Returns None if `stop` is set while it waits.
 
     Raises:
         ConfigError: it can't be written to, or the other process does not exit.
@@ -246,10 +244,7 @@ async def open_storage(directory: Path, stop: asyncio.Event, patience: float = 3
             if not waiting:
                 log.info("another process uses the storage, waiting for it to exit", path=str(directory))
                 waiting = True
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LOCK_EVERY):
-                    await stop.wait()
-                return None
+            await asyncio.sleep(_LOCK_EVERY)
         return Storage(directory, lock)
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or error

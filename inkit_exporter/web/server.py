@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
+from inkit_exporter.errors import ConfigError
 from inkit_exporter.web import limits
 from inkit_exporter.web.connections import Connections, GetContext
 from inkit_exporter.web.routes import Handler
@@ -35,7 +36,7 @@ async def serve(
     it returns the context for each connection or None to refuse it. All answers have `headers`, even those that aiohttp
     itself gives to errors and to bytes that are not HTTP.
 
-    Raises OSError if it cannot listen on an address, UnicodeError if a host is not a valid name.
+    Raises ConfigError if it cannot listen on an address.
     """
     loop = asyncio.get_running_loop()
 
@@ -65,8 +66,8 @@ async def serve(
             )
             try:
                 listeners.append(await loop.create_server(connections.make, **where, backlog=128))
-            except OSError as error:
-                raise _named(error, place) from None
+            except (OSError, UnicodeError) as error:  # the latter for what can't be a host's name
+                raise ConfigError(f"--web.listen-address: {_explain(error, place)}") from None
         yield sorted({_address(one.getsockname()) for listener in listeners for one in listener.sockets})
     finally:
         for listener in listeners:
@@ -75,11 +76,12 @@ async def serve(
         await runner.cleanup()
 
 
-def _named(error: OSError, place: Place) -> OSError:
-    """The error with its address as users write it. asyncio shows a tuple."""
-    code = error.errno or 0  # below 0 it is of name resolution
-    problem = os.strerror(code) if code > 0 else error.strerror or str(error)
-    return OSError(error.errno, problem if isinstance(place, socket) else f"{place[0] or ''}:{place[1]}: {problem}")
+def _explain(error: OSError | UnicodeError, place: Place) -> str:
+    """What is wrong, with the address as users write it. asyncio shows a tuple."""
+    code = getattr(error, "errno", None) or 0  # below 0 it is of name resolution
+    problem = os.strerror(code) if code > 0 else getattr(error, "strerror", None) or str(error)
+    where = "" if isinstance(place, socket) else f"{place[0] or ''}:{place[1]}: "
+    return f"{where}{problem}; choose another address or port"
 
 
 def _address(socket_name: tuple[Any, ...] | str) -> str:

@@ -53,5 +53,5 @@ async def test_after_a_suspend_stale_data_are_withdrawn_at_once_and_the_exporter
                 await asyncio.sleep(0.01)
         assert await shown()
         assert states["a"].duration < 60, "the duration does not include the suspend"
-        assert accounts.healthy
+        assert accounts.healthy()
         loops.cancel()

@@ -35,7 +35,7 @@ class Watched:
 
     @property
     def healthy(self) -> bool:
-        return self.accounts.healthy
+        return self.accounts.healthy()
 
     def state(self, name: str = "fails") -> AccountState:
         return self.states[name]

@@ -1,6 +1,5 @@
 """Only one process uses a storage directory."""
 
-import asyncio
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -13,19 +12,16 @@ from inkit_exporter.storage.storage import open_storage
 
 
 async def test_waiting_too_long_for_a_used_directory_is_an_error(tmp_path: Path) -> None:
-    first = await open_storage(tmp_path, asyncio.Event())
-    assert first is not None
+    first = await open_storage(tmp_path)
     with pytest.raises(ConfigError, match=r"^--storage.path=\S+: another process uses it; stop that one"):
-        await open_storage(tmp_path, asyncio.Event(), patience=0.5)
+        await open_storage(tmp_path, patience=0.5)
     first.close()
-    second = await open_storage(tmp_path, asyncio.Event(), patience=0)
-    assert second is not None
+    second = await open_storage(tmp_path, patience=0)
     second.close()
 
 
 async def test_the_lock_needs_no_shared_memory_and_writes_nothing(tmp_path: Path) -> None:
-    storage = await open_storage(tmp_path, asyncio.Event())
-    assert storage is not None
+    storage = await open_storage(tmp_path)
     with (
         closing(sqlite3.connect(tmp_path / LOCK, timeout=0)) as connection,
         pytest.raises(sqlite3.OperationalError, match="locked"),

@@ -34,8 +34,7 @@ SETTINGS = PollSettings()
 @asynccontextmanager
 async def storing(directory: Path, *names: str) -> AsyncIterator[tuple[Storage, States]]:
     """Open the storage for these new accounts, and yield it when it is loaded."""
-    states, storage = States(), await open_storage(directory, asyncio.Event())
-    assert storage is not None
+    states, storage = States(), await open_storage(directory)
     for name in names:
         states.publish(AccountState(account=name, settings=SETTINGS, usage=Usage(RateLimiter(60))))
         storage.follow(AccountSettings(name=name, api_token_env="T"), AccountLabels(), states)
@@ -124,8 +123,7 @@ async def test_nothing_is_saved_before_a_load_that_hangs_has_ended(
     monkeypatch.setattr(AccountFile, "load", slow)
     monkeypatch.setattr(module, "LOAD_SECONDS", 0.2)
     monkeypatch.setattr(module, "SAVE_SECONDS", 0.2)
-    storage, states, plan = await open_storage(tmp_path, asyncio.Event()), States(), Plan(SETTINGS, Totals())
-    assert storage is not None
+    storage, states, plan = await open_storage(tmp_path), States(), Plan(SETTINGS, Totals())
     states.publish(AccountState(account="a", settings=SETTINGS, usage=Usage(RateLimiter(60))))
     storage.follow(AccountSettings(name="a", api_token_env="T"), AccountLabels(), states)
     assert await storage["a"].plan() is None

@@ -106,8 +106,7 @@ async def live(folder: Path, steps: Sequence[list[Batch]], step: mmap.mmap) -> N
     """Poll and store until killed."""
     states = _Reporting(os.open(folder / "reports", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
     states.publish(AccountState(account="a", settings=SETTINGS, usage=Usage(RateLimiter(10**6))))
-    storage = await open_storage(folder / "storage", asyncio.Event())
-    assert storage is not None
+    storage = await open_storage(folder / "storage")
     storage.follow(AccountSettings(name="a", api_token_env="T"), AccountLabels(), states)
     await storage.loaded(60)
     api = _Api(states, steps, step)

@@ -7,7 +7,7 @@ import ssl
 import time
 from base64 import b64decode
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -43,6 +43,10 @@ class ReloadingWebConfig:
         if any(_sign(path) != signature for path, signature in self._signatures.items()):
             self._reload()
         return self.latest if self._valid else None
+
+    def headers(self) -> Mapping[str, str]:
+        """Return the headers of every answer."""
+        return self.latest.headers
 
     def protect(self, handler: Handler) -> Handler:
         """Make a handler that first checks the rate limit and the password, except for health checks."""

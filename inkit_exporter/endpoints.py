@@ -67,11 +67,11 @@ class Endpoints:
         return web.Response(body=body, headers=headers)
 
     async def _page(self, request: web.BaseRequest) -> web.Response:
-        html = page.render(self._report(request, order="failed"), self.telemetry_path)
+        html = page.render(await self._report(request, order="failed"), self.telemetry_path)
         return document(request, html.encode(), "text/html; charset=utf-8", COMPRESSORS, page.CONTENT_SECURITY_POLICY)
 
     async def _status(self, request: web.BaseRequest) -> web.Response:
-        status = self._report(request, order="newest")
+        status = await self._report(request, order="newest")
         return document(request, json.encode(status), "application/json", COMPRESSORS)
 
     async def _reload(self, _: web.BaseRequest) -> web.Response:
@@ -83,9 +83,9 @@ class Endpoints:
     def _ready(self) -> bool:
         return all(state.answered for state in self.states)
 
-    def _report(self, request: web.BaseRequest, order: str) -> Status:
+    async def _report(self, request: web.BaseRequest, order: str) -> Status:
         health = self.storage_health() if self.storage_health else None
-        return make_status(self.states, _query(request, order), health)
+        return await make_status(self.states, _query(request, order), health)
 
 
 def _query(request: web.BaseRequest, order: str) -> Query:

@@ -1,8 +1,10 @@
 """The batches that the status lists, and what a client may ask for."""
 
+import asyncio
 import heapq
 from collections.abc import Callable, Collection, Iterable, Sequence
-from itertools import chain, islice, repeat
+from itertools import islice
+from operator import itemgetter
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
@@ -31,8 +33,6 @@ class Query(Struct, frozen=True):
 
 VALUES: Final = {"limit": f"a whole number from 1 to {KEPT}", "order": "newest or failed"}
 """What parameters may be, in words."""
-
-_Ranked = tuple[str, Batch, float | None]  # an account's batch, and when it was last seen to change
 
 
 class DocumentsStatus(Struct, frozen=True):
@@ -64,44 +64,47 @@ class BatchesStatus(Struct, frozen=True):
     listed: Sequence[BatchStatus]
 
 
-def failing_batches(tops: Sequence[tuple[str, TopBatches]], query: Query) -> BatchesStatus:
+async def failing_batches(tops: Iterable[tuple[str, TopBatches]], query: Query) -> BatchesStatus:
     """The failing batches of all accounts. If the query names destinations, only those that failed there."""
 
     def fails(batch: Batch) -> bool:
         counts = query.counts(batch)
         return any(one.failed for one in counts) or (batch.failed and bool(counts))
 
-    def most_failed(ranked: _Ranked) -> int:
-        return -sum(counts.failed for counts in query.counts(ranked[1]))
+    def rank(batch: Batch) -> float:
+        return -sum(one.failed for one in query.counts(batch)) if query.order == "failed" else -batch.created_at
 
-    total, lists = _found(tops, query, fails)
-    if query.order == "failed":
-        first = heapq.nsmallest(query.limit, chain.from_iterable(lists), key=most_failed)
-    else:
-        first = list(islice(heapq.merge(*lists, key=lambda ranked: -ranked[1].created_at), query.limit))
-    return BatchesStatus(total, [_batch(*ranked) for ranked in first])
+    return await _first(tops, query, fails, rank)
 
 
-def unfinished_batches(tops: Sequence[tuple[str, TopBatches]], query: Query) -> BatchesStatus:
+async def unfinished_batches(tops: Iterable[tuple[str, TopBatches]], query: Query) -> BatchesStatus:
     """The unfinished batches, the oldest first. If the query names destinations, only those that wait there."""
 
     def waits(batch: Batch) -> bool:
         return any(one.in_progress or one.completed + one.failed < one.count for one in query.counts(batch))
 
-    total, lists = _found(tops, query, waits)
-    first = islice(heapq.merge(*lists, key=lambda ranked: ranked[1].created_at), query.limit)
-    return BatchesStatus(total, [_batch(*ranked) for ranked in first])
+    return await _first(tops, query, waits, lambda batch: batch.created_at)
 
 
-def _found(
-    tops: Sequence[tuple[str, TopBatches]], query: Query, concerns: Callable[[Batch], bool]
-) -> tuple[int, list[Iterable[_Ranked]]]:
-    """How many batches concern the destinations of the query, and these batches for each account."""
-    lists: list[Iterable[_Ranked]] = [zip(repeat(account), top.batches, top.changed_at) for account, top in tops]
-    if not query.destination:
-        return sum(top.total for _, top in tops), lists
-    chosen = [[ranked for ranked in one if concerns(ranked[1])] for one in lists]
-    return sum(map(len, chosen)), [*chosen]
+async def _first(
+    tops: Iterable[tuple[str, TopBatches]],
+    query: Query,
+    concerns: Callable[[Batch], bool],
+    rank: Callable[[Batch], float],
+) -> BatchesStatus:
+    """The first batches by rank of those that concern the destinations of the query. Other tasks run in between."""
+    total, lists = 0, []
+    for account, top in tops:
+        found = [
+            (rank(batch), account, batch, changed)
+            for batch, changed in zip(top.batches, top.changed_at, strict=True)
+            if not query.destination or concerns(batch)
+        ]
+        total += len(found) if query.destination else top.total
+        lists.append(sorted(found, key=itemgetter(0))[: query.limit])
+        await asyncio.sleep(0)
+    first = islice(heapq.merge(*lists, key=itemgetter(0)), query.limit)
+    return BatchesStatus(total, [_batch(account, batch, changed) for _, account, batch, changed in first])
 
 
 # What turns text around (UAX 9, 2): it would make a name look like another, and turn what stands beside it.

@@ -1,13 +1,14 @@
 """What `/api/v1/status` returns and the status page shows. docs/status.md explains each field."""
 
+import asyncio
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
 from inkit_exporter import __version__
-from inkit_exporter.api.batches import Batch, Counts
+from inkit_exporter.api.batches import Counts
 from inkit_exporter.clock import boot_time
 from inkit_exporter.counters import Counter
 from inkit_exporter.state import AccountState, Progress
@@ -89,24 +90,26 @@ class Status(Struct, frozen=True):
     storage: StorageHealth | None = None
 
 
-def make_status(
+async def make_status(
     states: Iterable[AccountState],
     query: Query = Query(),  # noqa: B008 - it never changes
     storage: StorageHealth | None = None,
 ) -> Status:
-    """The report as of now. Accounts that are down come first."""
+    """The report as of the call. Accounts that are down come first. Other tasks run between the accounts."""
     wall, now = time.time(), boot_time()
     chosen = [state for state in states if not query.account or state.account in query.account]
     chosen.sort(key=lambda state: state.up is not False)
     snapshots = [(state.account, state.snapshot) for state in chosen if state.snapshot]
-    failing = [(account, snapshot.failing) for account, snapshot in snapshots]
-    unfinished = [(account, snapshot.unfinished) for account, snapshot in snapshots]
+    accounts = []
+    for state in chosen:
+        accounts.append(_account(state, query, wall, now))
+        await asyncio.sleep(0)
     return Status(
         version=__version__,
         timestamp_seconds=round(wall, 3),
-        accounts=[_account(state, query, wall, now) for state in chosen],
-        failing_batches=failing_batches(failing, query),
-        unfinished_batches=unfinished_batches(unfinished, query),
+        accounts=accounts,
+        failing_batches=await failing_batches(((account, one.failing) for account, one in snapshots), query),
+        unfinished_batches=await unfinished_batches(((account, one.unfinished) for account, one in snapshots), query),
         storage=storage,
     )
 
@@ -162,7 +165,7 @@ def _window(state: AccountState, snapshot: Snapshot, query: Query, now: float) -
         newest_batch_created_timestamp_seconds=snapshot.newest_created,
         oldest_unfinished_batch_created_timestamp_seconds=snapshot.oldest_unfinished_created,
         newest_failing_batch_created_timestamp_seconds=failing[0].created_at if failing else None,
-        failing=find_failures(_ends(snapshot.newest)),
+        failing=find_failures((batch.created_at, batch.failed, batch.finished) for batch in snapshot.newest),
         destinations=[
             _destination(state, snapshot, name, counts)
             for name, counts in sorted(documents.items(), key=failing_first)
@@ -171,30 +174,24 @@ def _window(state: AccountState, snapshot: Snapshot, query: Query, now: float) -
     )
 
 
-def _destination(state: AccountState, snapshot: Snapshot, name: str, counts: Counts) -> DestinationStatus:
+def _destination(state: AccountState, snapshot: Snapshot, name: str, sums: Counts) -> DestinationStatus:
+    outcomes = (
+        (batch.created_at, counts.failed, counts.failed + counts.completed)
+        for batch in snapshot.newest
+        if (counts := batch.destinations.get(name))
+    )
     return DestinationStatus(
         name,
-        counts.count,
-        counts.completed,
-        counts.failed,
-        counts.in_progress,
+        sums.count,
+        sums.completed,
+        sums.failed,
+        sums.in_progress,
         last_completed_timestamp_seconds=_last(state.totals.completed.get(name)),
         last_failed_timestamp_seconds=_last(state.totals.failed.get(name)),
-        failing=find_failures(_documents_at(name, snapshot.newest)) if counts.failed else None,
+        failing=find_failures(outcomes) if sums.failed else None,
     )
 
 
 def _last(counter: Counter | None) -> float | None:
     """When the exporter last saw this counter grow."""
     return round(counter.exemplar.at, 3) if counter and counter.exemplar else None
-
-
-def _documents_at(destination: str, newest: Iterable[Batch]) -> Iterator[tuple[float, int, int]]:
-    for batch in newest:
-        if counts := batch.destinations.get(destination):
-            yield batch.created_at, counts.failed, counts.failed + counts.completed
-
-
-def _ends(newest: Iterable[Batch]) -> Iterator[tuple[float, int, int]]:
-    for batch in newest:
-        yield batch.created_at, batch.failed, batch.finished

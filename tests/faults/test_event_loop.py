@@ -7,11 +7,17 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from inkit_exporter.api.batches import AccountLabels
+from inkit_exporter.api.batches import DESTINATIONS, AccountLabels, Batch, Counts
 from inkit_exporter.api.errors import BadResponse
 from inkit_exporter.api.pages import read_page
-from inkit_exporter.config import ApiSettings
+from inkit_exporter.api.usage import Usage
+from inkit_exporter.config import ApiSettings, PollSettings
+from inkit_exporter.rate_limit import RateLimiter
+from inkit_exporter.state import AccountState
+from inkit_exporter.status.batches import Query
+from inkit_exporter.status.report import make_status
 from inkit_exporter.transport import open_session, read_body
+from inkit_exporter.window.window import KEPT, Snapshot, TopBatches
 
 pytestmark = pytest.mark.alone
 
@@ -88,8 +94,10 @@ async def answering(answer: bytes) -> AsyncIterator[str]:
         yield "http://{}:{}/".format(*server.sockets[0].getsockname())
 
 
-async def longest_step_of_receiving(url: str, expected: int) -> float:
-    steps = []
+@asynccontextmanager
+async def watched() -> AsyncIterator[list[float]]:
+    """Yield the CPU time of each step that the other tasks take."""
+    steps: list[float] = []
 
     async def watch() -> None:
         while True:
@@ -97,11 +105,16 @@ async def longest_step_of_receiving(url: str, expected: int) -> float:
             await asyncio.sleep(0)
             steps.append(time.thread_time() - started)
 
-    async with open_session() as session:
-        watching = asyncio.create_task(watch())
-        async with session.get(url) as response:
-            assert len(await read_body(response, LIMIT)) == expected
-        watching.cancel()
+    watching = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    yield steps
+    await asyncio.sleep(0)
+    watching.cancel()
+
+
+async def longest_step_of_receiving(url: str, expected: int) -> float:
+    async with open_session() as session, watched() as steps, session.get(url) as response:
+        assert len(await read_body(response, LIMIT)) == expected
     return max(steps)
 
 
@@ -111,3 +124,29 @@ async def test_every_step_of_receiving_tiny_chunks_is_short(chunk: bytes) -> Non
     answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * number + b"0\r\n\r\n"
     async with answering(answer) as url:
         assert min([await longest_step_of_receiving(url, number) for _ in range(3)]) < STEP_SECONDS
+
+
+def failing_account(name: str) -> AccountState:
+    batches = tuple(
+        Batch(f"fb_{i}", "", 1e9 - i, "failed", {to: Counts(i, 0, i, 0) for to in DESTINATIONS}, final=True)
+        for i in range(KEPT)
+    )
+    top = TopBatches(batches, KEPT, (None,) * KEPT)
+    documents = {(to, "failed"): Counts(KEPT, 0, KEPT, 0) for to in DESTINATIONS}
+    snapshot = Snapshot(
+        documents, {"failed": KEPT}, 1e9, None, truncated=False, newest=batches, failing=top, unfinished=top
+    )
+    return AccountState(account=name, settings=PollSettings(), usage=Usage(RateLimiter(60)), snapshot=snapshot)
+
+
+@pytest.mark.parametrize("query", [Query(), Query(order="failed", limit=KEPT), Query(destination=frozenset({"box"}))])
+async def test_every_step_of_the_status_report_is_short(query: Query) -> None:
+    states = [failing_account(f"account {i}") for i in range(100)]
+
+    async def longest() -> float:
+        async with watched() as steps:
+            report = await make_status(states, query)
+        assert len(report.accounts) == 100 and len(report.failing_batches.listed) == query.limit
+        return max(steps)
+
+    assert min([await longest() for _ in range(3)]) < STEP_SECONDS

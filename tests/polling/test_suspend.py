@@ -45,7 +45,7 @@ async def test_after_a_suspend_stale_data_are_withdrawn_at_once_and_the_exporter
             time, "clock_gettime", lambda clock: clock_gettime(clock) + 3600 * (clock == time.CLOCK_BOOTTIME)
         )
         assert not await shown()
-        (window,) = [account.window for account in make_status(states).accounts]
+        (window,) = [account.window for account in (await make_status(states)).accounts]
         assert window is not None and window.stale and window.age_seconds > 3590
 
         async with asyncio.timeout(WAKE_UP_SECONDS):

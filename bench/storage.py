@@ -63,7 +63,7 @@ async def saves(batches: int, rounds: int, directory: Path) -> None:
     poll_settings = PollSettings(max_batches=batches)
     states.publish(AccountState(account="a", settings=poll_settings, usage=Usage(RateLimiter(60))))
     storage = await open_storage(directory)
-    storage.follow(AccountSettings(name="a", api_token_env="T"), AccountLabels(), states)
+    storage.follow(AccountSettings(name="a", api_token_env="T"), states)
     await storage.loaded(60)
 
     async def save(changed: int) -> tuple[float, float, int]:

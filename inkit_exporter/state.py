@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from inkit_exporter.api.batches import AccountLabels
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import PollSettings
 from inkit_exporter.window.totals import Totals
@@ -24,7 +25,7 @@ class Progress(Struct, frozen=True):
 
 
 class AccountState(Struct, frozen=True, kw_only=True):
-    """What is known about one account. A change makes a new value. Only `usage` changes in place, at each request.
+    """What is known about one account. A change makes a new value. Only `usage` and `labels` change in place.
 
     `up` is None until the first poll ends. `answered` is True once the API has answered a page or a poll has failed.
     `polled_at` and `last_success` are wall time in seconds since the epoch. `snapshot_at`, `down_since` and
@@ -35,6 +36,7 @@ class AccountState(Struct, frozen=True, kw_only=True):
     account: str
     settings: PollSettings
     usage: Usage
+    labels: AccountLabels = field(default_factory=AccountLabels)
     up: bool | None = None
     error: str | None = None
     reason: str | None = None

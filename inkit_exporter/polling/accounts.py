@@ -11,7 +11,6 @@ import aiohttp
 from msgspec.structs import replace
 
 from inkit_exporter import config
-from inkit_exporter.api.batches import AccountLabels
 from inkit_exporter.api.client import Client
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Settings
@@ -25,13 +24,16 @@ from inkit_exporter.watchdog import WatchedLoop
 _SPREAD_SECONDS = 1.0
 
 
-class _Account(NamedTuple):
-    """One account as configured, its label values, which outlive its pollers, and its loop."""
+class _Configured(NamedTuple):
+    """What the configuration says of one account."""
 
-    settings: AccountSettings
+    account: AccountSettings
     poll: PollSettings
     api: ApiSettings
-    labels: AccountLabels
+
+
+class _Account(NamedTuple):
+    configured: _Configured
     watched: WatchedLoop[Poller]
 
 
@@ -80,7 +82,9 @@ class Accounts:
             limiter.set_limit(settings.api.requests_per_minute)
         before = self._accounts
         self._accounts = {
-            account.name: self._keep_or_replace(before.get(account.name), account, settings.poll, settings.api)
+            account.name: self._keep_or_replace(
+                before.get(account.name), _Configured(account, settings.poll, settings.api)
+            )
             for account in settings.accounts
             if account.name in wanted
         }
@@ -105,33 +109,30 @@ class Accounts:
                     account.watched.restart_if_stuck(self._loops, self._grace)
                 await asyncio.sleep(watch_every)
 
-    def _keep_or_replace(
-        self, known: _Account | None, settings: AccountSettings, poll: PollSettings, api: ApiSettings
-    ) -> _Account:
-        if known and (known.settings, known.poll, known.api) == (settings, poll, api):
+    def _keep_or_replace(self, known: _Account | None, configured: _Configured) -> _Account:
+        account, poll, api = configured
+        if known and known.configured == configured:
             known.watched.loop.send_all_parameters()
             return known
-        if known and known.settings == settings:
-            labels, state = known.labels, self._states[settings.name]
-            state = replace(state, settings=poll, next_poll_at=math.inf, progress=None)
+        if known and known.configured.account == account:
+            state = replace(self._states[account.name], settings=poll, next_poll_at=math.inf, progress=None)
         else:
-            source = settings.api_token_file, settings.api_token_env
+            source = account.api_token_file, account.api_token_env
             # A new token source may be a new place of the same token, so requests that were sent with it count.
-            limiter = self._states[settings.name].usage.rate_limiter if known else RateLimiter(api.requests_per_minute)
+            limiter = self._states[account.name].usage.rate_limiter if known else RateLimiter(api.requests_per_minute)
             usage = Usage(self._limiters.setdefault(source, deepcopy(limiter)))
-            labels, state = AccountLabels(), AccountState(account=settings.name, settings=poll, usage=usage)
+            state = AccountState(account=account.name, settings=poll, usage=usage)
         self._states.publish(state)
         if self._storage:
-            self._storage.follow(settings, labels, self._states)
-        make = partial(self._new_poller, settings, poll, api, labels, state.usage)
-        return _Account(settings, poll, api, labels, WatchedLoop(settings.name, make, pause=poll.interval))
+            self._storage.follow(account, self._states)
+        make = partial(self._new_poller, configured)
+        return _Account(configured, WatchedLoop(account.name, make, pause=poll.interval))
 
-    def _new_poller(
-        self, settings: AccountSettings, poll: PollSettings, api: ApiSettings, labels: AccountLabels, usage: Usage
-    ) -> Poller:
-        token = partial(config.read_token, settings, self._environ)
-        client = Client(settings, poll, api, token=token, session=self._session, usage=usage, labels=labels)
-        return Poller(settings.name, client, self._states, self._storage[settings.name] if self._storage else None)
+    def _new_poller(self, configured: _Configured) -> Poller:
+        account, state = configured.account, self._states[configured.account.name]
+        token = partial(config.read_token, account, self._environ)
+        client = Client(*configured, token=token, session=self._session, usage=state.usage, labels=state.labels)
+        return Poller(account.name, client, self._states, self._storage[account.name] if self._storage else None)
 
     def _start_loops(self) -> None:
         """Start the loops that are not running, if `run` is."""
@@ -139,5 +140,5 @@ class Accounts:
             return
         waiting = [account for account in self._accounts.values() if not account.watched.started]
         for i, account in enumerate(waiting):
-            after = i * min(_SPREAD_SECONDS, account.poll.interval / len(waiting))
+            after = i * min(_SPREAD_SECONDS, account.configured.poll.interval / len(waiting))
             account.watched.start(self._loops, first_after=after)

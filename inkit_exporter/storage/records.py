@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from msgspec import Struct
 from msgspec.structs import replace
 
-from inkit_exporter.api.batches import AccountLabels, Batch, Counts
+from inkit_exporter.api.batches import Batch, Counts
 from inkit_exporter.api.statuses import read_status
 from inkit_exporter.config import AccountSettings, Filters, PollSettings
 from inkit_exporter.jsonbody import snake_case_of_camel
@@ -81,13 +81,13 @@ def take_record(plan: Plan, batch_id: str) -> Record | None:
     return Record(batch, window.changed_at.get(batch_id), peaks, finished_once, missing)
 
 
-def take(plan: Plan, state: AccountState, labels: AccountLabels, origin: Origin) -> Kept:
+def take(plan: Plan, state: AccountState, origin: Origin) -> Kept:
     """What is kept besides the batches, after the complete poll that made this state."""
     window, snapshot = plan.window, state.snapshot or plan.window.snapshot(None)
     return Kept(
         origin=origin,
-        destinations=sorted(labels.destinations.admitted),
-        statuses=sorted(labels.statuses.admitted),
+        destinations=sorted(state.labels.destinations.admitted),
+        statuses=sorted(state.labels.statuses.admitted),
         combinations=sorted(snapshot.documents),
         batch_statuses=sorted(snapshot.batches),
         lookback=float(state.settings.lookback),

@@ -12,7 +12,6 @@ from typing import Final
 
 import structlog
 
-from inkit_exporter.api.batches import AccountLabels
 from inkit_exporter.clock import boot_time
 from inkit_exporter.config import AccountSettings, PollSettings
 from inkit_exporter.errors import ConfigError
@@ -48,7 +47,7 @@ class Storage:
     def __getitem__(self, account: str) -> "AccountStorage":
         return self._accounts[account]
 
-    def follow(self, settings: AccountSettings, labels: AccountLabels, states: States) -> None:
+    def follow(self, settings: AccountSettings, states: States) -> None:
         """Store what is published of an account from now on. First, load and publish what is stored already.
 
         What is stored is not loaded while the disk fails, because it is older than what was published.
@@ -57,7 +56,7 @@ class Storage:
         if stored is None:
             stored = AccountStorage(settings.name, AccountFile(self._directory / files.file_name(settings.name)), self)
             self._accounts[settings.name] = stored
-        stored.origin, stored.labels = records.origin_of(settings), labels
+        stored.origin = records.origin_of(settings)
         if stored.error is None:
             stored.load(states)
 
@@ -102,7 +101,6 @@ class AccountStorage:
     """
 
     origin: records.Origin
-    labels: AccountLabels
 
     def __init__(self, account: str, file: AccountFile, storage: Storage) -> None:
         self.error: str | None = None
@@ -148,7 +146,7 @@ class AccountStorage:
             self._failed(f"the disk has not answered for more than {SAVE_SECONDS:g}s")
             return
         changed, self._owed = self._owed, set()
-        kept = records.take(plan, state, self.labels, self.origin)
+        kept = records.take(plan, state, self.origin)
         write = partial(self._write, plan, kept, changed, whole=plan is not self._plan)
         self._writing = asyncio.get_running_loop().run_in_executor(self._thread, write)
         self._writing.add_done_callback(partial(self._written, plan, changed))
@@ -183,9 +181,10 @@ class AccountStorage:
         elif found := reading.result():
             kept, plan = found
             self._plan, self._restored, self._owed = plan, plan, set()
-            self.labels.destinations.admitted.update(kept.destinations)
-            self.labels.statuses.admitted.update(kept.statuses)
-            if (state := states[self._account]).snapshot is None:
+            state = states[self._account]
+            state.labels.destinations.admitted.update(kept.destinations)
+            state.labels.statuses.admitted.update(kept.statuses)
+            if state.snapshot is None:
                 at = boot_time() - abs(time.time() - kept.last_success)  # the clock may be set back
                 states.publish(records.restore_state(kept, plan, state, snapshot_at=at))
 

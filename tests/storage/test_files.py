@@ -11,7 +11,7 @@ import pytest
 from support.conversation import make_batch, pages, poll
 from support.world import NOW
 
-from inkit_exporter.api.batches import AccountLabels, Batch, Counts
+from inkit_exporter.api.batches import Batch, Counts
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import AccountSettings, PollSettings
 from inkit_exporter.rate_limit import RateLimiter
@@ -37,7 +37,7 @@ def plan_of(batches: list[Batch]) -> Plan:
 def taken(plan: Plan) -> tuple[Kept, list[tuple[str, Record | None]]]:
     state = AccountState(account="a", settings=PollSettings(), usage=Usage(RateLimiter(60)), last_success=NOW)
     ids = sorted(records.known_ids(plan))
-    return records.take(plan, state, AccountLabels(), ORIGIN), [(one, records.take_record(plan, one)) for one in ids]
+    return records.take(plan, state, ORIGIN), [(one, records.take_record(plan, one)) for one in ids]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from support.conversation import make_batch, pages, poll
 from support.world import LOOKBACK, NOW, SEEN_AT_ONCE, SEEN_BY_THE_SWEEP, World, essence, oracle
 
-from inkit_exporter.api.batches import AccountLabels, Batch, Counts
+from inkit_exporter.api.batches import Batch, Counts
 from inkit_exporter.api.statuses import read_status
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import AccountSettings, Filters, PollSettings, Seconds
@@ -44,7 +44,6 @@ class Account:
 
     def __init__(self, path: Path, poll_settings: PollSettings = POLL) -> None:
         self.file = AccountFile(path)
-        self.labels = AccountLabels()
         self.state = AccountState(account="a", settings=poll_settings, usage=Usage(RateLimiter(60)))
         self.plan = Plan(poll_settings, Totals())
         self.whole = True
@@ -62,7 +61,7 @@ class Account:
         )
         ids = records.known_ids(self.plan) if self.whole else window.totals.changed
         self.file.save(
-            records.take(self.plan, self.state, self.labels, ORIGIN),
+            records.take(self.plan, self.state, ORIGIN),
             [(one, records.take_record(self.plan, one)) for one in ids],
             whole=self.whole,
         )

@@ -17,7 +17,6 @@ from support.exporter import StartExporter
 from support.samples import sample_key, up
 from support.world import NOW
 
-from inkit_exporter.api.batches import AccountLabels
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import AccountSettings, PollSettings
 from inkit_exporter.rate_limit import RateLimiter
@@ -37,7 +36,7 @@ async def storing(directory: Path, *names: str) -> AsyncIterator[tuple[Storage, 
     states, storage = States(), await open_storage(directory)
     for name in names:
         states.publish(AccountState(account=name, settings=SETTINGS, usage=Usage(RateLimiter(60))))
-        storage.follow(AccountSettings(name=name, api_token_env="T"), AccountLabels(), states)
+        storage.follow(AccountSettings(name=name, api_token_env="T"), states)
     await storage.loaded(60)
     yield storage, states
     storage.close()
@@ -125,7 +124,7 @@ async def test_nothing_is_saved_before_a_load_that_hangs_has_ended(
     monkeypatch.setattr(module, "SAVE_SECONDS", 0.2)
     storage, states, plan = await open_storage(tmp_path), States(), Plan(SETTINGS, Totals())
     states.publish(AccountState(account="a", settings=SETTINGS, usage=Usage(RateLimiter(60))))
-    storage.follow(AccountSettings(name="a", api_token_env="T"), AccountLabels(), states)
+    storage.follow(AccountSettings(name="a", api_token_env="T"), states)
     assert await storage["a"].plan() is None
     await storage["a"].save(plan, polled(plan, 2, states["a"]))
     assert not storage.health().healthy
@@ -146,7 +145,7 @@ async def test_a_new_token_while_the_disk_fails_does_not_bring_back_older_totals
         directory.rename(tmp_path / "away")
         await storage["a"].save(plan, polled(plan, 2, states["a"]))
         (tmp_path / "away").rename(directory)
-        storage.follow(AccountSettings(name="a", api_token_env="OTHER"), AccountLabels(), states)
+        storage.follow(AccountSettings(name="a", api_token_env="OTHER"), states)
         await storage.loaded(60)
         assert states["a"].snapshot is None
         assert await storage["a"].plan() is None

@@ -19,7 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from inkit_exporter import logs
-from inkit_exporter.api.batches import AccountLabels, Batch, Page, PageRequest
+from inkit_exporter.api.batches import Batch, Page, PageRequest
 from inkit_exporter.api.statuses import read_status
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import AccountSettings, PollSettings, Seconds
@@ -107,7 +107,7 @@ async def live(folder: Path, steps: Sequence[list[Batch]], step: mmap.mmap) -> N
     states = _Reporting(os.open(folder / "reports", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
     states.publish(AccountState(account="a", settings=SETTINGS, usage=Usage(RateLimiter(10**6))))
     storage = await open_storage(folder / "storage")
-    storage.follow(AccountSettings(name="a", api_token_env="T"), AccountLabels(), states)
+    storage.follow(AccountSettings(name="a", api_token_env="T"), states)
     await storage.loaded(60)
     api = _Api(states, steps, step)
     await Poller("a", api, states, storage["a"]).run(0.0)  # type: ignore[arg-type]

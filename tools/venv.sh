@@ -14,4 +14,12 @@ if ! [ -x .venv/bin/pip ]; then
     "$python" -m venv --clear .venv
 fi
 echo "Installing $(grep -c '==' "$1") packages from $1. The first time takes up to a minute."
-.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$1"
+install() { .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$1"; }
+if grep -q '^uv==' "$1"; then
+    # uv installs the rest in 5 seconds, where pip takes 30. It knows no settings of pip's: if it fails, pip tries too.
+    sed -n '/^uv==/,/[^\\]$/p' "$1" >.venv/uv.txt
+    install .venv/uv.txt
+    .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r "$1" || install "$1"
+else
+    install "$1"
+fi

@@ -30,11 +30,7 @@ lint: .venv/dev  ## check format, lint and types
 	$(BIN)/mypy
 
 check-workflows: .venv/dev  ## check the files of .github against their schemas, and for insecure workflows
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose/compose*.yaml
+	$(BIN)/python tools/check_schemas.py
 	$(BIN)/zizmor --offline --quiet --config .github/zizmor.yml .github
 
 sbom: .venv/dev  ## print the bill of materials, in CycloneDX format

@@ -1,13 +1,15 @@
 """The Helm chart, as Helm renders it."""
 
+import json
+import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import helm_python as helm
-import yaml
 
-from support import ROOT
+from support import ROOT, read_yaml
 
 CHART = ROOT / "deploy" / "helm" / "inkit-exporter"
 
@@ -20,8 +22,24 @@ _chart = helm.Chart.load(CHART)
 def render(*values: Values, name: str = "inkit-exporter", chart: helm.Chart = _chart) -> dict[str, Object]:
     """The objects by the template that makes each of them. Later values win over earlier ones."""
     texts = chart.render(merged(*values), name=name, namespace="monitoring")
-    objects = {Path(path).stem: yaml.safe_load(text) for path, text in texts.items() if path.endswith(".yaml")}
+    objects = {Path(path).stem: read_yaml(text) for path, text in texts.items() if path.endswith(".yaml")}
     return {template: made for template, made in objects.items() if made}
+
+
+def check_schema(thing: Object, *versions: str) -> None:
+    """Check an object against its schema in these versions of Kubernetes, and in the newest."""
+    for version in (*versions, ""):
+        _check_schema(json.dumps(thing), version)
+
+
+@cache
+def _check_schema(text: str, version: str) -> None:
+    # Imported only here. It imports jsonschema, which takes 4 seconds to prepare a check of addresses, unless that
+    # module is missing. Kubernetes' schemas do not ask for it.
+    sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
+    import kubernetes_validate  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    kubernetes_validate.validate(json.loads(text), version or kubernetes_validate.latest_version(), strict=True)
 
 
 def notes(*values: Values) -> str:

@@ -6,12 +6,12 @@ from typing import Any
 
 import yaml
 
-from support import ROOT
+from support import ROOT, read_yaml
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 TEXT = (PROMETHEUS / "rules.yml").read_text()
 
-RULES: list[dict[str, Any]] = [rule for group in yaml.safe_load(TEXT)["groups"] for rule in group["rules"]]
+RULES: list[dict[str, Any]] = [rule for group in read_yaml(TEXT)["groups"] for rule in group["rules"]]
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
 

@@ -1,5 +1,6 @@
 """One SQLite file for each account, in a directory that one process locks. Every call may block on the disk."""
 
+import fcntl
 import re
 import sqlite3
 import time
@@ -8,7 +9,7 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Final
+from typing import Final, TextIO
 from zlib import crc32
 
 import msgspec
@@ -56,25 +57,20 @@ def prepare(directory: Path) -> None:
             directory.chmod(0o700)
 
 
-def lock(directory: Path) -> sqlite3.Connection | None:
-    """Lock the directory until the process exits. Returns None if another process has it.
+def lock(directory: Path) -> TextIO | None:
+    """Lock the directory until the returned file is closed. Returns None if another process has it.
 
     Raises:
-        OSError, sqlite3.Error: the directory can't be written to.
+        OSError: the directory can't be written to, or its volume has no locks.
     """
     _make_private(directory / LOCK)
-    connection = sqlite3.connect(directory / LOCK, timeout=0, isolation_level=None)
+    file = (directory / LOCK).open("a")  # NFS locks only what is open for writing
     try:
-        connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-            return None
-        if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
-            raise
-        (directory / LOCK).write_bytes(b"")  # its content means nothing
-        return lock(directory)
-    return connection
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
 
 
 def file_name(account: str) -> str:

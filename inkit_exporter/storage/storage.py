@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 import structlog
 
@@ -36,7 +36,7 @@ class Storage:
     `failures` counts loads and saves that failed.
     """
 
-    def __init__(self, directory: Path, lock: sqlite3.Connection) -> None:
+    def __init__(self, directory: Path, lock: TextIO) -> None:
         self.failures = 0
         self._directory = directory
         self._lock = lock
@@ -234,17 +234,17 @@ async def open_storage(directory: Path, patience: float = 30.0) -> Storage:
     Raises:
         ConfigError: it can't be written to, or the other process does not exit.
     """
-    flag, deadline, waiting = f"--storage.path={directory}", time.monotonic() + patience, False
+    flag, deadline = f"--storage.path={directory}", time.monotonic() + patience
     try:
         files.prepare(directory)
-        while (lock := files.lock(directory)) is None:
+        if (lock := files.lock(directory)) is None:
+            log.info("another process uses the storage, waiting for it to exit", path=str(directory))
+        while lock is None:
             if time.monotonic() >= deadline:
                 raise ConfigError(f"{flag}: another process uses it; stop that one, or name another directory")
-            if not waiting:
-                log.info("another process uses the storage, waiting for it to exit", path=str(directory))
-                waiting = True
             await asyncio.sleep(_LOCK_EVERY)
-        return Storage(directory, lock)
-    except (OSError, sqlite3.Error) as error:
-        reason = getattr(error, "strerror", None) or error
+            lock = files.lock(directory)
+    except OSError as error:
+        reason = error.strerror or error
         raise ConfigError(f"{flag}: can't be written to ({reason}); let the exporter's user write there") from None
+    return Storage(directory, lock)

@@ -24,10 +24,18 @@ const shown = {};  // rows of each table, where a click has changed them
 
 const set = (id, ...content) => patch($(id), fill($(id).cloneNode(false), ...content));
 
-function setTable(id, items, makeRow, total = items.length) {
+const numeric = ({ numbers }, column) => column >= numbers && { class: "number" };
+
+for (const [id, table] of Object.entries(TABLES)) {
+  const heads = table.columns.map((name, j) =>
+    make("th", { role: "columnheader", scope: "col", ...numeric(table, j) }, name));
+  fill($(id).querySelector("table"),
+    make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, heads)), make("tbody", { role: "rowgroup" }));
+}
+
+function setTable(id, items, total = items.length) {
   const section = $(id), body = section.querySelector("tbody"), button = section.querySelector("button");
-  const labels = Array.from(section.querySelectorAll("thead th"), th => th.textContent);
-  const rows = items.slice(0, shown[id] ?? few(id)).map(makeRow);
+  const table = TABLES[id], rows = items.slice(0, shown[id] ?? few(id)).map(table.row);
   const keys = new Set(rows.map(row => row.key)), lines = new Map();
   for (const line of [...body.rows]) keys.has(line.dataset.key) ? lines.set(line.dataset.key, line) : line.remove();
   rows.forEach((row, i) => {
@@ -36,8 +44,8 @@ function setTable(id, items, makeRow, total = items.length) {
     if (line.className !== row.class) line.className = row.class;
     row.cells.forEach((content, j) => {
       const role = j ? { role: "cell" } : { role: "rowheader", scope: "row" };
-      const cell = make(j ? "td" : "th", { "data-label": labels[j], ...role }, make("div", {}, content));
-      if (j >= row.numbers) cell.className = "number";
+      const attributes = { "data-label": table.columns[j], ...role, ...numeric(table, j) };
+      const cell = make(j ? "td" : "th", attributes, make("div", {}, content));
       line.cells[j] ? patch(line.cells[j], cell) : line.append(cell);
     });
   });
@@ -114,14 +122,14 @@ function draw() {
   set("verdict", text, alert && [" ", runbook(alert)]);
   setFilters();
   setSums(destinations, state === "down");
-  setTable("accounts", accounts, accountRow);
+  setTable("accounts", accounts);
   set("storage", storageLine(latest.storage));
-  setTable("destinations", destinations, destinationRow);
+  setTable("destinations", destinations);
   set("order", [["failed", "most failed first"], ["newest", "newest first"]].map(([order, label], i) => [i > 0 && " · ",
     make("a", { href: address("order", order), ...query.get("order") === order && { "aria-current": "true" } }, label)]));
-  setTable("failing", failed.listed.map(batch => ({ ...batch, all_failed })), failingRow, failed.total);
+  setTable("failing", failed.listed.map(batch => ({ ...batch, all_failed })), failed.total);
   set("stuck", runbook("InkitBatchStuck"));
-  setTable("unfinished", unfinished.listed, unfinishedRow, unfinished.total);
+  setTable("unfinished", unfinished.listed, unfinished.total);
   $("main").hidden = false;
 }
 

@@ -1,17 +1,29 @@
-// One row of each table: its key, its class, and its cells. Cells from `numbers` on are numbers.
+// The tables. `row` makes a row: its key, its class, and its cells. Columns from `numbers` on are numbers.
+
+const TABLES = {
+  accounts: { columns: ["Account", "Health", "Last poll", "Cost", "Next poll", "Recent batches"], row: accountRow },
+  destinations: {
+    columns: ["Destination", "Account", "Now", "Failed of finished", "Failed", "In progress", "Completed", "Documents"],
+    numbers: 4, row: destinationRow,
+  },
+  failing: { columns: ["Batch", "Account", "Created", "Status", "Failed", "Documents"], row: failingRow },
+  unfinished: { columns: ["Batch", "Account", "Created", "Status", "Documents"], row: unfinishedRow },
+};
 
 const stateOf = account => account.up === null ? "unknown" : account.up ? "up" : "down";
 const isStale = account => account.window?.stale;
 
 const owner = name => [name, latest.accounts.some(a => a.account === name && isStale(a)) && warning("stale")];
 
-const accountRow = account => ({
-  key: account.account, class: stateOf(account),
-  cells: [
-    latest.accounts.length > 1 ? choose("account", account.account) : account.account,
-    health(account), lastPoll(account), cost(account), nextPoll(account), recent(account),
-  ],
-});
+function accountRow(account) {
+  return {
+    key: account.account, class: stateOf(account),
+    cells: [
+      latest.accounts.length > 1 ? choose("account", account.account) : account.account,
+      health(account), lastPoll(account), cost(account), nextPoll(account), recent(account),
+    ],
+  };
+}
 
 function health(account) {
   const text = { unknown: "… not polled yet", up: "✔ up", down: `✖ down: ${account.reason}` }[stateOf(account)];
@@ -99,7 +111,7 @@ function destinationRow(destination) {
     return share;
   }));
   return {
-    key: keyOf(destination.account, destination.destination), class: !run ? "" : isIncident(destination) ? "down" : "unknown", numbers: 4,
+    key: keyOf(destination.account, destination.destination), class: !run ? "" : isIncident(destination) ? "down" : "unknown",
     cells: [
       choose("destination", destination.destination), owner(destination.account), condition(destination),
       [failed + completed ? percent(failed, failed + completed) : "-", bar],

@@ -87,14 +87,10 @@ class Status(Struct, frozen=True):
     accounts: Sequence[AccountStatus]
     failing_batches: BatchesStatus
     unfinished_batches: BatchesStatus
-    storage: StorageHealth | None = None
+    storage: StorageHealth | None
 
 
-async def make_status(
-    states: Iterable[AccountState],
-    query: Query = Query(),  # noqa: B008 - it never changes
-    storage: StorageHealth | None = None,
-) -> Status:
+async def make_status(states: Iterable[AccountState], query: Query, storage: StorageHealth | None) -> Status:
     """The report as of the call. Accounts that are down come first. Other tasks run between the accounts."""
     wall, now = time.time(), boot_time()
     chosen = [state for state in states if not query.account or state.account in query.account]

@@ -145,7 +145,7 @@ async def test_every_step_of_the_status_report_is_short(query: Query) -> None:
 
     async def longest() -> float:
         async with watched() as steps:
-            report = await make_status(states, query)
+            report = await make_status(states, query, None)
         assert len(report.accounts) == 100 and len(report.failing_batches.listed) == query.limit
         return max(steps)
 

@@ -12,6 +12,7 @@ from inkit_exporter.metrics.exposition import TEXT, Exposition
 from inkit_exporter.metrics.process import ProcessMetrics
 from inkit_exporter.polling.accounts import Accounts
 from inkit_exporter.state import States
+from inkit_exporter.status.batches import Query
 from inkit_exporter.status.report import make_status
 from inkit_exporter.transport import open_session
 
@@ -45,7 +46,7 @@ async def test_after_a_suspend_stale_data_are_withdrawn_at_once_and_the_exporter
             time, "clock_gettime", lambda clock: clock_gettime(clock) + 3600 * (clock == time.CLOCK_BOOTTIME)
         )
         assert not await shown()
-        (window,) = [account.window for account in (await make_status(states)).accounts]
+        (window,) = [account.window for account in (await make_status(states, Query(), None)).accounts]
         assert window is not None and window.stale and window.age_seconds > 3590
 
         async with asyncio.timeout(WAKE_UP_SECONDS):

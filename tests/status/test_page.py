@@ -294,7 +294,7 @@ async def test_text_in_the_report_cannot_become_markup(api: Api, exporter: Start
 @given(st.lists(st.text() | st.sampled_from(HOSTILE)))
 def test_the_report_is_in_the_page_unchanged_and_without_a_character_of_markup(texts: list[str]) -> None:
     batches = [BatchStatus(text, text, text, 1.5, None, text, []) for text in texts]
-    report = Status("1.0", 2.5, [], BatchesStatus(len(texts), batches), BatchesStatus(0, []))
+    report = Status("1.0", 2.5, [], BatchesStatus(len(texts), batches), BatchesStatus(0, []), None)
     (embedded,) = re.findall(
         r'<script type="application/json" id="report">(.*?)</script>', render(report, "/metrics"), flags=re.DOTALL
     )

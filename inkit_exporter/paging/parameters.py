@@ -14,26 +14,28 @@ class OptionalParameters:
         self.left_out: frozenset[str] = frozenset()
         self.reason = ""
         self._names = frozenset(names)
-        self._before: frozenset[str] = frozenset()
+        self._refused: frozenset[str] = frozenset()
         self._since = -math.inf
 
     def expire(self) -> None:
         """Make the next `forget_refusals` send all again. Nothing changes now, because a listing may be running."""
         self._since = -math.inf
 
-    def forget_refusals(self, now: float) -> None:
-        """Send all again if the refusal is a day old, and suspect the same first. `now` is wall time."""
-        if not 0 <= now - self._since < _REFUSAL_HOLDS:
-            self._before, self.left_out = self.left_out or self._before, frozenset()
+    def forget_refusals(self, now: float) -> bool:
+        """Send all again if the refusal is a day old. `now` is wall time. Returns whether that changes requests."""
+        before, holds = self.left_out, 0 <= now - self._since < _REFUSAL_HOLDS
+        self.left_out = self._refused if holds else frozenset()
+        return self.left_out != before
 
     def alternatives(self) -> list[frozenset[str]]:
-        """What to try leaving out, the likeliest first: what was left out before, one parameter more, or all."""
+        """What to try leaving out, the likeliest first: what was refused before, one parameter more, or all."""
         more = [self.left_out | {name} for name in sorted(self._names - self.left_out)]
-        ways = dict.fromkeys([self._before | self.left_out, *more, self._names])
-        return [way for way in ways if way != self.left_out]
+        ways = dict.fromkeys([self._refused, *more, self._names])
+        return [way for way in ways if way > self.left_out]
 
     def leave_out(self, names: frozenset[str], reason: str, now: float) -> bool:
-        """Leave these out from now on. Returns whether one of them was not left out before."""
-        news = not names <= self.left_out | self._before
-        self.left_out, self.reason, self._since = names, reason, now
+        """Leave these out from now on. Returns whether one of them was not refused before."""
+        news = not names <= self._refused
+        self.left_out = self._refused = names
+        self.reason, self._since = reason, now
         return news

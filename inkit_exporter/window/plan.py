@@ -13,24 +13,20 @@ listing fails, the next poll continues it.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 
 from msgspec import Struct
 
-from inkit_exporter.api.batches import OPTIONAL_PARAMETERS, Batch, Page, PageRequest
+from inkit_exporter.api.batches import DEFAULT_PAGE_SIZE, OPTIONAL_PARAMETERS, Batch, Page, PageRequest
 from inkit_exporter.api.errors import BadResponse, PageRefused, QueryRefused
 from inkit_exporter.config import PollSettings
 from inkit_exporter.paging.parameters import OptionalParameters
-from inkit_exporter.paging.sequence import FullListingRequired, InconsistentListing, PageSequence
-from inkit_exporter.window.detours import find_junction, find_suspects
+from inkit_exporter.paging.sequence import InconsistentListing, PageSequence
 from inkit_exporter.window.totals import Totals, TotalsTracker
 from inkit_exporter.window.window import Window
 
 Conversation = Generator[PageRequest, Page, None]
-
-# Each step back costs at least two requests. A list that shrinks more often while it is read can't be read.
-_MOST_STEPS_BACK = 100
 
 # The resync aims at this share of `resync_interval`, because new batches make its way longer.
 _RESYNC_SHARE = 0.9
@@ -62,6 +58,15 @@ class Bookmark(Struct):
     backlog: float = 0.0
 
 
+class _Listing(Struct):
+    """A full listing. It began at wall time `began`. A failed request broke it off then, after so many pages."""
+
+    pages: PageSequence
+    began: float
+    broken_off_at: float = -math.inf
+    broken_off_after: int = 0
+
+
 class Plan:
     """What an account's polls have listed so far, and what the next one reads. The totals continue from `totals`."""
 
@@ -72,9 +77,7 @@ class Plan:
         self.resumed = False
         self._settings = settings
         self._refused_in_vain_at = -math.inf
-        # The whole listing: its next request, when it began and was broken off, and how many pages were read by then.
-        self._listing: tuple[PageSequence, PageRequest] | None = None
-        self._began, self._broken_off_at, self._broken_off_after = 0.0, -math.inf, 0
+        self._listing: _Listing | None = None
         # Of the current poll: wall time, the unfinished batches that it has listed, and the records by destination,
         # less those in which it can't be read.
         self._now = 0.0
@@ -87,73 +90,72 @@ class Plan:
         Raises:
             BadResponse: the pages contradict one another, or most records of a destination can't be read.
         """
-        cutoff = now - self._settings.lookback
-        self.parameters.forget_refusals(now)
-        fits = self._listing is not None and self._listing[1].left_out == self.parameters.left_out
-        if not (fits and 0 <= now - self._broken_off_at < self._settings.stale_after):
+        cutoff, listing = now - self._settings.lookback, self._listing
+        continues = listing is not None and 0 <= now - listing.broken_off_at < self._settings.stale_after
+        if self.parameters.forget_refusals(now) or not continues:
             self._listing = None
         if cutoff < self.mark.cutoff:  # the clock was set back: what was dropped is listed again, but is no news
             self.mark.listed, self._listing = False, None
             self.window.totals.stop_counting()
-        self._now, self.mark.cutoff, self.resumed = now, cutoff, self._listing is not None
-        self._readable = self._readable if self.resumed else Counter()
+        self._now, self.mark.cutoff = now, cutoff
         self.window.trim(cutoff)
         while True:
-            self._seen = set()
+            self.resumed, self._seen = self._listing is not None, set()
+            self._readable = self._readable if self.resumed else Counter()
             try:
                 yield from self._update() if self.mark.listed and self.mark.ordered else self._list_all()
                 break
-            except FullListingRequired:
-                self.mark.listed = False
             except _ParameterLeftOut:
-                self._listing, self._readable = None, Counter()
+                self._listing = None
             except InconsistentListing as error:
                 self._listing = None
-                raise BadResponse(str(error)) from None
+                if not self.mark.listed:
+                    raise BadResponse(str(error)) from None
+                self.mark.listed = False  # reading a part is not enough
         self.window.trim(cutoff)
         self.window.settle(now - self._settings.resync_interval)
 
     @property
     def progress(self) -> tuple[int, int | None] | None:
         """How many pages of a full listing were read, and about how many there are; None without a full listing."""
-        sequence = self._listing[0] if self._listing else None
-        return (sequence.furthest, sequence.expected_pages(self._now)) if sequence and sequence.furthest else None
+        pages = self._listing.pages if self._listing else None
+        return (pages.furthest, pages.expected_pages(self._now)) if pages and pages.furthest else None
 
     def break_off(self, now: float) -> None:
         """End a failed poll at wall time `now`. The next one continues its listing, if that made progress lately."""
-        if self._listing and self._listing[0].furthest > self._broken_off_after:
-            self._broken_off_at, self._broken_off_after = now, self._listing[0].furthest
+        listing = self._listing
+        if listing and listing.pages.furthest > listing.broken_off_after:
+            listing.broken_off_at, listing.broken_off_after = now, listing.pages.furthest
 
     def _list_all(self) -> Conversation:
         self.mark.listed = False
-        sequence, number = self._sequence(1, whole=True), 1
-        if self._listing and (found := (yield from find_junction(*self._listing))) > 1:
-            sequence, number = self._listing[0], found
-            sequence.resume()
+        if listing := self._listing:
+            listing.pages.resume()
         else:
+            listing = self._listing = _Listing(self._sequence(1, whole=True), self._now)
             self.window.reset_truncation()
-            self._began, self._broken_off_after = self._now, 0
-        yield from self._read(sequence, lambda: sequence.past_window, number)
+        yield from self._read(listing.pages, lambda: listing.pages.past_window)
         self._listing = None
-        self.mark.ordered = sequence.ordered
+        self.mark.ordered = listing.pages.ordered
         self._check_destinations()
         self.mark.listed = True
-        self._complete_head(self._began)
+        self._complete_head(listing.began)
         self.mark.cursor, self.mark.backlog = math.inf, 0.0
-        if number > 1 and self.mark.ordered:
+        if self.resumed and self.mark.ordered:
             yield from self._update()  # because much may have happened since the listing began
 
     def _update(self) -> Conversation:
-        head = self._sequence(1)
+        head = last = self._sequence(1)
         known = max(self.mark.known, self.mark.cutoff)
         yield from self._read(head, lambda: head.page_oldest < known or head.past_window)
         self.mark.cursor = min(self.mark.cursor, head.oldest_edge)
         pages = self._resync_pages()
         self._complete_head(self._now)
-        if self._ends_resync(head):
-            self._complete_resync()
-        elif pages:
-            yield from self._resync(pages)
+        if pages and not self._ends_resync(head):
+            last = yield from self._resync(pages)
+        if self._ends_resync(last):
+            self.window.reset_truncation()
+            self.mark.cursor, self.mark.backlog = math.inf, 0.0
         yield from self._refresh()
         self._check_destinations()
 
@@ -169,27 +171,23 @@ class Plan:
 
     def _resync_pages(self) -> int:
         """How many pages the resync owes at its steady pace. Backlog from failed polls is capped, to avoid bursts."""
-        interval = self._settings.interval
-        share = interval / (_RESYNC_SHARE * self._settings.resync_interval)
-        elapsed = max(0.0, self._now - self.mark.polled_at) / interval
-        most = (2 * math.ceil(len(self.window.batches) * share / self.mark.page_size) + 1) * self.mark.page_size
-        self.mark.backlog = min(self.mark.backlog + len(self.window.batches) * share * elapsed, most)
+        pace = len(self.window.batches) / (_RESYNC_SHARE * self._settings.resync_interval)  # batches a second
+        most = (2 * math.ceil(pace * self._settings.interval / self.mark.page_size) + 1) * self.mark.page_size
+        self.mark.backlog = min(self.mark.backlog + pace * max(0.0, self._now - self.mark.polled_at), most)
         return int(self.mark.backlog / self.mark.page_size)
 
-    def _resync(self, pages: int) -> Conversation:
+    def _resync(self, pages: int) -> Generator[PageRequest, Page, PageSequence]:
         """List pages from the cursor on. The first must begin with a newer batch, or there would be a gap."""
-        first, step = max(0, self.window.rank_at(self.mark.cursor) - 1) // self.mark.page_size + 1, 1
-        while True:
+        before = self.window.rank_at(self.mark.cursor)
+        # If it does not, batches have vanished further up, so that these are older than was thought.
+        for first in _backwards(max(0, before - 1) // self.mark.page_size + 1):
             sequence = self._sequence(first)
             yield from self._read(sequence, partial(self._resynced, sequence, pages))
             if sequence.newest_edge > self.mark.cursor:
                 break
-            # Batches have vanished further up, so that these are older than was thought.
-            first, step = max(1, first - step), step * 2
         before, self.mark.cursor = self.window.rank_at(self.mark.cursor), min(self.mark.cursor, sequence.oldest_edge)
         self.mark.backlog = max(0.0, self.mark.backlog - (self.window.rank_at(self.mark.cursor) - before))
-        if self._ends_resync(sequence):
-            self._complete_resync()
+        return sequence
 
     def _resynced(self, sequence: PageSequence, pages: int) -> bool:
         far = sequence.furthest >= sequence.first + pages - 1 and sequence.page_oldest < self.mark.cursor
@@ -198,80 +196,79 @@ class Plan:
 
     def _refresh(self) -> Conversation:
         """List the unfinished batches that this poll has not listed yet, or find out that they have vanished."""
-        unfinished = self.window.unfinished_ids
         for batch in [batch for batch in self.window.unfinished if batch.id not in self._seen]:
-            first, step = 0, 1
-            while batch.id in unfinished and batch.id not in self._seen:
-                first = first or self.window.rank(batch.id) // self.mark.page_size + 1
+            # If it is not where it should be, batches have vanished further up, and it is on an earlier page.
+            for first in _backwards(self.window.rank_at(batch.created_at) // self.mark.page_size + 1):
+                if batch.id in self._seen or batch.id not in self.window.unfinished_ids:
+                    break
                 yield from self._read_around(first, batch)
-                # If it is not there, batches have vanished further up, and it is on an earlier page.
-                first, step = max(1, first - step), step * 2
 
     def _read_around(self, first: int, batch: Batch) -> Conversation:
         around = self._sequence(first)
         yield from self._read(around, lambda: batch.id in around.ids or around.page_oldest < batch.created_at)
 
-    def _read(self, sequence: PageSequence, enough: Callable[[], bool], number: int = 0) -> Conversation:
+    def _read(self, sequence: PageSequence, enough: Callable[[], bool]) -> Conversation:
         """Read pages into the window, until `enough` says so or the list ends. Then remove known batches not on them.
 
-        If the list gets shorter meanwhile, batches may have moved to a page already read. Then this goes back as many
-        pages as may have such batches.
-
         Raises:
-            FullListingRequired: only a part of the list is read, and that is not enough.
-            InconsistentListing: the pages contradict one another.
+            InconsistentListing: the pages contradict one another, or only a part is read and that is not enough.
         """
-        number, steps_back = number or sequence.first, 0
         while True:
-            if sequence.whole:
-                self._listing = sequence, PageRequest(number, self.parameters.left_out)
-            page = yield from self._read_page(number, sequence)
-            shrunk_by = sequence.end_page(page.pagination)
+            number = sequence.next
+            page = yield from self._read_page(sequence)
+            sequence.add(page.batches, page.invalid, page.pagination)
             self.mark.page_size = sequence.size or self.mark.page_size
-            if shrunk_by and number > sequence.first:
-                steps_back += 1
-                if steps_back > _MOST_STEPS_BACK:
-                    raise InconsistentListing("batches keep vanishing from the list while it is read")
-                number = max(sequence.first, number - math.ceil(shrunk_by / self.mark.page_size))
-            elif sequence.ended or (sequence.ordered and enough()):
-                self.window.remove_missing(sequence.ids, sequence.newest_edge, sequence.oldest_edge)
-                if sequence.ended_by_surprise:
-                    self.mark.known_last, self.mark.ended_at = sequence.last_id, self._now
-                    self.mark.promised = sequence.promised if sequence.promised is not None else self.mark.promised
-                return
-            else:
-                number += 1
-
-    def _read_page(self, number: int, sequence: PageSequence) -> Generator[PageRequest, Page, Page]:
-        """Read a page into the window, and return its last part. A page beyond the end of the list is empty."""
-        while True:
-            try:
-                page = yield PageRequest(number, self.parameters.left_out)
-            except PageRefused as refusal:
-                if isinstance(refusal, QueryRefused) and not sequence.surely_lacks(number):
-                    yield from self._leave_out(number, refusal)
-                if not sequence.may_lack(number):
-                    raise
-                page = Page([])
-            sequence.add(page.batches, page.invalid, number)
-            self.window.update(page.batches, self._now, self.mark.cutoff)
-            self._readable.update(name for batch in page.batches for name in batch.destinations)
-            self._readable.subtract(page.unreadable)
             if not sequence.ordered and len(self.window.batches) > 2 * self._settings.max_batches:
                 self.window.trim(self.mark.cutoff)
+            if sequence.next > number and (sequence.ended or (sequence.ordered and enough())):
+                break
+        self.window.remove_missing(sequence.ids, sequence.newest_edge, sequence.oldest_edge)
+        if sequence.ended_by_surprise:
+            self.mark.known_last, self.mark.ended_at = sequence.last_id, self._now
+            self.mark.promised = sequence.promised if sequence.promised is not None else self.mark.promised
+
+    def _read_page(self, sequence: PageSequence) -> Generator[PageRequest, Page, Page]:
+        """Read the next page into the window, and return it as one part. One beyond the end of the list is empty."""
+        request = PageRequest(sequence.next, self.parameters.left_out)
+        try:
+            part = yield request
+        except PageRefused as refusal:
+            if isinstance(refusal, QueryRefused):
+                yield from self._leave_out(request.number, refusal)
+            if not sequence.may_have_ended:
+                raise
+            part = Page([])
+        page = Page([], part.pagination)
+        while True:
+            self.window.update(part.batches, self._now, self.mark.cutoff)
+            self._readable.update(name for batch in part.batches for name in batch.destinations)
+            self._readable.subtract(part.unreadable)
             unfinished = self.window.unfinished_ids
-            self._seen.update(batch.id for batch in page.batches if batch.id in unfinished)
-            if not page.more:
+            self._seen.update(batch.id for batch in part.batches if batch.id in unfinished)
+            page.batches += part.batches
+            page.invalid += part.invalid
+            if not part.more:
                 return page
+            part = yield request
 
     def _leave_out(self, number: int, refusal: QueryRefused) -> Conversation:
-        """Leave out what is refused and raise _ParameterLeftOut; return if that does not help, or did not lately."""
+        """Find what the API refuses, leave it out, and raise _ParameterLeftOut. Return if that does not help."""
         if 0 <= self._now - self._refused_in_vain_at < self._settings.stale_after:
             return
-        if suspects := (yield from find_suspects(self.parameters, number, self.mark.page_size)):
-            if self.parameters.leave_out(suspects, refusal.words, self._now) and "sort" in suspects:
-                self.mark.listed = False
-            raise _ParameterLeftOut
+        for names in self.parameters.alternatives():
+            # If pages become smaller, ask for the first one that has nothing from the pages before.
+            smaller = "page_size" in names - self.parameters.left_out
+            place = math.ceil((number - 1) * self.mark.page_size / DEFAULT_PAGE_SIZE) + 1 if smaller else number
+            try:
+                page = part = yield PageRequest(place, names)
+                while part.more:
+                    part = yield PageRequest(place, names)
+            except PageRefused:
+                continue
+            if number == 1 or page.batches:  # else it may just be beyond the end of the list
+                if self.parameters.leave_out(names, refusal.words, self._now) and "sort" in names:
+                    self.mark.listed = False
+                raise _ParameterLeftOut
         self._refused_in_vain_at = self._now
 
     def _sequence(self, first: int, *, whole: bool = False) -> PageSequence:
@@ -293,7 +290,11 @@ class Plan:
     def _ends_resync(self, sequence: PageSequence) -> bool:
         return self.mark.cursor < self.mark.cutoff or self._beyond(sequence.furthest)
 
-    def _complete_resync(self) -> None:
-        """Note that the resync has reached the end of the window."""
-        self.window.reset_truncation()
-        self.mark.cursor, self.mark.backlog = math.inf, 0.0
+
+def _backwards(number: int) -> Iterator[int]:
+    """Numbers of pages from this one back to the first, at growing distances."""
+    yield number
+    step = 1
+    while number > 1:
+        number, step = max(1, number - step), 2 * step
+        yield number

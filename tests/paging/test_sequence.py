@@ -6,7 +6,7 @@ import pytest
 
 from inkit_exporter.paging.pagination import Pagination
 from inkit_exporter.paging.parameters import OptionalParameters
-from inkit_exporter.paging.sequence import FullListingRequired, InconsistentListing, PageSequence
+from inkit_exporter.paging.sequence import InconsistentListing, PageSequence
 
 
 class Row(NamedTuple):
@@ -14,10 +14,9 @@ class Row(NamedTuple):
     created_at: float
 
 
-def read(sequence: PageSequence, *pages: list[float], first: int = 1, total: int | None = None) -> None:
-    for number, page in enumerate(pages, start=first):
-        sequence.add([Row(f"{created}", created) for created in page], 0, number)
-        sequence.end_page(Pagination(more=True, total_count=total))
+def read(sequence: PageSequence, *pages: list[float], total: int | None = None) -> None:
+    for page in pages:
+        sequence.add([Row(f"{created}", created) for created in page], 0, Pagination(more=True, total_count=total))
 
 
 def test_a_full_listing_knows_its_order_and_its_expected_pages() -> None:
@@ -26,31 +25,30 @@ def test_a_full_listing_knows_its_order_and_its_expected_pages() -> None:
     read(sequence, [99, 98], [97, 90])
     assert sequence.ordered
     assert sequence.expected_pages(now=100.0) == 20, "two pages cover a tenth of the time"
-    read(sequence, [95, 89], first=3, total=12)
+    read(sequence, [95, 89], total=12)
     assert not sequence.ordered
     assert sequence.expected_pages(now=100.0) == 6, "without order, times give no estimate"
 
 
 def test_a_part_of_a_list_must_be_in_order() -> None:
     sequence = PageSequence(3, cutoff=0.0, max_records=100, whole=False)
-    with pytest.raises(FullListingRequired):
-        read(sequence, [5, 4], [6, 3], first=3)
+    with pytest.raises(InconsistentListing, match=r"^page 4: the list is not newest first$"):
+        read(sequence, [5, 4], [6, 3])
 
 
 def test_after_a_resume_newer_records_may_follow_and_the_page_starts_again() -> None:
     sequence = PageSequence(1, cutoff=0.0, max_records=100, whole=True)
     read(sequence, [9, 8], [7, 6])
-    sequence.add([Row("5", 5.0)], 1, 3)  # then the connection breaks
     sequence.resume()
-    read(sequence, [8, 7], [9.5, 6], [5, 4], first=2)
-    assert sequence.ids == {"9", "8", "7", "6", "5", "9.5", "4"}
+    read(sequence, [8, 7], [9.5, 6], [5, 4])
+    assert sequence.ids == {"9", "8", "7", "6", "9.5", "5", "4"}
 
 
 def test_equal_times_do_not_show_that_the_rest_of_the_list_is_older() -> None:
     sequence = PageSequence(1, cutoff=10.0, max_records=100, whole=True)
     read(sequence, [5, 5])
     assert not sequence.past_window
-    read(sequence, [4, 4], first=2)
+    read(sequence, [4, 4])
     assert sequence.past_window
 
 

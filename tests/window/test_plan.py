@@ -212,6 +212,21 @@ def test_a_page_size_that_grows_during_a_poll_fails_it() -> None:
         poll(new_plan(), lambda number: page_of(listing, int(number), 5 if number == 1 else 10))
 
 
+def test_a_page_size_that_grows_while_a_part_of_the_list_is_read_leads_to_a_full_listing() -> None:
+    listing = [make_batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in range(50)]
+    plan = new_plan()
+    poll(plan, pages(listing[8:], 5))
+    asked: list[int] = []
+
+    def growing(number: int) -> Page:
+        asked.append(number)
+        return page_of(listing, number, 5 if len(asked) == 1 else 10)
+
+    poll(plan, growing, NOW + 1)
+    assert asked == [1, 2, 1, 2, 3, 4, 5]
+    assert [batch.id for batch in plan.window.batches] == [batch.id for batch in listing]
+
+
 def test_combinations_of_labels_seen_before_stay_at_zero() -> None:
     before = oracle([make_batch("fb_1", "", NOW, "failed", {"box": Counts(1, 0, 1, 0)})])
     snapshot = new_window(10).snapshot(before)

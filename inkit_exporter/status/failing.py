@@ -35,21 +35,16 @@ def find_failures(outcomes: Iterable[tuple[float, int, int]]) -> FailingStatus |
     The run begins after the last 20 documents or more of which at most 20% failed. It counts if it has 5 failed
     documents, or 3 batches without a document that arrived.
     """
-    since, newest, batches, failed, finished = 0.0, 0.0, 0, 0, 0
-    # The batches before the run, as far as they are known: they join it as soon as enough of their documents failed.
-    older_batches, older_failed, older_finished = 0, 0, 0
+    newest, batches, failed, finished = 0.0, 0, 0, 0  # of all batches so far
+    since, run_batches, run_failed, run_finished = 0.0, 0, 0, 0  # of the run, as far as it is known
     for created, batch_failed, batch_finished in outcomes:
-        if not batch_finished:
-            continue
         if batch_failed:
-            newest, older_batches = newest or created, older_batches + 1
-        older_failed, older_finished = older_failed + batch_failed, older_finished + batch_finished
-        if older_failed > SHARE * older_finished:
-            since, batches = created, batches + older_batches
-            failed, finished = failed + older_failed, finished + older_finished
-            older_batches = older_failed = older_finished = 0
-        elif older_finished >= _RECOVERED:
+            newest, batches = newest or created, batches + 1
+        failed, finished = failed + batch_failed, finished + batch_finished
+        if failed - run_failed > SHARE * (finished - run_finished):
+            since, run_batches, run_failed, run_finished = created, batches, failed, finished
+        elif finished - run_finished >= _RECOVERED:
             break
-    if failed >= FEWEST or (failed == finished and batches >= FEWEST_BATCHES):
-        return FailingStatus(since, older_finished == 0, newest, batches, failed, finished)
+    if run_failed >= FEWEST or (run_failed == run_finished and run_batches >= FEWEST_BATCHES):
+        return FailingStatus(since, finished == run_finished, newest, run_batches, run_failed, run_finished)
     return None

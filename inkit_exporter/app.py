@@ -8,8 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from functools import partial
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -92,9 +91,7 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
             if storage:
                 await storage.loaded(_RESTORE_SECONDS)
             loop.add_signal_handler(signal.SIGHUP, exporter.reload)
-            async with _serving(exporter, options, web_config) as addresses:
-                _announce(exporter, options, addresses, web_config)
-                await exporter.accounts.run()
+            await exporter.run(web_config)
     return 0
 
 
@@ -122,7 +119,7 @@ class Exporter:
         self._process = ProcessMetrics(options.shard.index, options.shard.count, storage_health)
         self.accounts = Accounts(session, os.environ, self._states, storage)
         self.exposition = Exposition(self._metrics, lambda: self._states.changes, self._process)
-        self.handler = Endpoints(
+        self._handler = Endpoints(
             options.web_telemetry_path,
             self._states,
             self.exposition,
@@ -132,10 +129,34 @@ class Exporter:
         ).handler()
         self._apply(settings)
 
-    @property
-    def account_names(self) -> str:
-        """The names of its accounts, separated by commas."""
-        return ",".join(state.account for state in self._states)
+    async def run(self, web_config: "ReloadingWebConfig | None") -> None:
+        """Poll all accounts and serve the endpoints, until cancelled."""
+        options = self._options
+        handler = limit_requests(self._handler, options.web_max_requests)
+        places = options.web_listen_address or [cli.parse_address(cli.DEFAULT_ADDRESS)]
+        async with web.serve(
+            web_config.protect(handler) if web_config else handler,
+            systemd_sockets(os.environ) if options.web_systemd_socket else places,
+            server_name=cli.PROGRAM,
+            max_connections=options.web_max_connections,
+            ssl_context=web_config.ssl_context if web_config else None,
+            headers=web_config.headers if web_config else dict,
+        ) as addresses:
+            log.info(
+                "started",
+                version=__version__,
+                revision=REVISION,
+                accounts=self._account_names(),
+                addresses=",".join(addresses),
+                telemetry_path=options.web_telemetry_path,
+                **(
+                    {"protected_by": ",".join(sorted(web_config.latest.protections)) or "nothing"} if web_config else {}
+                ),
+            )
+            if options.demo:
+                scheme = "https" if web_config and web_config.ssl_context else "http"
+                cli.print_demo(f"{scheme}://localhost:{addresses[0].rpartition(':')[2]}", options.web_telemetry_path)
+            await self.accounts.run()
 
     def reload(self) -> str | None:
         """Load the configuration again. If it is wrong, returns why, and the old one stays in use."""
@@ -146,8 +167,11 @@ class Exporter:
             log.error("configuration not reloaded, the old one stays in use", error=cli.one_line(error))
             return cli.one_line(error)
         self._process.reloaded(successful=True)
-        log.info("configuration reloaded", accounts=self.account_names)
+        log.info("configuration reloaded", accounts=self._account_names())
         return None
+
+    def _account_names(self) -> str:
+        return ",".join(state.account for state in self._states)
 
     def _apply(self, settings: Settings) -> None:
         owned = [account.name for account in settings.accounts if self._options.shard.owns(account.name)]
@@ -166,41 +190,6 @@ def _read_web_config(path: Path) -> "ReloadingWebConfig":
     from inkit_exporter.web.toolkit.guard import ReloadingWebConfig  # noqa: PLC0415
 
     return ReloadingWebConfig(path)
-
-
-def _serving(
-    exporter: Exporter, options: argparse.Namespace, web_config: "ReloadingWebConfig | None"
-) -> AbstractAsyncContextManager[Sequence[str]]:
-    """Serve the endpoints; yields the addresses in use."""
-    serve = partial(web.serve, server_name=cli.PROGRAM, max_connections=options.web_max_connections)
-    handler = limit_requests(exporter.handler, options.web_max_requests)
-    addresses = options.web_listen_address or [cli.parse_address(cli.DEFAULT_ADDRESS)]
-    places = systemd_sockets(os.environ) if options.web_systemd_socket else addresses
-    if web_config:
-        return serve(
-            web_config.protect(handler), places, ssl_context=web_config.ssl_context, headers=web_config.headers
-        )
-    return serve(handler, places)
-
-
-def _announce(
-    exporter: Exporter,
-    options: argparse.Namespace,
-    addresses: Sequence[str],
-    web_config: "ReloadingWebConfig | None",
-) -> None:
-    log.info(
-        "started",
-        version=__version__,
-        revision=REVISION,
-        accounts=exporter.account_names,
-        addresses=",".join(addresses),
-        telemetry_path=options.web_telemetry_path,
-        **({"protected_by": ",".join(sorted(web_config.latest.protections)) or "nothing"} if web_config else {}),
-    )
-    if options.demo:
-        scheme = "https" if web_config and web_config.ssl_context else "http"
-        cli.print_demo(f"{scheme}://localhost:{addresses[0].rpartition(':')[2]}", options.web_telemetry_path)
 
 
 async def _demo(_: Settings, options: argparse.Namespace) -> int:

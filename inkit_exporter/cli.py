@@ -71,7 +71,6 @@ def make_parser() -> argparse.ArgumentParser:
         default = " (default %(default)s)" if "default" in how else ""
         parser.add_argument(name, help=text + default, dest=re.sub("[.-]", "_", name[2:]), **how)
 
-    address = {"type": parse_address, "metavar": "[HOST]:PORT"}
     path, number = {"type": Path, "metavar": "PATH"}, {"type": _natural, "metavar": "N"}
     flag(
         "--config.file",
@@ -99,7 +98,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--web.listen-address",
         f"address to serve on; repeatable (default {DEFAULT_ADDRESS})",
         action="append",
-        **address,
+        type=parse_address,
+        metavar="[HOST]:PORT",
     )
     flag("--web.systemd-socket", "serve only on the sockets that systemd passes", action="store_true")
     flag("--web.telemetry-path", "path of the metrics", default="/metrics", metavar="PATH")

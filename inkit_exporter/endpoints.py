@@ -2,10 +2,9 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from aiohttp import hdrs, web
-from msgspec import ValidationError, convert, json
+from msgspec import Struct, ValidationError, convert, json
 from yarl import URL
 
 from inkit_exporter.errors import ConfigError
@@ -18,8 +17,7 @@ from inkit_exporter.storage.health import StorageHealth
 from inkit_exporter.web.routes import POST, READ, Handler, accepts_gzip, document, probe, route
 
 
-@dataclass(frozen=True)
-class Endpoints:
+class Endpoints(Struct, frozen=True):
     """What the endpoints show and do.
 
     `reload` returns what is wrong with the configuration, or None. Without it, reloading is not allowed.

@@ -81,80 +81,85 @@ async def test_a_reload_starts_new_accounts_ends_removed_ones_and_keeps_the_rest
     assert '"stays"' in page and '"goes"' not in page
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("accounts: [", r"line 1, column 12: "),
-        ("accounts: []", r"accounts: expected `array` of length >= 1"),
-        ("accounts: [{name: a, api_token_env: NOT_SET}]", r"accounts\[0\].api_token_env: .*NOT_SET is not set"),
-        ("accounts: [{name: a, api_token: s3cret}]", r"accounts\[0\].api_token: a token does not belong"),
-        ("accounts: [{name: a, api_token_file: t}]\npoll: {interval: !!int ''}", r"line 2, column 18: "),
-        (None, r"cannot be read: No such file"),
-    ],
-)
+INVALID = [
+    ("accounts: [", r"line 1, column 12: "),
+    ("accounts: []", r"accounts: expected `array` of length >= 1"),
+    ("accounts: [{name: a, api_token_env: NOT_SET}]", r"accounts\[0\].api_token_env: .*NOT_SET is not set"),
+    ("accounts: [{name: a, api_token: s3cret}]", r"accounts\[0\].api_token: a token does not belong"),
+    ("accounts: [{name: a, api_token_file: t}]\npoll: {interval: !!int ''}", r"line 2, column 18: "),
+    (None, r"cannot be read: No such file"),
+]
+
+
 async def test_an_invalid_configuration_is_reported_and_the_current_one_kept(
-    api: Api, exporter: StartExporter, tmp_path: Path, text: str | None, reason: str
+    api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
     api.batches = [batch("fb_1")]
     running = await exporter("--web.enable-lifecycle")
-    before = await running.wait_for(lambda s: up(s) == 1)
+    current = await running.wait_for(lambda s: up(s) == 1)
     path = tmp_path / "config.yaml"
     good = path.read_text()
-    if text is None:
-        path.unlink()
-    else:
-        path.write_text(text)
-    status, answer = await post(running)
-    assert status == 500
-    assert re.match(rf"not reloaded: .*{reason}", answer) and answer.count("\n") == 1
-    assert "s3cret" not in answer
+    for text, reason in INVALID:
+        before, lines = current, len(running.log)
+        if text is None:
+            path.unlink()
+        else:
+            path.write_text(text)
+        status, answer = await post(running)
+        assert status == 500
+        assert re.match(rf"not reloaded: .*{reason}", answer) and answer.count("\n") == 1
+        assert "s3cret" not in answer
+        refused = await more_polls(running)
+        assert (refused[SUCCESSFUL], refused[SUCCESS_TIME]) == (0, before[SUCCESS_TIME])
+        assert documents(refused) == {("inkit_storage", "completed"): 1}
+        assert sum("configuration not reloaded" in line for line in running.log[lines:]) == 1
+
+        lines = len(running.log)
+        running.process.send_signal(signal.SIGHUP)
+        await running.wait_for_line("configuration not reloaded", lines)
+        path.write_text(good)
+        await by_signal(running)
+        current = await running.samples()
+        assert current[SUCCESSFUL] == 1
+        assert current[SUCCESS_TIME] > before[SUCCESS_TIME]
+        assert (polls(current, "default") or 0) >= (polls(refused, "default") or 0), "it keeps its totals"
+
+
+async def more_polls(running: Exporter) -> Samples:
+    """Wait for two more polls."""
     seen = polls(await running.samples(), "default") or 0
-    refused = await running.wait_for(lambda s: (polls(s, "default") or 0) >= seen + 2)
-    assert (refused[SUCCESSFUL], refused[SUCCESS_TIME]) == (0, before[SUCCESS_TIME])
-    assert documents(refused) == {("inkit_storage", "completed"): 1}
-    assert sum("configuration not reloaded" in line for line in running.log) == 1
-
-    lines = len(running.log)
-    running.process.send_signal(signal.SIGHUP)
-    await running.wait_for_line("configuration not reloaded", lines)
-    path.write_text(good)
-    await by_signal(running)
-    fixed = await running.samples()
-    assert fixed[SUCCESSFUL] == 1
-    assert fixed[SUCCESS_TIME] > before[SUCCESS_TIME]
-    assert (polls(fixed, "default") or 0) >= seen + 2, "it keeps its totals"
+    return await running.wait_for(lambda s: (polls(s, "default") or 0) >= seen + 2)
 
 
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({}, 200),  # curl
-        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://proxy.example"}, 200),
-        ({"Sec-Fetch-Site": "none"}, 200),
-        ({"Sec-Fetch-Site": "cross-site"}, 403),
-        ({"Sec-Fetch-Site": "same-site"}, 403),
-        ({"Sec-Fetch-Site": ""}, 403),
-        ({"Sec-Fetch-Site": "cross-site", "Origin": "http://HOST"}, 403),
-        ({"Origin": "http://HOST"}, 200),
-        ({"Origin": "https://HOST"}, 200),  # behind a proxy that terminates TLS
-        ({"Origin": "http://evil.example"}, 403),
-        ({"Origin": "http://HOST.evil.example"}, 403),
-        ({"Origin": "null"}, 403),
-    ],
-)
-async def test_a_web_page_of_another_site_cannot_reload_the_exporter(
-    exporter: StartExporter, headers: dict[str, str], status: int
-) -> None:
+FROM_PAGES: list[tuple[dict[str, str], int]] = [
+    ({}, 200),  # curl
+    ({"Sec-Fetch-Site": "same-origin", "Origin": "https://proxy.example"}, 200),
+    ({"Sec-Fetch-Site": "none"}, 200),
+    ({"Sec-Fetch-Site": "cross-site"}, 403),
+    ({"Sec-Fetch-Site": "same-site"}, 403),
+    ({"Sec-Fetch-Site": ""}, 403),
+    ({"Sec-Fetch-Site": "cross-site", "Origin": "http://HOST"}, 403),
+    ({"Origin": "http://HOST"}, 200),
+    ({"Origin": "https://HOST"}, 200),  # behind a proxy that terminates TLS
+    ({"Origin": "http://evil.example"}, 403),
+    ({"Origin": "http://HOST.evil.example"}, 403),
+    ({"Origin": "null"}, 403),
+]
+
+
+async def test_a_web_page_of_another_site_cannot_reload_the_exporter(exporter: StartExporter) -> None:
     running = await exporter("--web.enable-lifecycle")
     host = ":".join(map(str, running.address))
-    sent = {name: value.replace("HOST", host) for name, value in headers.items()}
-    async with running.http.post("/-/reload", headers=sent) as response:
-        text = await response.text()
-    assert response.status == status
-    if status == 200:
-        await running.wait_for_line("configuration reloaded")
-    assert text == ("reloaded\n" if status == 200 else "requests from other sites' pages are refused\n")
-    assert (await running.get("/metrics", **sent))[0] == 200
+    for headers, status in FROM_PAGES:
+        sent = {name: value.replace("HOST", host) for name, value in headers.items()}
+        lines = len(running.log)
+        async with running.http.post("/-/reload", headers=sent) as response:
+            text = await response.text()
+        assert response.status == status, headers
+        if status == 200:
+            await running.wait_for_line("configuration reloaded", lines)
+        assert text == ("reloaded\n" if status == 200 else "requests from other sites' pages are refused\n")
+        assert (await running.get("/metrics", **sent))[0] == 200
 
 
 async def test_reloading_over_http_needs_the_lifecycle_flag(exporter: StartExporter) -> None:

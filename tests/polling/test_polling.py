@@ -303,39 +303,44 @@ async def test_a_thousand_statuses_and_destinations_are_bounded_and_no_document_
     assert len({status for _, status in found} - {"other"}) <= 32
 
 
-@pytest.mark.parametrize(
-    "broken",
-    [
-        {"destinations": {"inkit_storage": {"count": -1, "completed": 1, "failed": 0, "in_progress": 0}}},
-        {"destinations": {"inkit_storage": {"count": 10**400, "completed": 1, "failed": 0, "in_progress": 0}}},
-        {"destinations": {"inkit_storage": {"count": 1.5, "completed": 1, "failed": 0, "in_progress": 0}}},
-        {"destinations": {"inkit_storage": {"count": 2, "completed": 1}}},
-        {"destinations": 3},
-        {"id": ""},
-        {"id": None},
-        {"created_at": "yesterday"},
-        {"created_at": None},
-        {"created_at": "2014-12-31T23:59:59Z"},
-        {"created_at": "9999-12-31T23:59:59.999999Z"},
-    ],
-    ids=str,
-)
+MALFORMED: list[dict[str, Any]] = [
+    {"destinations": {"inkit_storage": {"count": -1, "completed": 1, "failed": 0, "in_progress": 0}}},
+    {"destinations": {"inkit_storage": {"count": 10**400, "completed": 1, "failed": 0, "in_progress": 0}}},
+    {"destinations": {"inkit_storage": {"count": 1.5, "completed": 1, "failed": 0, "in_progress": 0}}},
+    {"destinations": {"inkit_storage": {"count": 2, "completed": 1}}},
+    {"destinations": 3},
+    {"id": ""},
+    {"id": None},
+    {"created_at": "yesterday"},
+    {"created_at": None},
+    {"created_at": "2014-12-31T23:59:59Z"},
+    {"created_at": "9999-12-31T23:59:59.999999Z"},
+]
+
+
 @pytest.mark.process
-async def test_a_malformed_batch_is_skipped_and_counted(api: Api, tmp_path: Path, broken: dict[str, Any]) -> None:
+async def test_a_malformed_batch_is_skipped_and_counted(api: Api, tmp_path: Path) -> None:
+    """Each account searches for the number of the batch that its list has."""
     api.batches = [batch("fb_1"), batch("fb_2", age=61)]
 
     async def break_one(request: web.Request, handler: Handler) -> web.StreamResponse:
-        answer = await handler(request)
+        broken = MALFORMED[int(request.query["search"])]
+        answer = await handler(request.clone(rel_url=request.rel_url.without_query_params("search")))
         assert isinstance(answer, web.Response)
         page = json.loads(answer.text or "")
         page["items"].insert(1, batch("fb_bad") | broken)
         return web.json_response(page)
 
     api.fault = break_one
-    status, out, _ = await run_to_end("--once", f"--config.file={write_config(tmp_path, api.base_url)}")
+    accounts = [{"name": str(number), "filters": {"search": str(number)}} for number in range(len(MALFORMED))]
+    status, out, _ = await run_to_end(
+        "--once", f"--config.file={write_config(tmp_path, api.base_url, accounts=accounts)}"
+    )
     assert status == 0
-    assert 'inkit_batch_documents{account="default",batch_status="completed",destination="inkit_storage"} 2.0' in out
-    assert 'inkit_invalid_batches_total{account="default"} 1.0' in out
+    for number, broken in enumerate(MALFORMED):
+        labels = f'account="{number}",batch_status="completed",destination="inkit_storage"'
+        assert f"inkit_batch_documents{{{labels}}} 2.0" in out, broken
+        assert f'inkit_invalid_batches_total{{account="{number}"}} 1.0' in out, broken
 
 
 async def test_a_record_that_is_too_large_is_skipped_like_a_malformed_one(api: Api, exporter: StartExporter) -> None:
@@ -376,16 +381,21 @@ async def test_millions_of_tiny_values_fail_the_poll_without_filling_memory(
     assert highest and int(highest[1]) < 200 * 1024
 
 
-@pytest.mark.parametrize("records", [1, 6, 25])
 @pytest.mark.process
-async def test_even_a_short_page_fails_the_poll_if_most_of_its_records_are_unreadable(
-    api: Api, tmp_path: Path, records: int
-) -> None:
-    api.batches = [batch(f"fb_{i}", age=i) | {"created_at": None} for i in range(records)]
-    status, out, log = await run_to_end("--once", f"--config.file={write_config(tmp_path, api.base_url)}")
+async def test_even_a_short_page_fails_the_poll_if_most_of_its_records_are_unreadable(api: Api, tmp_path: Path) -> None:
+    async def few(request: web.Request, handler: Handler) -> web.StreamResponse:
+        api.batches = [batch(f"fb_{i}", age=i) | {"created_at": None} for i in range(int(request.query["search"]))]
+        return await handler(request.clone(rel_url=request.rel_url.without_query_params("search")))
+
+    api.fault = few
+    accounts = [{"name": number, "filters": {"search": number}} for number in ("1", "6", "25")]
+    status, out, log = await run_to_end(
+        "--once", f"--config.file={write_config(tmp_path, api.base_url, accounts=accounts)}"
+    )
     assert status == 1
-    assert 'inkit_up{account="default"} 0.0' in out
-    assert f"{records} of {records} records can't be read as a batch; record 1: Expected `float | str`" in log
+    for number in ("1", "6", "25"):
+        assert f'inkit_up{{account="{number}"}} 0.0' in out
+        assert f"{number} of {number} records can't be read as a batch; record 1: Expected `float | str`" in log
 
 
 async def test_records_with_unusual_values_are_read_and_inferred_counts_are_counted(

@@ -114,39 +114,33 @@ async def test_clients_that_vanish_leave_nothing_behind(api: Api, exporter: Star
     assert not [line for line in started.log if "level=error" in line or "Traceback" in line]
 
 
-@pytest.mark.parametrize(
-    "request_bytes",
-    [
-        pytest.param(b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", id="long line"),
-        pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", id="long header"),
-        pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 10_000 + b"\r\n", id="many headers"),
-        pytest.param(
-            b"GET / HTTP/1.1\r\nHost: a\r\n" + (b"X: " + b"a" * 8000 + b"\r\n") * 100, id="headers without end"
-        ),
-        pytest.param(b"POST /-/reload HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n", id="large body"),
-        pytest.param(
-            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 4000, id="chunks"
-        ),
-        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 1000, id="TLS, or noise"),
-        pytest.param(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 1000, id="pipelined"),
-    ],
-)
-async def test_odd_requests_are_refused_or_answered_and_change_nothing(
-    api: Api, exporter: StartExporter, request_bytes: bytes
-) -> None:
+ODD = {
+    "long line": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    "long header": b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+    "many headers": b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 10_000 + b"\r\n",
+    "headers without end": b"GET / HTTP/1.1\r\nHost: a\r\n" + (b"X: " + b"a" * 8000 + b"\r\n") * 100,
+    "large body": b"POST /-/reload HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n",
+    "chunks": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 4000,
+    "TLS, or noise": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 1000,
+    "pipelined": b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 1000,
+}
+
+
+async def test_odd_requests_are_refused_or_answered_and_change_nothing(api: Api, exporter: StartExporter) -> None:
     started, host, port = await running(exporter, api)
-    reader, writer = await asyncio.open_connection(host, port)
-    writer.write(request_bytes)
-    with suppress(ConnectionError):  # a reset may overtake an answer that is sent before the request ends
-        async with asyncio.timeout(5):
-            status = (await reader.readline()).split()[1]
-            assert status in {b"200", b"400", b"403", b"405", b"413", b"431"}
-            if status != b"200":
-                await reader.read()  # until the server closes, without waiting for the rest of the request
-    writer.close()
-    assert (await started.get("/-/healthy"))[0] == 200
-    await polls_go_on(started)
-    assert not [line for line in started.log if "level=error" in line], "clients must not cause errors in the log"
+    for case, request in ODD.items():
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(request)
+        with suppress(ConnectionError):  # a reset may overtake an answer that is sent before the request ends
+            async with asyncio.timeout(5):
+                status = (await reader.readline()).split()[1]
+                assert status in {b"200", b"400", b"403", b"405", b"413", b"431"}, case
+                if status != b"200":
+                    await reader.read()  # until the server closes, without waiting for the rest of the request
+        writer.close()
+        assert (await started.get("/-/healthy"))[0] == 200, case
+        await polls_go_on(started)
+        assert not [line for line in started.log if "level=error" in line], case
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from support.exporter import HUNG_UP, StartExporter, demo, hang_up_while_it_star
 from support.samples import documents, up
 
 import inkit_exporter
-from inkit_exporter.cli import parse_address
+from inkit_exporter.cli import make_parser, parse_address
 
 
 @pytest.mark.process
@@ -55,35 +55,50 @@ async def test_without_a_config_file_the_token_in_the_environment_is_enough(tmp_
 @pytest.mark.parametrize(
     ("flags", "word"),
     [
-        ([], "INKIT_API_TOKEN"),
-        (["--shard=2/2", "--demo"], "--shard"),
-        (["--shard=one", "--demo"], "--shard"),
-        (["--web.config.file=/nowhere/web.yml", "--demo"], "/nowhere/web.yml"),
-        (["--demo", "--once"], "--demo"),
-        (["--config.file=/nowhere/config.yaml"], "/nowhere/config.yaml"),
-        (["--config.check"], "--config.file"),
-        (["--demo", "--web.telemetry-path=metrics"], "--web.telemetry-path"),
-        (["--demo", "--web.telemetry-path=/"], "--web.telemetry-path"),
-        (["--demo", "--web.telemetry-path=/%2D/ready"], "--web.telemetry-path"),
-        (["--demo", "--web.telemetry-path=/{"], "--web.telemetry-path"),
-        (["--demo", "--web.telemetry-path=/metrics?all"], "--web.telemetry-path"),
-        (["--web.listen-address=10465"], "[HOST]:PORT"),
-        (["--web.listen-address=:70000"], "[HOST]:PORT"),
-        (["--storage.path="], "argument --storage.path: it is empty"),
-        (["--demo", "--web.listen-address=no..host:0"], "--web.listen-address"),
-        (["--log.level=loud"], "--log.level"),
-        (["--log.format=xml"], "--log.format"),
-        (["--no-such-flag"], "--no-such-flag"),
-        (["--demo.seed=x"], "--demo.seed"),
-        (["--config.check", "config.example.yaml"], "--config.file=PATH"),
+        ("--shard=2/2", "--shard"),
+        ("--shard=one", "--shard"),
+        ("--web.listen-address=10465", "[HOST]:PORT"),
+        ("--web.listen-address=:70000", "[HOST]:PORT"),
+        ("--storage.path=", "argument --storage.path: it is empty"),
+        ("--log.level=loud", "--log.level"),
+        ("--log.format=xml", "--log.format"),
+        ("--no-such-flag", "--no-such-flag"),
+        ("--demo.seed=x", "--demo.seed"),
+        ("--config.check config.example.yaml", "--config.file=PATH"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_wrong_flag_is_refused_with_status_2_and_one_plain_line(
+    flags: str, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        make_parser().parse_args(flags.split())
+    check_refusal(ended.value.code, *capsys.readouterr(), word)
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        ("", "INKIT_API_TOKEN"),
+        ("--no-such-flag", "--no-such-flag"),
+        ("--demo --once", "--demo"),
+        ("--demo --web.config.file=/nowhere/web.yml", "/nowhere/web.yml"),
+        ("--demo --web.listen-address=no..host:0", "--web.listen-address"),
+        ("--demo --web.telemetry-path=metrics", "--web.telemetry-path"),
+        ("--demo --web.telemetry-path=/", "--web.telemetry-path"),
+        ("--demo --web.telemetry-path=/%2D/ready", "--web.telemetry-path"),
+        ("--demo --web.telemetry-path=/{", "--web.telemetry-path"),
+        ("--demo --web.telemetry-path=/metrics?all", "--web.telemetry-path"),
+        ("--config.file=/nowhere/config.yaml", "/nowhere/config.yaml"),
+        ("--config.check", "--config.file"),
+    ],
 )
 @pytest.mark.process
-async def test_bad_usage_exits_with_status_2_and_one_plain_line(flags: list[str], word: str) -> None:
-    status, out, err = await run_to_end(*flags)
-    assert status == 2
-    assert out == ""
+async def test_bad_usage_exits_with_status_2_and_one_plain_line(flags: str, word: str) -> None:
+    check_refusal(*await run_to_end(*flags.split()), word)
+
+
+def check_refusal(status: object, out: str, err: str, word: str) -> None:
+    assert (status, out) == (2, "")
     assert word in err
     assert err.startswith("inkit-exporter: ") and err.count("\n") == 1
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -25,24 +26,34 @@ def answer(status: int, **headers: str) -> Fault:
     return fault
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 302])
-async def test_permanent_failures_cost_one_request_a_poll(api: Api, exporter: StartExporter, status: int) -> None:
-    api.fault = answer(status)
-    running = await exporter(poll={"interval": "1h", "page_size": 25}, limits={"max_attempts": 4})
-    samples = await running.wait_for(lambda s: up(s) == 0)
-    assert samples[sample_key("inkit_poll_requests", account="default")] == 1
+def searching(*words: str) -> list[dict[str, Any]]:
+    """An account for each word. It sends the word in each request, so a fault can tell them apart."""
+    return [{"name": word, "filters": {"search": word}} for word in words]
 
 
-@pytest.mark.parametrize("status", [400, 422])
+async def answer_what_is_searched_for(request: web.Request, _handler: Handler) -> web.StreamResponse:
+    """A fault: the status that the account is named after."""
+    return web.Response(status=int(request.query["search"]))
+
+
+async def test_permanent_failures_cost_one_request_a_poll(api: Api, exporter: StartExporter) -> None:
+    api.fault, statuses = answer_what_is_searched_for, ("401", "403", "404", "302")
+    running = await exporter(poll={"page_size": 25}, limits={"max_attempts": 4}, accounts=searching(*statuses))
+    samples = await running.wait_for(lambda s: all(up(s, status) == 0 for status in statuses))
+    for status in statuses:
+        assert samples[sample_key("inkit_poll_requests", account=status)] == 1, status
+
+
 async def test_an_api_that_refuses_every_request_costs_one_request_a_poll_after_the_first_tries(
-    api: Api, exporter: StartExporter, status: int
+    api: Api, exporter: StartExporter
 ) -> None:
-    api.fault = answer(status)
-    running = await exporter(limits={"max_attempts": 4})
-    samples = await running.wait_for(lambda s: failures(s, "bad_response") >= 3)
-    polls = samples[sample_key("inkit_polls_total", account="default")]
-    assert samples[sample_key("inkit_api_requests_total", account="default", code=str(status))] <= 3 + polls + 1
-    assert samples[sample_key("inkit_poll_requests", account="default")] == 1
+    api.fault, statuses = answer_what_is_searched_for, ("400", "422")
+    running = await exporter(limits={"max_attempts": 4}, accounts=searching(*statuses))
+    samples = await running.wait_for(lambda s: all(failures(s, "bad_response", status) >= 3 for status in statuses))
+    for status in statuses:
+        polls = samples[sample_key("inkit_polls_total", account=status)]
+        assert samples[sample_key("inkit_api_requests_total", account=status, code=status)] <= 3 + polls + 1
+        assert samples[sample_key("inkit_poll_requests", account=status)] == 1
     assert not [line for line in running.log if "the API refuses" in line]
 
 
@@ -99,19 +110,22 @@ async def test_a_retry_after_longer_than_the_interval_fails_the_poll_and_pauses_
     assert len(api.requests) == 1
 
 
-@pytest.mark.parametrize("value", ["1764106109", "30000", "2026-11-25T21:30:00Z", "301", "soon"])
-async def test_an_implausible_retry_after_is_ignored_and_logged_once(
-    api: Api, exporter: StartExporter, value: str
-) -> None:
-    api.fault = answer(429, Retry_After=value)
-    running = await exporter(limits={"max_attempts": 2})
-    await running.wait_for(lambda s: failures(s, "rate_limited") >= 3)
-    assert len(api.requests) >= 6
+async def test_an_implausible_retry_after_is_ignored_and_logged_once(api: Api, exporter: StartExporter) -> None:
+    values = "1764106109", "30000", "2026-11-25T21:30:00Z", "301", "soon"
+
+    async def throttle(request: web.Request, _handler: Handler) -> web.StreamResponse:
+        return web.Response(status=429, headers={"Retry-After": request.query["search"]})
+
+    api.fault = throttle
+    running = await exporter(limits={"max_attempts": 2}, accounts=searching(*values))
+    await running.wait_for(lambda s: all(failures(s, "rate_limited", value) >= 3 for value in values))
+    for value in values:
+        assert sum(request.query["search"] == value for request in api.requests) >= 6, value
     api.fault = None
-    await running.wait_for(lambda s: up(s) == 1)
-    (line,) = [line for line in running.log if "Retry-After" in line]
-    assert "level=warning" in line
-    assert f"value={value}" in line
+    await running.wait_for(lambda s: all(up(s, value) == 1 for value in values))
+    lines = [line for line in running.log if "Retry-After" in line]
+    assert all("level=warning" in line for line in lines)
+    assert sorted(line.partition("value=")[2].split()[0] for line in lines) == sorted(values)
 
 
 async def test_a_403_after_successful_polls_hints_at_a_firewall_or_rate_limiter(

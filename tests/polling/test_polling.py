@@ -99,28 +99,35 @@ async def test_polls_adapt_to_the_servers_real_page_size(api: Api, exporter: Sta
     assert pages(api) == list(range(1, 10))
 
 
-@pytest.mark.parametrize(("parameter", "refused"), [("page_size", 1), ("sort", 2)])
-@pytest.mark.parametrize("status", [400, 422])
 async def test_a_refused_parameter_is_left_out_with_one_warning_that_quotes_the_api(
-    exporter: StartExporter, api: Api, parameter: str, refused: int, status: int
+    exporter: StartExporter, api: Api
 ) -> None:
+    """Each account searches for what it is refused."""
+    cases = [(parameter, status) for parameter in ("page_size", "sort") for status in (400, 422)]
     api.batches = [batch(f"fb_{i}", age=i) for i in range(60)]
 
     async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
+        parameter, status = request.query["search"].split()
         if parameter in request.query:
             said = f"{parameter} is not for {request.headers['X-Inkit-API-Token']}"
-            return web.json_response({"detail": said}, status=status)
-        return await handler(request)
+            return web.json_response({"detail": said}, status=int(status))
+        return await handler(request.clone(rel_url=request.rel_url.without_query_params("search")))
 
     api.fault = refuse
-    running = await exporter()
-    samples = await running.wait_for(lambda s: s[sample_key("inkit_polls_total", account="default")] >= 3)
-    assert documents(samples) == {("inkit_storage", "completed"): 60}
-    assert samples[sample_key("inkit_api_requests_total", account="default", code=str(status))] == refused
-    (told,) = [line for line in running.log if "the API refuses" in line]
-    assert f"{parameter}, so requests leave it out" in told and "level=warning" in told
-    assert f"{parameter} is not for ***" in told and TOKEN not in "".join(running.log)
-    assert samples[sample_key("inkit_poll_failures_total", account="default", reason="bad_response")] == 0
+    names = [f"{parameter} {status}" for parameter, status in cases]
+    running = await exporter(accounts=[{"name": name, "filters": {"search": name}} for name in names])
+    samples = await running.wait_for(
+        lambda s: all(s[sample_key("inkit_polls_total", account=name)] >= 3 for name in names)
+    )
+    assert TOKEN not in "".join(running.log)
+    for name, (parameter, status) in zip(names, cases, strict=True):
+        refused = {"page_size": 1, "sort": 2}[parameter]
+        assert documents(samples, account=name) == {("inkit_storage", "completed"): 60}
+        assert samples[sample_key("inkit_api_requests_total", account=name, code=str(status))] == refused
+        (told,) = [line for line in running.log if "the API refuses" in line and f'account="{name}"' in line]
+        assert f"{parameter}, so requests leave it out" in told and "level=warning" in told
+        assert f"{parameter} is not for ***" in told
+        assert samples[sample_key("inkit_poll_failures_total", account=name, reason="bad_response")] == 0
 
 
 async def test_batches_that_move_to_the_next_page_during_a_poll_count_once(api: Api, exporter: StartExporter) -> None:

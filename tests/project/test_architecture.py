@@ -22,7 +22,7 @@ def names(cell: str) -> list[str]:
 
 
 MAY_IMPORT = {row[0].strip("`"): set(names(row[2])) for row in ROWS}
-NEVER_LOADS = [(row[0].strip("`"), library) for row in ROWS for library in names(row[3])]
+NEVER_LOADS = {row[0].strip("`"): set(names(row[3])) for row in ROWS if names(row[3])}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -78,12 +78,12 @@ def test_the_table_allows_no_cycle_and_no_unused_import() -> None:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize(("room", "library"), NEVER_LOADS)
-def test_no_room_loads_a_library_that_its_row_excludes(room: str, library: str) -> None:
+@pytest.mark.parametrize("room", NEVER_LOADS)
+def test_no_room_loads_a_library_that_its_row_excludes(room: str) -> None:
     modules = [module_name(path) for path in MODULES if room_of(module_name(path)) == room]
-    code = f"import sys, {', '.join(modules)}\nprint({library!r} in sys.modules)"
+    code = f"import sys, {', '.join(modules)}\nprint(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert loaded.stdout == "False\n"
+    assert not NEVER_LOADS[room] & set(loaded.stdout.split())
 
 
 def test_the_init_file_of_a_room_has_only_a_docstring_that_lists_its_imports() -> None:

@@ -5,6 +5,7 @@ Times are in seconds from the start of a world unless a name says minutes.
 
 import json
 import math
+import os
 import re
 import subprocess
 from bisect import bisect_right
@@ -288,9 +289,9 @@ def promtool(folder: Path, rules: str, tests: Sequence[Mapping[str, Any]], step:
         "tests": tests,
     }
     (folder / "tests.yml").write_text(json.dumps(suite))
-    done = subprocess.run(
-        ["promtool", "test", "rules", "tests.yml"], cwd=folder, capture_output=True, text=True, check=False
-    )
+    env = os.environ | {"GOGC": "400"}  # collecting garbage less often saves a sixth of its time
+    command = ["promtool", "test", "rules", "tests.yml"]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr
     assert re.search(r"SUCCESS|FAILED", said), said
     return "" if done.returncode == 0 else said

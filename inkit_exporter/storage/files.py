@@ -18,16 +18,12 @@ from inkit_exporter.storage.records import Kept, Record
 
 LOCK: Final = "lock"
 
-_APPLICATION = int.from_bytes(b"INKT")
-_SCHEMA = 1
-_CREATE = f"""
-    BEGIN;
-    CREATE TABLE account (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-    CREATE TABLE batches (id TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-    PRAGMA application_id = {_APPLICATION};
-    PRAGMA user_version = {_SCHEMA};
-    COMMIT;
-"""
+# The letters INK, and the version of the format.
+_FORMAT = int.from_bytes(b"INK\x02")
+# The row with the empty key has what is kept of the account. Each other key is a batch's id, and those are not empty.
+# SQLite has no checksums.
+_CREATE = "CREATE TABLE rows (key TEXT PRIMARY KEY, value BLOB NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID"
+_ACCOUNT = ""
 # An exclusive lock needs no shared memory, so network volumes work. A commit is synced before it returns. A save reads
 # only what it changes, so a cache of 256 KiB is enough; the default is 2 MB for each account.
 _PRAGMAS = ("locking_mode = EXCLUSIVE", "journal_mode = TRUNCATE", "synchronous = FULL", "cache_size = -256")
@@ -36,6 +32,7 @@ _OF_THE_FILE = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FOR
 _OURS = re.compile(r"(.+-[0-9a-f]{8}\.db)(-journal|\.set-aside)?")
 
 _encode = msgspec.msgpack.Encoder().encode
+_decode_kept = msgspec.msgpack.Decoder(Kept).decode
 _decode_record = msgspec.msgpack.Decoder(Record).decode
 
 
@@ -93,15 +90,12 @@ def tidy(directory: Path, accounts: Collection[str], keep_seconds: float) -> int
 
 
 class AccountFile:
-    """The file of one account. It holds the whole state after one complete poll, or nothing.
-
-    Each row carries a checksum, as SQLite has none.
-    """
+    """The file of one account. It holds the whole state after one complete poll, or nothing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._connection: sqlite3.Connection | None = None
-        self._saved: dict[str, bytes] = {}
+        self._saved = b""
 
     def load(self) -> tuple[Kept, dict[str, Record]] | None:
         """Read what the file holds; None if it is empty.
@@ -110,18 +104,15 @@ class AccountFile:
             UnusableFile: it is broken, or not ours, or of another version.
             OSError, sqlite3.Error: the disk fails.
         """
-        with _telling_file_from_disk():
-            connection = self._open()
-            rows = dict(connection.execute("SELECT name, value FROM account"))
-            if not rows:
+        with self._transaction() as connection:
+            rows = (_checked(*row) for row in connection.execute("SELECT * FROM rows ORDER BY key"))
+            if (first := next(rows, None)) is None:
                 return None
-            fields = {name: msgspec.msgpack.decode(_checked(name, value)) for name, value in rows.items()}
-            kept = msgspec.convert(fields, Kept)
-            batches = connection.execute("SELECT id, value FROM batches")
-            records = {key: _decode_record(_checked(key, value)) for key, value in batches}
-        if len(records) != kept.records:
-            raise UnusableFile(f"holds {len(records)} batches instead of {kept.records}")
-        self._saved = rows
+            kept = _decode_kept(first[1])
+            records = {key: _decode_record(value) for key, value in rows}
+            if len(records) != kept.records:
+                raise UnusableFile(f"holds {len(records)} batches instead of {kept.records}")
+        self._saved = first[1]
         return kept, records
 
     def save(self, kept: Kept, records: Iterable[tuple[str, Record | None]], *, whole: bool) -> None:
@@ -130,31 +121,24 @@ class AccountFile:
         Raises as `load` does, also if changes are to be written and the file does not hold what was last loaded or
         saved. Then the file is as it was.
         """
-        rows = {name: _sealed(name, _encode(getattr(kept, name))) for name in Kept.__struct_fields__}
-        if not self.path.exists():
-            self.close()
-        with _telling_file_from_disk(), self._open() as connection:
-            connection.execute("BEGIN IMMEDIATE")
+        saved = _encode(kept)
+        with self._transaction() as connection:
             if whole:
-                connection.execute("DELETE FROM account")
-                connection.execute("DELETE FROM batches")
-            elif dict(connection.execute("SELECT name, value FROM account")) != self._saved:
+                connection.execute("DELETE FROM rows")
+            elif connection.execute("SELECT value FROM rows WHERE key = ?", (_ACCOUNT,)).fetchone() != (self._saved,):
                 raise UnusableFile("does not hold what was last stored")
-            changed = [(name, value) for name, value in rows.items() if whole or self._saved.get(name) != value]
-            connection.executemany("REPLACE INTO account VALUES (?, ?)", changed)
             for key, record in records:
                 if record is None:
-                    connection.execute("DELETE FROM batches WHERE id = ?", (key,))
+                    connection.execute("DELETE FROM rows WHERE key = ?", (key,))
                 else:
-                    connection.execute("REPLACE INTO batches VALUES (?, ?)", (key, _sealed(key, _encode(record))))
-        self._saved = rows
+                    _put(connection, key, _encode(record))
+            _put(connection, _ACCOUNT, saved)
+        self._saved = saved
 
     def set_aside(self) -> Path:
-        """Rename the file to make room for a new one. Returns its new path. An older file there is replaced."""
-        self.close()
-        aside = self.path.with_name(f"{self.path.name}.set-aside")
+        """Rename the unusable file, to make room for a new one. Returns its new path; what was there is replaced."""
         self.path.with_name(f"{self.path.name}-journal").unlink(missing_ok=True)
-        return self.path.replace(aside)
+        return self.path.replace(self.path.with_name(f"{self.path.name}.set-aside"))
 
     def close(self) -> None:
         """Release the file, which the next call opens again."""
@@ -163,27 +147,29 @@ class AccountFile:
                 self._connection.close()
             self._connection = None
 
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is not None:
-            return self._connection
-        _make_private(self.path)
-        self._connection = sqlite3.connect(self.path, timeout=20.0, isolation_level=None, check_same_thread=False)
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Open the file, and commit what is done with it. After an error, the file is as it was, and closed."""
         try:
-            for pragma in _PRAGMAS:
-                self._connection.execute(f"PRAGMA {pragma}")
-            (application,), (schema,) = (
-                self._connection.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
-            )
-            if not self._connection.execute("SELECT 1 FROM sqlite_schema").fetchone() and not application:
-                self._connection.executescript(_CREATE)
-            elif application != _APPLICATION:
-                raise UnusableFile("is not a file of this exporter")
-            elif schema != _SCHEMA:
-                raise UnusableFile(f"has format version {schema}, not {_SCHEMA}")
-        except BaseException:
+            if self._connection is None or not self.path.exists():
+                self.close()
+                _make_private(self.path)
+                self._connection = sqlite3.connect(self.path, 20.0, isolation_level=None, check_same_thread=False)
+                for pragma in _PRAGMAS:
+                    self._connection.execute(f"PRAGMA {pragma}")
+            with self._connection as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                if connection.execute("PRAGMA schema_version").fetchone() == (0,):  # the file is empty
+                    connection.execute(_CREATE)
+                    connection.execute(f"PRAGMA application_id = {_FORMAT}")
+                elif connection.execute("PRAGMA application_id").fetchone() != (_FORMAT,):
+                    raise UnusableFile("was not written by this version of the exporter")
+                yield connection
+        except BaseException as error:
             self.close()
+            if _is_of_the_file(error):
+                raise UnusableFile(str(error)) from None
             raise
-        return self._connection
 
 
 def _make_private(path: Path) -> None:
@@ -193,25 +179,21 @@ def _make_private(path: Path) -> None:
         path.chmod(0o600)
 
 
-def _sealed(key: str, payload: bytes) -> bytes:
-    return crc32(payload, crc32(key.encode())).to_bytes(4) + payload
+def _put(connection: sqlite3.Connection, key: str, value: bytes) -> None:
+    connection.execute("REPLACE INTO rows VALUES (?, ?, ?)", (key, value, _checksum(key, value)))
 
 
-def _checked(key: str, value: bytes) -> bytes:
-    payload = value[4:]
-    if _sealed(key, payload) != value:
+def _checksum(key: str, value: bytes) -> int:
+    return crc32(value, crc32(bytes(key, "utf-8")))
+
+
+def _checked(key: str, value: bytes, checksum: int) -> tuple[str, bytes]:
+    if _checksum(key, value) != checksum:
         raise UnusableFile(f"the checksum of `{key}` is wrong")
-    return payload
+    return key, value
 
 
-@contextmanager
-def _telling_file_from_disk() -> Iterator[None]:
-    """Turn errors about the file's contents into UnusableFile. Errors of the disk pass."""
-    try:
-        yield
-    except (msgspec.MsgspecError, TypeError, UnicodeError) as error:
-        raise UnusableFile(str(error)) from None
-    except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _OF_THE_FILE:
-            raise UnusableFile(str(error)) from None
-        raise
+def _is_of_the_file(error: BaseException) -> bool:
+    if isinstance(error, sqlite3.DatabaseError):
+        return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _OF_THE_FILE
+    return isinstance(error, msgspec.MsgspecError | TypeError | UnicodeError)

@@ -1,7 +1,6 @@
 """The storage of all accounts. Each has its own thread, so that a slow disk delays no other account."""
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -100,7 +99,7 @@ class AccountStorage:
     `error` says what is wrong while the account is in memory only. `reading` is set while it loads in time.
     """
 
-    origin: records.Origin
+    origin: AccountSettings
 
     def __init__(self, account: str, file: AccountFile, storage: Storage) -> None:
         self.error: str | None = None
@@ -182,8 +181,6 @@ class AccountStorage:
             kept, plan = found
             self._plan, self._restored, self._owed = plan, plan, set()
             state = states[self._account]
-            state.labels.destinations.admitted.update(kept.destinations)
-            state.labels.statuses.admitted.update(kept.statuses)
             if state.snapshot is None:
                 at = boot_time() - abs(time.time() - kept.last_success)  # the clock may be set back
                 states.publish(records.restore_state(kept, plan, state, snapshot_at=at))
@@ -197,9 +194,6 @@ class AccountStorage:
         except UnusableFile as error:
             self._plan = None
             self._set_aside(error)
-            raise
-        except (OSError, sqlite3.Error):
-            self._file.close()
             raise
         self._storage.tidy()
 

@@ -136,23 +136,23 @@ def test_a_file_of_another_program_or_version_is_unusable(path: Path, tmp_path: 
     with sqlite3.connect(foreign) as connection:
         connection.execute("CREATE TABLE account (name, value)")
     connection.close()
-    with pytest.raises(UnusableFile, match="not a file of this exporter"):
+    with pytest.raises(UnusableFile, match="not written by this version"):
         held(foreign)
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 7")
+        connection.execute("PRAGMA application_id = 0x494E4B01")  # INK, and version 1
     connection.close()
-    with pytest.raises(UnusableFile, match="format version 7"):
+    with pytest.raises(UnusableFile, match="not written by this version"):
         held(path)
 
 
 def test_a_missing_row_makes_the_file_unusable(path: Path) -> None:
     with sqlite3.connect(path) as connection:
-        connection.execute("DELETE FROM batches WHERE id = ?", (BATCHES[3].id,))
+        connection.execute("DELETE FROM rows WHERE key = ?", (BATCHES[3].id,))
     connection.close()
     with pytest.raises(UnusableFile, match="holds 199 batches instead of 200"):
         held(path)
     with sqlite3.connect(path) as connection:
-        connection.execute("DELETE FROM account WHERE name = 'totals'")
+        connection.execute("DELETE FROM rows WHERE key = ''")
     connection.close()
     with pytest.raises(UnusableFile):
         held(path)

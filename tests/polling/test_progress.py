@@ -87,7 +87,7 @@ async def test_a_failed_poll_says_how_far_it_came_and_the_next_poll_continues_th
         api.requests.clear()
         state = await one.poll()
         assert state.up and state.snapshot is not None and state.snapshot.batches == {"completed": 200}
-        assert [int(request.query["page"]) for request in api.requests] == [14, *range(14, 21), 1]
+        assert [int(request.query["page"]) for request in api.requests] == [*range(14, 21), 1]
         assert state.stale_after == 2 * 10 * (15 + 9), "twice the duration of the whole listing"
 
 

@@ -3,11 +3,10 @@
 import gc
 import os
 import signal
-from collections.abc import Sequence
 from typing import NoReturn
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
+def main() -> NoReturn:
     """Run the command line, and end the process; `app.main` says with which status."""
     # Importing takes a while. Until it is done, a signal to reload would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -25,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.environ["SSL_CERT_FILE"] = given
     gc.freeze()
     gc.enable()
-    app.main(arguments)
+    app.main()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -41,13 +40,13 @@ _RESTORE_SECONDS = 2.0
 log = structlog.get_logger()
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
+def main() -> NoReturn:
     """Run the command line, and end the process.
 
     The exit status is 0 if fine, 1 for a failed check or poll, 2 for bad usage or configuration.
     """
     cli.prepare_output()
-    options = cli.make_parser().parse_args(arguments)
+    options = cli.make_parser().parse_args()
     runner = asyncio.Runner()
     try:
         if options.config_check:
@@ -60,11 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             status = runner.run(run(settings, options))
         sys.stdout.flush()
     except ConfigError as error:
-        status = cli.complain(error)
+        cli.complain(error)
+        status = 2
     except (BrokenPipeError, KeyboardInterrupt):  # the reader of the output has closed it, or the user has enough
         status = 1
     except OSError as error:
-        status = cli.complain_of_output(error)
+        cli.complain(f"standard output can't be written: {error.strerror or error}; make room, or write elsewhere")
+        status = 1
     # Not sys.exit: a name lookup that hangs in its thread can't be cancelled, and would delay the exit.
     os._exit(status)
 
@@ -164,8 +165,8 @@ class Exporter:
             self._apply(self._settings if self._options.demo else cli.load_settings(self._options))
         except ConfigError as error:
             self._process.reloaded(successful=False)
-            log.error("configuration not reloaded, the old one stays in use", error=cli.one_line(error))
-            return cli.one_line(error)
+            log.error("configuration not reloaded, the old one stays in use", error=str(error))
+            return str(error)
         self._process.reloaded(successful=True)
         log.info("configuration reloaded", accounts=self._account_names())
         return None

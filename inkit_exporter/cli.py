@@ -81,13 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--config.check", "check the files of --config.file and --web.config.file, and exit", action="store_true")
     flag("--once", "poll every account once, print the metrics, and exit", action="store_true")
     flag("--demo", "export a simulated Inkit API: no key, no configuration", action="store_true")
-    flag(
-        "--demo.seed",
-        "seed of the simulated days: the same number gives the same days",
-        type=int,
-        default=1,
-        metavar="N",
-    )
+    flag("--demo.seed", "seed of the simulated days: the same number gives the same days", default=1, **number)
     flag(
         "--storage.path",
         "directory to keep totals and recent batches in, so that a restart loses nothing",
@@ -105,18 +99,9 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--web.telemetry-path", "path of the metrics", default="/metrics", metavar="PATH")
     flag("--web.config.file", "TLS and passwords, see docs/web-configuration.md", **path)
     flag("--web.enable-lifecycle", "let POST /-/reload reload the configuration", action="store_true")
-    flag(
-        "--web.max-requests",
-        "requests to answer at the same time; 0 for no limit",
-        default=limits.DEFAULT_REQUESTS,
-        **number,
-    )
-    flag(
-        "--web.max-connections",
-        "connections to hold open; 0 for no limit",
-        default=limits.DEFAULT_CONNECTIONS,
-        **number,
-    )
+    requests, connections = limits.DEFAULT_REQUESTS, limits.DEFAULT_CONNECTIONS
+    flag("--web.max-requests", "requests to answer at the same time; 0 for no limit", default=requests, **number)
+    flag("--web.max-connections", "connections to hold open; 0 for no limit", default=connections, **number)
     flag(
         "--shard",
         "poll only one of N shares of the accounts; I is from 0 to N-1",
@@ -138,7 +123,7 @@ def load_settings(options: argparse.Namespace) -> Settings:
         )
     if options.config_file:
         return config.load(options.config_file)
-    settings = config.default_settings()
+    settings = config.DEFAULT_SETTINGS
     if not options.demo and not os.environ.get(config.DEFAULT_TOKEN_ENV):
         raise ConfigError(
             f"no account: set {config.DEFAULT_TOKEN_ENV} to an API token, or name a file with --config.file, "
@@ -191,22 +176,10 @@ def prepare_output() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
-def complain(error: ConfigError) -> int:
-    """Print an error in one line. Returns the exit status for bad usage."""
+def complain(problem: ConfigError | str) -> None:
+    """Print what is wrong in one line."""
     with suppress(OSError):  # as on a full disk
-        print(f"{PROGRAM}: {one_line(error)}", file=sys.stderr, flush=True)
-    return 2
-
-
-def complain_of_output(error: OSError) -> int:
-    """Print that standard output can't be written. Returns the exit status for a failed check or poll."""
-    complain(ConfigError(f"standard output can't be written: {error.strerror or error}; make room, or write elsewhere"))
-    return 1
-
-
-def one_line(error: ConfigError) -> str:
-    """The error without line breaks."""
-    return " ".join(str(error).split())
+        print(f"{PROGRAM}: {problem}", file=sys.stderr, flush=True)
 
 
 def print_demo(url: str, telemetry_path: str) -> None:

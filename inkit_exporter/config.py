@@ -30,7 +30,7 @@ class Seconds(float):
         if not match or not text:
             raise ValueError(f"{text!r} is not a duration; write it like 500ms, 30s, 5m, 1h30m or 7d")
         numbers = map(int, match.groups("0"))
-        seconds = sum(number * unit for number, unit in zip(numbers, _DURATION_UNITS, strict=True)) / 1000
+        seconds = sum(number * unit for number, unit in zip(numbers, _UNITS_MS.values(), strict=True)) / 1000
         if not 0 < seconds <= _MAX_SECONDS:
             raise ValueError(f"{text!r} must be longer than 0 and at most 100y")
         return cls(seconds)
@@ -118,9 +118,8 @@ class Settings(Section, frozen=True):
     api: ApiSettings = ApiSettings()
 
 
-def default_settings() -> Settings:
-    """The settings without a file: one account `default` with its token in the environment."""
-    return Settings(accounts=(AccountSettings(name="default", api_token_env=DEFAULT_TOKEN_ENV),))
+DEFAULT_SETTINGS: Final = Settings(accounts=(AccountSettings(name="default", api_token_env=DEFAULT_TOKEN_ENV),))
+"""The settings without a file."""
 
 
 def load(path: Path) -> Settings:
@@ -192,8 +191,9 @@ def check_tokens(settings: Settings, names: Collection[str], environ: Mapping[st
 
 
 _MAX_TOKEN_BYTES = 2**16
-_DURATION = re.compile("(?a)" + "".join(rf"(?:(\d{{1,15}}){unit})?" for unit in ("y", "w", "d", "h", "m", "s", "ms")))
-_DURATION_UNITS = (365 * 86_400_000, 7 * 86_400_000, 86_400_000, 3_600_000, 60_000, 1000, 1)
+_DAY_MS = 86_400_000
+_UNITS_MS = {"y": 365 * _DAY_MS, "w": 7 * _DAY_MS, "d": _DAY_MS, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
+_DURATION = re.compile("(?a)" + "".join(rf"(?:(\d{{1,15}}){unit})?" for unit in _UNITS_MS))
 _MAX_SECONDS = 100 * 365 * 86_400
 _SIZE = re.compile(r"(?ai)(\d{1,15})\s*(|B|KB|KiB|MB|MiB|GB|GiB)")
 _SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "kib": 2**10, "mb": 10**6, "mib": 2**20, "gb": 10**9, "gib": 2**30}
@@ -235,10 +235,10 @@ def _check_base_url(text: str, place: str) -> None:
 
 def _fit_to_interval(poll: PollSettings, given: Mapping[str, object]) -> PollSettings:
     """Make two durations at least as long as the interval: raise a default, refuse a value that the file gives."""
-    fitted = {}
     for key in ("stale_after", "resync_interval"):
         value = getattr(poll, key)
-        if value < poll.interval and key in given:
+        if key not in given:
+            poll = msgspec.structs.replace(poll, **{key: Seconds(max(value, 2 * poll.interval))})
+        elif value < poll.interval:
             raise ConfigError(f"poll.{key}: {value} is shorter than poll.interval, {poll.interval}; make it longer")
-        fitted[key] = value if key in given else Seconds(max(value, 2 * poll.interval))
-    return msgspec.structs.replace(poll, **fitted)
+    return poll

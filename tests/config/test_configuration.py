@@ -126,7 +126,7 @@ def test_the_example_loads_as_it_is_and_shows_the_defaults() -> None:
         (ACCOUNT + "poll: {final_statuses: [ok, '!?']}", "poll.final_statuses[1]: '!?' is not a status; write it as"),
         (ACCOUNT + "poll: {final_statuses: [{a: b}]}", "poll.final_statuses[0]: {'a': 'b'} is not a status"),
         (ACCOUNT + "polls: {}", "polls: unknown key; config.example.yaml lists all keys"),
-        (ACCOUNT + '"a\\nb": 1', "a\nb: unknown key"),
+        (ACCOUNT + '"a\\nb": 1', "a b: unknown key"),
         (ACCOUNT + "poll: {interval: 60}", "poll.interval: '60' is not a duration; write it like"),
         (ACCOUNT + "poll: {interval: 0s}", "poll.interval: '0s' must be longer than 0"),
         (ACCOUNT + "poll: {lookback: 100y1ms}", "poll.lookback: '100y1ms' must be longer than 0 and at most 100y"),
@@ -289,7 +289,7 @@ def test_errors_of_unreadable_files_name_the_file(tmp_path: Path) -> None:
 
 def test_without_a_config_file_the_token_comes_from_the_environment() -> None:
     account = AccountSettings(name="default", api_token_env="INKIT_API_TOKEN")
-    assert config.default_settings() == Settings(accounts=(account,))
+    assert Settings(accounts=(account,)) == config.DEFAULT_SETTINGS
 
 
 @given(st.text() | st.text("{}[]:,&*!|>'\"%@ \n-ab1").map(lambda text: ACCOUNT + text))

@@ -154,7 +154,7 @@ class Poller:
 
     def _succeeded(self, state: AccountState) -> AccountState:
         window, ended = self._plan.window, boot_time()
-        window.totals.start_counting()
+        window.totals.counting = True
         return replace(
             state,
             up=True,

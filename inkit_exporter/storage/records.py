@@ -13,7 +13,7 @@ from inkit_exporter.jsonbody import snake_case_of_camel
 from inkit_exporter.labels import OTHER
 from inkit_exporter.state import AccountState
 from inkit_exporter.window.plan import Bookmark, Plan
-from inkit_exporter.window.totals import Peaks, Totals
+from inkit_exporter.window.totals import Past, Totals, past_of
 from inkit_exporter.window.window import Snapshot, TopBatches
 
 
@@ -38,13 +38,11 @@ class Kept(Struct, frozen=True):
 
 
 class Record(Struct, frozen=True, omit_defaults=True, gc=False):
-    """What is kept of one batch: all that window and totals know. `missing`: when a vanished batch was created."""
+    """What is kept of one batch: all that window and totals know. `batch` is None if it has vanished."""
 
     batch: Batch | None = None
     changed_at: float | None = None
-    peaks: Peaks | None = None
-    finished_once: bool = False
-    missing: float | None = None
+    past: Past | None = None
 
 
 def origin_of(account: AccountSettings) -> AccountSettings:
@@ -60,11 +58,9 @@ def known_ids(plan: Plan) -> Set[str]:
 def take_record(plan: Plan, batch_id: str) -> Record | None:
     """What is kept of a batch; None if there is nothing to keep."""
     window, totals = plan.window, plan.window.totals
-    batch, missing = window.by_id.get(batch_id), totals.missing.get(batch_id)
-    if batch is None and missing is None:
-        return None
-    peaks, finished_once = totals.peaks.get(batch_id), batch_id in totals.finished_once
-    return Record(batch, window.changed_at.get(batch_id), peaks, finished_once, missing)
+    if batch := window.by_id.get(batch_id):
+        return Record(batch, window.changed_at.get(batch_id), totals.past.get(batch_id))
+    return Record(past=totals.missing[batch_id]) if batch_id in totals.missing else None
 
 
 def take(plan: Plan, state: AccountState, origin: AccountSettings) -> Kept:
@@ -89,16 +85,15 @@ def restore_plan(kept: Kept, records: Mapping[str, Record], settings: PollSettin
     """A plan that continues the kept one, as far as these settings allow; `now` is wall time."""
     plan = Plan(settings, kept.totals)
     window, totals = plan.window, plan.window.totals
-    totals.peaks = {key: record.peaks for key, record in records.items() if record.peaks is not None}
-    totals.finished_once = {key for key, record in records.items() if record.finished_once}
-    totals.missing = {key: record.missing for key, record in records.items() if record.missing is not None}
+    totals.past = {key: record.past for key, record in records.items() if record.past and record.batch}
+    totals.missing = {key: record.past for key, record in records.items() if record.past and not record.batch}
     final = frozenset(map(snake_case_of_camel, settings.final_statuses))
     found = [(record.batch, record.changed_at) for record in records.values() if record.batch]
     for stored, changed_at in sorted(found, key=lambda pair: -pair[0].created_at):
         batch = _read_status_again(stored, final)
         window.upsert(batch, kept.last_success if changed_at is None else changed_at)
         if stored.finished and not batch.finished:
-            totals.finished_once.add(batch.id)
+            totals.past.setdefault(batch.id, past_of(stored))
     window.settle(kept.mark.polled_at - settings.resync_interval)
     totals.edge, window.cut, window.truncated, plan.mark = kept.edge, kept.cut, kept.snapshot.truncated, kept.mark
     longer = settings.lookback > kept.lookback and now - settings.lookback < kept.mark.cutoff
@@ -106,7 +101,7 @@ def restore_plan(kept: Kept, records: Mapping[str, Record], settings: PollSettin
         # The rest of the window must be listed. What was created before the old one began is no news.
         totals.edge = max(totals.edge, min(kept.mark.cutoff, now))
         plan.mark = replace(kept.mark, listed=False, cutoff=-math.inf)
-    totals.start_counting()
+    totals.counting = True
     totals.changed.clear()
     return plan
 

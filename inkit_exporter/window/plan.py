@@ -96,7 +96,7 @@ class Plan:
             self._listing = None
         if cutoff < self.mark.cutoff:  # the clock was set back: what was dropped is listed again, but is no news
             self.mark.listed, self._listing = False, None
-            self.window.totals.stop_counting()
+            self.window.totals.counting = False
         self._now, self.mark.cutoff = now, cutoff
         self.window.trim(cutoff)
         while True:

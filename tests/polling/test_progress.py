@@ -88,7 +88,7 @@ async def test_a_failed_poll_says_how_far_it_came_and_the_next_poll_continues_th
         state = await one.poll()
         assert state.up and state.snapshot is not None and state.snapshot.batches == {"completed": 200}
         assert [int(request.query["page"]) for request in api.requests] == [*range(14, 21), 1]
-        assert state.stale_after == 2 * 10 * (15 + 9), "twice the duration of the whole listing"
+        assert state.stale_after == 2 * 10 * (15 + 8), "twice the duration of the whole listing"
 
 
 async def test_numbers_are_shown_for_twice_the_duration_of_the_last_listing(

@@ -52,7 +52,7 @@ class Account:
         """Poll, and store the result. Returns the number of requests."""
         requests = poll(self.plan, pages(as_read(batches, *self.state.settings.final_statuses), size), now)
         window = self.plan.window
-        window.totals.start_counting()
+        window.totals.counting = True
         self.state = replace(
             self.state,
             last_success=now,

@@ -362,7 +362,7 @@ def test_after_the_clock_is_set_the_sums_match_a_full_listing_at_the_new_time(
         world.now += world.chance.uniform(0, 60)
     plan = new_plan()
     poll(plan, pages(world.batches, size), world.now)
-    plan.window.totals.start_counting()
+    plan.window.totals.counting = True
     there, skew = len(world.batches), 0
     changes = Changes()
     changes.oldest(recent(world.batches, world.now), world.now)

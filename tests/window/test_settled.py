@@ -44,7 +44,7 @@ def test_a_batch_settles_by_time_alone_and_is_then_in_no_gauge_list_or_total_of_
     plan = new_plan()
     for i in range(60):
         conversation.poll(plan, pages(listing, 100), NOW + MINUTE * i)
-        plan.window.totals.start_counting()
+        plan.window.totals.counting = True
         snapshot = plan.window.snapshot(None)
         assert (snapshot.unfinished.total, snapshot.oldest_unfinished_created) == (2, NOW - 1)
         assert snapshot.oldest_change == NOW
@@ -88,7 +88,7 @@ def test_the_resync_sees_a_settled_batch_change_finish_and_vanish() -> None:
     plan = new_plan()
     for i in range(70):
         conversation.poll(plan, pages(listing, 100), NOW + MINUTE * i)
-        plan.window.totals.start_counting()
+        plan.window.totals.counting = True
     listing[555] = in_progress(555, destinations={"inkit_storage": Counts(2, 1, 0, 1)})
     listing[777] = in_progress(777, status="completed", final=True)
     gone = listing.pop(888)

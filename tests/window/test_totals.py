@@ -42,7 +42,7 @@ def observe(history: list[Poll]) -> list[Totals]:
         window.update((make_batch(i, "", NOW, *state) for i, state in poll.items()), NOW + 60, 0)
         window.remove_missing(poll.keys(), math.inf, -math.inf)
         seen.append(window.totals.totals.copy())
-        window.totals.start_counting()
+        window.totals.counting = True
     return seen
 
 
@@ -52,7 +52,7 @@ def new_window(max_batches: int) -> Window:
 
 def counting_window(max_batches: int) -> Window:
     window = new_window(max_batches)
-    window.totals.start_counting()
+    window.totals.counting = True
     return window
 
 
@@ -106,7 +106,7 @@ def test_a_new_window_continues_the_totals_of_the_previous_one(history: list[Pol
     for poll in later:
         window.update((make_batch(i, "", NOW, *state) for i, state in poll.items()), NOW + 60, 0)
         window.remove_missing(poll.keys(), math.inf, -math.inf)
-        window.totals.start_counting()
+        window.totals.counting = True
     after, alone = window.totals.totals, observe(later)[-1]
     for field in ("completed", "failed", "with_failures", "finished"):
         sums, earlier, own = (
@@ -181,12 +181,12 @@ def test_batches_older_than_the_window_are_forgotten() -> None:
         window.upsert(make_batch(name, "", NOW, "completed", {"box": Counts(3, 3, 0, 0)}), NOW)
         window.upsert(make_batch(name, "", NOW, "in_progress", {"box": Counts(3, 1, 0, 2)}), NOW)
     window.remove("fb_2")
-    assert remembered(window.totals) == 5, "two peaks, two batches that had finished, and one that vanished"
+    assert remembered(window.totals) == 2
     window.upsert(make_batch("fb_2", "", NOW, "in_progress", {"box": Counts(3, 1, 0, 2)}), NOW)
-    assert remembered(window.totals) == 4
+    assert remembered(window.totals) == 2
     window.remove("fb_2")
     window.trim(NOW)
-    assert remembered(window.totals) == 5
+    assert remembered(window.totals) == 2
     window.trim(NOW + 1)
     assert remembered(window.totals) == 0
 
@@ -199,7 +199,7 @@ def test_ten_thousand_vanished_batches_are_remembered_and_not_counted_again() ->
     before = window.totals.totals.copy()
     for one in batches:
         window.remove(one.id)
-    assert remembered(window.totals) == 3 * 10_000
+    assert remembered(window.totals) == 10_000
     for one in batches:
         window.upsert(one, NOW)
     assert window.totals.totals == before

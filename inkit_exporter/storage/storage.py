@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, TextIO, TypeVar
 
 import structlog
 
@@ -25,6 +25,8 @@ SAVE_SECONDS: Final = 10.0
 """If the disk takes longer, an account goes on in memory."""
 
 _LOCK_EVERY = 0.2
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -57,12 +59,12 @@ class Storage:
             self._accounts[settings.name] = stored
         stored.origin = records.origin_of(settings)
         if stored.error is None:
-            stored.load(states)
+            stored.restore(states)
 
     async def loaded(self, patience: float) -> None:
         """Wait until all accounts are loaded and published, at most `patience` seconds."""
-        if reading := {stored.reading for stored in self._accounts.values() if stored.reading}:
-            await asyncio.wait(reading, timeout=patience)
+        if loads := [stored.restoring for stored in self._accounts.values() if stored.restoring]:
+            await asyncio.wait(loads, timeout=patience)
 
     def keep(self, accounts: Collection[str], lookback: float) -> None:
         """Release the files of all other accounts. `tidy` deletes them when they are older than the lookback."""
@@ -72,7 +74,8 @@ class Storage:
 
     def loading(self, account: str) -> bool:
         """Whether an account is still being loaded. Until then its totals are at 0."""
-        return self._accounts[account].reading is not None
+        restoring = self._accounts[account].restoring
+        return restoring is not None and not restoring.done()
 
     def health(self) -> StorageHealth:
         """How the storage is now."""
@@ -90,76 +93,91 @@ class Storage:
         self._lock.close()
 
 
-_Found = tuple[records.Kept, Plan]
-
-
 class AccountStorage:
     """The storage of one account.
 
-    `error` says what is wrong while the account is in memory only. `reading` is set while it loads in time.
+    `error` says what is wrong while the account is in memory only. `restoring` ends when what was stored is published.
     """
 
     origin: AccountSettings
 
     def __init__(self, account: str, file: AccountFile, storage: Storage) -> None:
         self.error: str | None = None
-        self.reading: asyncio.Future[_Found | None] | None = None
+        self.restoring: asyncio.Task[Plan | None] | None = None
         self._account = account
         self._file = file
         self._storage = storage
         self._thread = ThreadPoolExecutor(1, f"storage of {account}")
-        # What the disk may not have completed. A save must not wait for it: the plan would be another by then.
-        self._load: asyncio.Future[_Found | None] | None = None
-        self._writing: asyncio.Future[None] | None = None
-        self._restored: Plan | None = None
-        # The file holds the state of this plan, except for these batches.
+        self._idle: Callable[[], bool] = lambda: True  # whether the thread has done its work
+        # The file holds the state of this plan, except for its `changed` batches. The thread sets it.
         self._plan: Plan | None = None
-        self._owed: set[str] = set()
         self._log = log.bind(account=account)
 
-    def load(self, states: States) -> None:
-        """Start to load. The loaded state is published."""
-        settings = states[self._account].settings
-        self._restored = None
-        self.reading = self._load = asyncio.get_running_loop().run_in_executor(self._thread, self._read, settings)
-        self.reading.add_done_callback(partial(self._loaded, states))
+    def restore(self, states: States) -> None:
+        """Start to load what is stored, and to publish it."""
+        self._stop_restoring()
+        self.restoring = asyncio.create_task(self._restore(states))
 
     async def plan(self) -> Plan | None:
         """The stored plan, once it is loaded. None if there is none, and at later calls."""
-        if reading := self.reading:
-            await asyncio.wait({reading}, timeout=LOAD_SECONDS)
-            if not reading.done():
-                self.reading = None
-                self._failed(f"the disk has not answered for {LOAD_SECONDS:g}s")
-        plan, self._restored = self._restored, None
-        return plan
+        if self.restoring is None:
+            return None
+        await asyncio.wait({self.restoring})
+        restoring, self.restoring = self.restoring, None
+        return restoring.result()
 
     async def save(self, plan: Plan, state: AccountState) -> None:
         """Store the state after a complete poll, before it is published. If that fails, the next save writes it too.
 
         It never raises, and takes at most `SAVE_SECONDS`.
         """
-        self._owed |= plan.window.totals.changed
-        plan.window.totals.changed = set()
-        if self._writing or (self._load and not self._load.done()):
+        if not self._idle():  # a save that waited for the thread would find the plan of a later poll
             self._failed(f"the disk has not answered for more than {SAVE_SECONDS:g}s")
             return
-        changed, self._owed = self._owed, set()
+        tracker = plan.window.totals
+        changed, tracker.changed = tracker.changed, set()
         kept = records.take(plan, state, self.origin)
-        write = partial(self._write, plan, kept, changed, whole=plan is not self._plan)
-        self._writing = asyncio.get_running_loop().run_in_executor(self._thread, write)
-        self._writing.add_done_callback(partial(self._written, plan, changed))
-        done, _ = await asyncio.wait({self._writing}, timeout=SAVE_SECONDS)
-        if not done:
-            self._failed(f"the disk has not answered for {SAVE_SECONDS:g}s")
+        if not await self._do(partial(self._write, plan, kept, changed, whole=plan is not self._plan), SAVE_SECONDS):
+            tracker.changed |= changed
+        elif self.error is not None:
+            self._log.info("the account is stored again")
+            self.error = None
 
     def close(self) -> None:
         """Release the file after the current load or save."""
-        self.reading = None
+        self._stop_restoring()
         self._thread.submit(self._file.close)
         self._thread.shutdown(wait=False)
 
-    def _read(self, settings: PollSettings) -> _Found | None:
+    async def _restore(self, states: States) -> Plan | None:
+        found = await self._do(partial(self._read, states[self._account].settings), LOAD_SECONDS)
+        if found is None:
+            return None
+        kept, plan = found
+        if (state := states[self._account]).snapshot is None:
+            at = boot_time() - abs(time.time() - kept.last_success)  # the clock may be set back
+            states.publish(records.restore_state(kept, plan, state, snapshot_at=at))
+        return plan
+
+    def _stop_restoring(self) -> None:
+        if self.restoring:
+            self.restoring.cancel()
+        self.restoring = None
+
+    async def _do(self, work: Callable[[], T], seconds: float) -> T | None:
+        """Work in the account's thread. Returns None if that fails or takes longer; the thread then goes on."""
+        working = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        self._idle = working.done
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.shield(working)
+        except TimeoutError:
+            self._failed(f"the disk has not answered for {seconds:g}s")
+        except Exception as error:  # whatever is wrong with disk or file, the account continues in memory
+            self._failed(getattr(error, "strerror", None) or str(error))
+        return None
+
+    def _read(self, settings: PollSettings) -> tuple[records.Kept, Plan] | None:
         try:
             found = self._file.load()
         except UnusableFile as error:
@@ -168,24 +186,10 @@ class AccountStorage:
         if found is None or found[0].origin != self.origin:
             return None
         kept, stored = found
-        return kept, records.restore_plan(kept, stored, settings, time.time())
+        self._plan = records.restore_plan(kept, stored, settings, time.time())
+        return kept, self._plan
 
-    def _loaded(self, states: States, reading: "asyncio.Future[_Found | None]") -> None:
-        error = reading.exception()
-        if reading is not self.reading:
-            return  # it took too long, or the account has changed
-        self.reading = None
-        if error:
-            self._failed(error)
-        elif found := reading.result():
-            kept, plan = found
-            self._plan, self._restored, self._owed = plan, plan, set()
-            state = states[self._account]
-            if state.snapshot is None:
-                at = boot_time() - abs(time.time() - kept.last_success)  # the clock may be set back
-                states.publish(records.restore_state(kept, plan, state, snapshot_at=at))
-
-    def _write(self, plan: Plan, kept: records.Kept, changed: set[str], *, whole: bool) -> None:
+    def _write(self, plan: Plan, kept: records.Kept, changed: set[str], *, whole: bool) -> bool:
         # First of all: while the disk hangs, the next poll changes the plan.
         ids = records.known_ids(plan) if whole else changed
         taken = [(batch_id, records.take_record(plan, batch_id)) for batch_id in ids]
@@ -195,18 +199,9 @@ class AccountStorage:
             self._plan = None
             self._set_aside(error)
             raise
-        self._storage.tidy()
-
-    def _written(self, plan: Plan, changed: set[str], writing: "asyncio.Future[None]") -> None:
-        self._writing = None
-        if error := writing.exception():
-            self._owed |= changed
-            self._failed(error)
-            return
         self._plan = plan
-        if self.error is not None and not self._owed:
-            self._log.info("the account is stored again")
-            self.error = None
+        self._storage.tidy()
+        return True
 
     def _set_aside(self, error: UnusableFile) -> None:
         aside = self._file.set_aside()
@@ -214,11 +209,10 @@ class AccountStorage:
             "a stored file can't be used, renamed it and started a new one", why=str(error), kept_as=str(aside)
         )
 
-    def _failed(self, error: BaseException | str) -> None:
-        what = getattr(error, "strerror", None) or str(error)
+    def _failed(self, error: str) -> None:
         if self.error is None:
-            self._log.warning("can't store the account, continuing in memory", file=str(self._file.path), error=what)
-        self.error = what
+            self._log.warning("can't store the account, continuing in memory", file=str(self._file.path), error=error)
+        self.error = error
         self._storage.failures += 1
 
 

@@ -137,6 +137,32 @@ async def test_nothing_is_saved_before_a_load_that_hangs_has_ended(
         assert not list(tmp_path.glob("*.set-aside")), "totals of one poll were saved with the batches of another"
 
 
+async def test_nothing_is_saved_while_a_reload_waits_for_a_save_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, save = threading.Event(), AccountFile.save
+
+    def slow(self: AccountFile, *arguments: Any, **named: Any) -> None:
+        free.wait(60)
+        save(self, *arguments, **named)
+
+    monkeypatch.setattr(AccountFile, "save", slow)
+    monkeypatch.setattr(module, "LOAD_SECONDS", 0.2)
+    async with storing(tmp_path, "a") as (storage, states):
+        plan, later = Plan(SETTINGS, Totals()), Plan(SETTINGS, Totals())
+        hanging = asyncio.create_task(storage["a"].save(plan, polled(plan, 2, states["a"])))
+        await asyncio.sleep(0)
+        storage.follow(AccountSettings(name="a", api_token_env="T"), states)
+        assert await storage["a"].plan() is None
+        await storage["a"].save(later, polled(later, 3, states["a"]))
+        polled(later, 4, states["a"])
+        free.set()
+        await hanging
+    async with storing(tmp_path, "a") as (storage, states):
+        assert (snapshot := states["a"].snapshot) and len(snapshot.newest) == 2
+        assert not list(tmp_path.glob("*.set-aside")), "totals of one poll were saved with the batches of another"
+
+
 async def test_a_new_token_while_the_disk_fails_does_not_bring_back_older_totals(tmp_path: Path) -> None:
     """Prometheus would take lower totals for a restart, and count them again."""
     directory, plan = tmp_path / "storage", Plan(SETTINGS, Totals())

@@ -78,7 +78,7 @@ def serve(batches: int, unfinished_every: int, started: Connection) -> None:
 
     async def run() -> None:
         listing = make_batches(batches, unfinished_every)
-        async with serve_api(make_api(lambda: listing, token=TOKEN, max_page_size=None)) as base_url:
+        async with serve_api(make_api(lambda: listing, token=TOKEN, max_page_size=1000)) as base_url:
             started.send(base_url)
             await asyncio.to_thread(started.recv)
 

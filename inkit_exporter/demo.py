@@ -38,6 +38,7 @@ DAY_SECONDS: Final = 600.0
 _BATCHES_A_DAY = 300  # one in two seconds, on average
 _DAYS_KEPT = 2
 _INCIDENT_DAYS = 0.125
+_PENDING_DAYS = 0.002
 _MINUTE = 60.0
 
 
@@ -47,13 +48,13 @@ def make_api(
     document_batches: Callable[[], Sequence[JsonBatch]] = tuple,
     token: str,
     requests_per_minute: int | None = None,
-    max_page_size: int | None = 100,
+    max_page_size: int = 100,
     middlewares: Sequence[Middleware] = (),
 ) -> web.Application:
     """The API as documented: it lists batches below `/v1` to clients that send the token.
 
     `listing` returns all workflow batches as they are now, newest first; `document_batches` returns the document
-    batches. A limit of None means no limit; the rate limit is at least 1. The first middleware is the outermost.
+    batches. Without `requests_per_minute`, there is no rate limit. The first middleware is the outermost.
     """
     let_through: deque[float] = deque(maxlen=requests_per_minute or 0)
 
@@ -87,7 +88,7 @@ async def serve_api(app: web.Application) -> AsyncIterator[str]:
 
 
 def day(seed: int, *, started_at: float, seconds: float = DAY_SECONDS) -> Callable[[float], list[JsonBatch]]:
-    """A customer's days, one after another. Each takes `seconds` of real time; the day before `started_at` has passed.
+    """A customer's days, one after another. Each takes `seconds` of real time.
 
     Returns a function that takes a time and returns the batches of the last two days as they are then, newest first.
     Its result depends only on the seed, `started_at` and that time. Times are in seconds since the epoch.
@@ -96,7 +97,7 @@ def day(seed: int, *, started_at: float, seconds: float = DAY_SECONDS) -> Callab
     def batches(now: float) -> list[JsonBatch]:
         today = math.floor((now - started_at) / seconds)
         found = []
-        for index in range(max(-1, today - _DAYS_KEPT), today + 1):
+        for index in range(today - _DAYS_KEPT, today + 1):
             for plan in _plan_day(seed, index):
                 created = started_at + (index + plan.start) * seconds
                 created = math.floor(created * 1e6) / 1e6  # as exact as the stamp in the answer
@@ -108,7 +109,7 @@ def day(seed: int, *, started_at: float, seconds: float = DAY_SECONDS) -> Callab
 
 
 class _Plan(NamedTuple):
-    """One batch. Times are in days: `start` counts from midnight, `pending` and the durations from `start`.
+    """One batch. Times are in days: `start` counts from midnight, durations from the end of the time that it waits.
 
     `courses` has for each destination how long all documents take together, and how many of them fail.
     """
@@ -116,10 +117,8 @@ class _Plan(NamedTuple):
     batch_id: str
     name: str
     start: float
-    pending: float
     total: int
     courses: Mapping[str, tuple[float, int]]
-    cancelled: bool = False
 
 
 _SUBJECTS = ("Invoices", "Contracts", "Statements", "Welcome letters", "Policies", "Reminders", "Payslips")
@@ -137,22 +136,20 @@ def _plan_day(seed: int, index: int) -> Sequence[_Plan]:
     chance = random.Random(f"{seed}/{index}")  # noqa: S311 - a simulation
     failing, slow = chance.sample(DESTINATIONS[1:], 2)
     failing_since, slow_since = chance.uniform(0.25, 0.4), chance.uniform(0.55, 0.7)
-    plans = [_Plan(_batch_id(chance), name, start, 0.002, total, courses) for name, start, total, courses in _NIGHT]
+    plans = [_Plan(_batch_id(chance), *batch) for batch in _NIGHT]
     for _ in range(_BATCHES_A_DAY):
         start = chance.triangular(0, 1, 0.5)
         total = min(400, int(chance.paretovariate(0.6)))  # a third are single documents, one in forty is a bulk run
-        cancelled = chance.random() < 0.01
         courses = {}
         for destination in [name for name, (share, _) in _TRAFFIC.items() if chance.random() < share]:
             duration = _TRAFFIC[destination][1] * (chance.uniform(0.005, 0.015) + total / 20_000)
             if destination == slow and slow_since < start < slow_since + _INCIDENT_DAYS:
                 duration *= 8
-            odds = 0.3 if cancelled else 0.015
-            if destination == failing and failing_since < start < failing_since + _INCIDENT_DAYS:
-                odds = 0.85
+            fails = destination == failing and failing_since < start < failing_since + _INCIDENT_DAYS
+            odds = 0.85 if fails else 0.015
             courses[destination] = duration, sum(chance.random() < odds for _ in range(total))
-        name, pending = f"{chance.choice(_SUBJECTS)} {chance.randrange(10_000):04}", chance.uniform(0.001, 0.004)
-        plans.append(_Plan(_batch_id(chance), name, start, pending, total, courses, cancelled))
+        name = f"{chance.choice(_SUBJECTS)} {chance.randrange(10_000):04}"
+        plans.append(_Plan(_batch_id(chance), name, start, total, courses))
     return sorted(plans, key=lambda plan: plan.start)
 
 
@@ -163,7 +160,7 @@ def _batch_id(chance: random.Random) -> str:
 def _batch_at(plan: _Plan, created: float, age_days: float) -> JsonBatch:
     destinations = {}
     for destination, (duration, failures) in plan.courses.items():
-        done = max(0, min(plan.total, int(plan.total * (age_days - plan.pending) / duration)))
+        done = max(0, min(plan.total, int(plan.total * (age_days - _PENDING_DAYS) / duration)))
         failed = done * failures // plan.total
         destinations[destination] = {
             "count": plan.total,
@@ -174,9 +171,9 @@ def _batch_at(plan: _Plan, created: float, age_days: float) -> JsonBatch:
         }
     statuses = {counts["status"] for counts in destinations.values()}
     if "in_progress" in statuses:
-        status = "Pending" if age_days < plan.pending else "In Progress"
+        status = "Pending" if age_days < _PENDING_DAYS else "In Progress"
     else:
-        status = "Cancelled" if plan.cancelled else "Failed" if statuses == {"failed"} else "Completed"
+        status = "Failed" if statuses == {"failed"} else "Completed"
     return {
         "id": plan.batch_id,
         "name": plan.name,
@@ -187,20 +184,18 @@ def _batch_at(plan: _Plan, created: float, age_days: float) -> JsonBatch:
     }
 
 
-def _list(batches: Sequence[JsonBatch], query: Mapping[str, str], max_page_size: int | None) -> web.Response:
+def _list(batches: Sequence[JsonBatch], query: Mapping[str, str], max_page_size: int) -> web.Response:
     page, page_size, sort = query.get("page", "1"), query.get("page_size", "25"), query.get("sort", "-created_at")
-    if not (re.fullmatch("[1-9][0-9]{,8}", page) and re.fullmatch("[1-9][0-9]{,8}", page_size)):
-        return _problem(422, "page and page_size must be positive integers")
-    number, size = int(page), int(page_size)
-    if sort not in ("created_at", "-created_at") or (max_page_size is not None and size > max_page_size):
-        return _problem(422, "page_size or sort is out of range")
-    return web.json_response(page_of(_filtered(batches, query), number, size, newest_first=sort.startswith("-")))
+    are_numbers = all(re.fullmatch("[1-9][0-9]{,8}", text) for text in (page, page_size))
+    if not are_numbers or int(page_size) > max_page_size or sort not in ("created_at", "-created_at"):
+        return _problem(422, "page, page_size or sort is out of range")
+    batches = _filtered(batches, query)
+    return web.json_response(page_of(batches, int(page), int(page_size), newest_first=sort == "-created_at"))
 
 
 def page_of(batches: Sequence[JsonBatch], number: int, size: int, *, newest_first: bool = True) -> dict[str, Any]:
     """A page of the list as documented; `batches` are newest first."""
     total = len(batches)
-    places = range((number - 1) * size, min(number * size, total))
     pagination = {
         "current_page": number,
         "next_page": number + 1 if number * size < total else None,
@@ -210,7 +205,8 @@ def page_of(batches: Sequence[JsonBatch], number: int, size: int, *, newest_firs
         "total_count": total,
     }
     sorting = {"key": "created_at", "order": -1 if newest_first else 1}
-    items = [batches[place if newest_first else total - 1 - place] for place in places]
+    ordered = batches if newest_first else batches[::-1]
+    items = list(ordered[(number - 1) * size : number * size])
     return {"items": items, "metadata": {"pagination": pagination, "sort": sorting}}
 
 

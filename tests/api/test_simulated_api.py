@@ -91,11 +91,10 @@ class CountedListing(Sequence[JsonBatch]):
         return batch(f"fb_{index}", age=index)
 
 
-@pytest.mark.parametrize("sort", ["created_at", "-created_at"])
-async def test_a_page_of_a_long_listing_reads_no_batch_of_other_pages(sort: str) -> None:
+async def test_a_page_of_a_long_listing_reads_no_batch_of_other_pages() -> None:
     listing = CountedListing(100_000)
     async with serve_api(make_api(lambda: listing, token=TOKEN)) as base_url:
-        status, page = await get(Api(base_url=base_url), page=500, page_size=100, sort=sort)
+        status, page = await get(Api(base_url=base_url), page=500, page_size=100)
     assert (status, len(page["items"]), page["metadata"]["pagination"]["page_count"]) == (200, 100, 1000)
     assert listing.touched == 100
 
@@ -237,10 +236,10 @@ def test_once_a_day_most_documents_of_one_destination_fail_for_a_while(seed: int
 
 async def test_the_exporter_reads_all_batches_of_a_day() -> None:
     listing = day(3, started_at=START)
-    app: web.Application = make_api(lambda: listing(START + 100), token=TOKEN, max_page_size=None)
+    app: web.Application = make_api(lambda: listing(START + 100), token=TOKEN, max_page_size=10_000)
     async with serve_api(app) as base_url, aiohttp.ClientSession() as http:
         url = f"{base_url}/invoke/batch?page_size=10000"
         async with http.get(url, headers={"X-Inkit-API-Token": TOKEN}) as response:
             parts = list(read_page(await response.read(), 1, AccountLabels(), START + 100))
     assert len({one.id for part in parts for one in part.batches}) == parts[-1].pagination.total_count
-    assert math.isclose(parts[-1].pagination.total_count or 0, 400, rel_tol=0.5)
+    assert math.isclose(parts[-1].pagination.total_count or 0, 600, rel_tol=0.5)

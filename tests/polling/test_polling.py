@@ -362,7 +362,7 @@ async def test_a_record_that_is_too_large_is_skipped_like_a_malformed_one(api: A
 async def test_a_page_of_many_megabytes_is_read(api: Api, exporter: StartExporter) -> None:
     api.batches = [batch(f"fb_{i}", age=i / 10, remark="x" * 4000) for i in range(4000)]
     api.batches[3210]["id"] = None
-    api.max_page_size = None
+    api.max_page_size = 1000
     async with serving(api):
         running = await exporter(poll={"interval": "1h", "page_size": 1000})
         samples = await running.wait_for(lambda s: up(s) == 1)

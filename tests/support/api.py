@@ -49,7 +49,7 @@ class Api:
     document_batches: list[JsonBatch] = field(default_factory=list)
     fault: Callable[[web.Request, Handler], Awaitable[web.StreamResponse]] | None = None
     requests: list[web.Request] = field(default_factory=list)
-    max_page_size: int | None = 100
+    max_page_size: int = 100
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -133,7 +133,7 @@ class Plan:
             listing.pages.resume()
         else:
             listing = self._listing = _Listing(self._sequence(1, whole=True), self._now)
-            self.window.reset_truncation()
+            self.window.cut = -math.inf
         yield from self._read(listing.pages, lambda: listing.pages.past_window)
         self._listing = None
         self.mark.ordered = listing.pages.ordered
@@ -154,7 +154,7 @@ class Plan:
         if pages and not self._ends_resync(head):
             last = yield from self._resync(pages)
         if self._ends_resync(last):
-            self.window.reset_truncation()
+            self.window.cut = -math.inf
             self.mark.cursor, self.mark.backlog = math.inf, 0.0
         yield from self._refresh()
         self._check_destinations()
@@ -198,7 +198,7 @@ class Plan:
         """List the unfinished batches that this poll has not listed yet, or find out that they have vanished."""
         for batch in [batch for batch in self.window.unfinished if batch.id not in self._seen]:
             # If it is not where it should be, batches have vanished further up, and it is on an earlier page.
-            for first in _backwards(self.window.rank_at(batch.created_at) // self.mark.page_size + 1):
+            for first in _backwards(self.window.rank(batch) // self.mark.page_size + 1):
                 if batch.id in self._seen or batch.id not in self.window.unfinished_ids:
                     break
                 yield from self._read_around(first, batch)
@@ -243,8 +243,7 @@ class Plan:
             self.window.update(part.batches, self._now, self.mark.cutoff)
             self._readable.update(name for batch in part.batches for name in batch.destinations)
             self._readable.subtract(part.unreadable)
-            unfinished = self.window.unfinished_ids
-            self._seen.update(batch.id for batch in part.batches if batch.id in unfinished)
+            self._seen |= self.window.unfinished_ids.intersection(batch.id for batch in part.batches)
             page.batches += part.batches
             page.invalid += part.invalid
             if not part.more:

@@ -52,7 +52,8 @@ class Window:
 
     Other modules may read `batches`, `by_id`, and these: `unfinished` and `unfinished_ids` have the batches that are
     neither finished nor settled; `changed_at` is when each unfinished or settled batch last changed, as polls saw it;
-    `cut` is the `created_at` of the newest batch that was dropped because of `max_batches`.
+    `cut` is the `created_at` of the newest batch that was dropped because of `max_batches`. Full listings reset it, and
+    `trim` finds out again.
     """
 
     def __init__(self, max_batches: int, totals: TotalsTracker) -> None:
@@ -71,21 +72,19 @@ class Window:
         )
         self._statuses: dict[str, int] = {}
 
-    def rank(self, batch_id: str) -> int:
+    def rank(self, batch: Batch) -> int:
         """How many batches of the window precede this one in the list."""
-        return _place(self.batches, self.by_id[batch_id])
+        return _place(self.batches, batch)
 
     def rank_at(self, created: float) -> int:
         """How many batches of the window were created after that time."""
         return bisect.bisect_left(self.batches, -created, key=_age)
 
     def update(self, batches: Iterable[Batch], now: float, cutoff: float) -> None:
-        """Add or replace the batches created since the cutoff, and remove older ones. `now` is wall time."""
+        """Add or replace the batches created since the cutoff. `now` is wall time."""
         for batch in batches:
             if batch.created_at >= cutoff:
                 self.upsert(batch, now)
-            elif batch.id in self.by_id:
-                self.remove(batch.id)
 
     def remove_missing(self, ids: Set[str], newest: float, oldest: float) -> None:
         """Remove the batches without one of these ids that were created between these times, both excluded."""
@@ -117,10 +116,6 @@ class Window:
         """Remove a batch that the API no longer has."""
         self.totals.vanished(self.by_id[batch_id])
         self._discard(self.by_id[batch_id])
-
-    def reset_truncation(self) -> None:
-        """Forget that batches were dropped because of `max_batches`. After a listing, `trim` finds out again."""
-        self.cut = -math.inf
 
     def trim(self, cutoff: float) -> None:
         """Drop the batches created before the cutoff, and the oldest beyond `max_batches`."""

@@ -430,6 +430,13 @@ def test_unfinished_batches_beyond_the_first_page_cost_one_request_for_each_of_t
     assert asked == [1, 11, 21, 31]
 
 
+def test_unfinished_batches_of_the_same_time_cost_one_request_for_each_of_their_pages() -> None:
+    plan = new_plan()
+    listing = [make_batch(f"fb_{i:03}", "", NOW, "in_progress", {}) for i in range(300)]
+    poll(plan, pages(listing, 10))
+    assert poll(plan, pages(listing, 10), NOW + 1) == 30
+
+
 @pytest.mark.parametrize(("gone", "requests"), [(0, 2), (40, 2), (60, 3), (1050, 11), (2500, 12)])
 def test_an_unfinished_batch_is_found_after_others_vanished(gone: int, requests: int) -> None:
     """The poll reads its last page and earlier ones, until it finds the batch or the place where it must be."""

@@ -1,6 +1,5 @@
 """What is kept of an account, as values: taken from its plan, and put into a new one. No I/O, no clock."""
 
-import math
 from collections.abc import Mapping, Set
 
 from msgspec import Struct
@@ -25,7 +24,6 @@ class Kept(Struct, frozen=True):
     """
 
     origin: AccountSettings
-    lookback: float
     max_batches: int
     mark: Bookmark
     edge: float
@@ -68,7 +66,6 @@ def take(plan: Plan, state: AccountState, origin: AccountSettings) -> Kept:
     window, snapshot = plan.window, state.snapshot or plan.window.snapshot(None)
     return Kept(
         origin=origin,
-        lookback=float(state.settings.lookback),
         max_batches=state.settings.max_batches,
         mark=replace(plan.mark),
         edge=window.totals.edge,
@@ -81,8 +78,8 @@ def take(plan: Plan, state: AccountState, origin: AccountSettings) -> Kept:
     )
 
 
-def restore_plan(kept: Kept, records: Mapping[str, Record], settings: PollSettings, now: float) -> Plan:
-    """A plan that continues the kept one, as far as these settings allow; `now` is wall time."""
+def restore_plan(kept: Kept, records: Mapping[str, Record], settings: PollSettings) -> Plan:
+    """A plan that continues the kept one, as far as these settings allow."""
     plan = Plan(settings, kept.totals)
     window, totals = plan.window, plan.window.totals
     totals.past = {key: record.past for key, record in records.items() if record.past and record.batch}
@@ -96,11 +93,8 @@ def restore_plan(kept: Kept, records: Mapping[str, Record], settings: PollSettin
             totals.past.setdefault(batch.id, past_of(stored))
     window.settle(kept.mark.polled_at - settings.resync_interval)
     totals.edge, window.cut, window.truncated, plan.mark = kept.edge, kept.cut, kept.snapshot.truncated, kept.mark
-    longer = settings.lookback > kept.lookback and now - settings.lookback < kept.mark.cutoff
-    if longer or (kept.snapshot.truncated and settings.max_batches > kept.max_batches):
-        # The rest of the window must be listed. What was created before the old one began is no news.
-        totals.edge = max(totals.edge, min(kept.mark.cutoff, now))
-        plan.mark = replace(kept.mark, listed=False, cutoff=-math.inf)
+    if window.truncated and settings.max_batches > kept.max_batches:
+        plan.mark.listed = False
     totals.counting = True
     totals.changed.clear()
     return plan

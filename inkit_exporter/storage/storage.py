@@ -186,7 +186,7 @@ class AccountStorage:
         if found is None or found[0].origin != self.origin:
             return None
         kept, stored = found
-        self._plan = records.restore_plan(kept, stored, settings, time.time())
+        self._plan = records.restore_plan(kept, stored, settings)
         return kept, self._plan
 
     def _write(self, plan: Plan, kept: records.Kept, changed: set[str], *, whole: bool) -> bool:

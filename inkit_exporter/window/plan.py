@@ -94,9 +94,9 @@ class Plan:
         continues = listing is not None and 0 <= now - listing.broken_off_at < self._settings.stale_after
         if self.parameters.forget_refusals(now) or not continues:
             self._listing = None
-        if cutoff < self.mark.cutoff:  # the clock was set back: what was dropped is listed again, but is no news
+        if cutoff < self.mark.cutoff:  # a longer lookback, or the clock was set back; what it brings in is no news
             self.mark.listed, self._listing = False, None
-            self.window.totals.counting = False
+            self.window.totals.edge = max(self.window.totals.edge, min(self.mark.cutoff, now))
         self._now, self.mark.cutoff = now, cutoff
         self.window.trim(cutoff)
         while True:

@@ -68,14 +68,14 @@ class Account:
         self.whole, window.totals.changed = False, set()
         return requests
 
-    def restart(self, now: float, poll_settings: PollSettings = POLL) -> "Account":
+    def restart(self, poll_settings: PollSettings = POLL) -> "Account":
         """Return an account that is restored from the file alone."""
         self.file.close()
         after = Account(self.file.path, poll_settings)
         stored = after.file.load()
         assert stored is not None
         kept, batches = stored
-        after.plan = records.restore_plan(kept, batches, poll_settings, now)
+        after.plan = records.restore_plan(kept, batches, poll_settings)
         after.state = records.restore_state(kept, after.plan, after.state, snapshot_at=0.0)
         after.whole = False
         return after
@@ -115,7 +115,7 @@ def test_restarts_between_polls_change_no_result(seed: int, size: int, ties: boo
             assert other.poll(world.batches, size, world.now) == expected
             assert other.seen == one.seen
             while world.chance.random() < 0.5:
-                other = other.restart(world.now, configured)
+                other = other.restart(configured)
                 assert other.seen == one.seen
         one.file.close()
         other.file.close()
@@ -140,7 +140,7 @@ def test_after_restarts_with_any_lookback_the_sums_match_a_full_listing_and_noth
             for _ in range(world.chance.randint(0, 6)):
                 world.happen(world.chance.choice(("create", "burst", "progress", "finish", "time")))
             world.now += world.chance.choice((10, 100, 3000))
-            account = account.restart(world.now, replace(POLL, lookback=Seconds(lookback)))
+            account = account.restart(replace(POLL, lookback=Seconds(lookback)))
             assert account.state.totals == totals[-1], "stored totals are served before the first poll"
             account.poll(world.batches, size, world.now)
             listed = [batch for batch in world.batches if batch.created_at >= world.now - lookback]
@@ -161,7 +161,7 @@ def test_changes_during_downtime_are_counted_when_they_are_seen() -> None:
     with disk() as path:
         account = Account(path)
         account.poll([waits, *old], 10, NOW)
-        account = account.restart(NOW + 300)
+        account = account.restart()
         moved = replace(waits, status="completed", final=True, destinations={"box": Counts(3, 2, 1, 0)})
         new = make_batch("fb_2", "", NOW + 100, "completed", {"box": Counts(4, 4, 0, 0)})
         assert account.poll([new, moved, *old], 10, NOW + 300) <= 3
@@ -179,7 +179,7 @@ def test_max_batches_may_grow_at_a_restart() -> None:
         account = Account(path, replace(POLL, max_batches=20))
         account.poll(listing, 10, NOW)
         assert account.snapshot.truncated
-        account = account.restart(NOW + 10, replace(POLL, max_batches=40))
+        account = account.restart(replace(POLL, max_batches=40))
         account.poll(listing, 10, NOW + 10)
         account.file.close()
         assert len(account.plan.window.batches) == 40
@@ -192,9 +192,9 @@ def test_a_status_made_final_at_a_restart_counts_no_batch_as_just_finished() -> 
         account = Account(path)
         account.poll([odd], 10, NOW)
         assert account.snapshot.unfinished.total == 1
-        account = account.restart(NOW + 10, replace(POLL, final_statuses=("Brand New",)))
+        account = account.restart(replace(POLL, final_statuses=("Brand New",)))
         account.poll([odd], 10, NOW + 10)
-        account = account.restart(NOW + 20, replace(POLL, final_statuses=("Brand New",)))
+        account = account.restart(replace(POLL, final_statuses=("Brand New",)))
         account.file.close()
         assert account.snapshot.unfinished.total == 0
         assert account.state.totals.finished == {}
@@ -207,9 +207,9 @@ def test_a_batch_finished_by_a_status_that_is_no_longer_final_is_not_counted_aga
         account = Account(path, configured)
         account.poll([], 10, NOW)
         account.poll([odd], 10, NOW + 10)
-        account = account.restart(NOW + 20)
+        account = account.restart()
         account.poll([odd], 10, NOW + 20)
-        account = account.restart(NOW + 30)
+        account = account.restart()
         account.poll([replace(odd, status="completed")], 10, NOW + 30)
         account.file.close()
         assert {status: total.value for status, total in account.state.totals.finished.items()} == {"brand_new": 1}

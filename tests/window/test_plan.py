@@ -380,6 +380,16 @@ def test_after_the_clock_is_set_the_sums_match_a_full_listing_at_the_new_time(
     assert plan.window.totals.totals.created.value <= len(world.batches) - there
 
 
+def test_new_batches_count_although_the_clock_was_set_back_a_little() -> None:
+    plan = new_plan()
+    old = [make_batch(f"fb_{age}", "", NOW - age, "completed", {}) for age in (10, LOOKBACK + 2)]
+    poll(plan, pages(old, 10), NOW)
+    plan.window.totals.counting = True
+    poll(plan, pages([make_batch("fb_new", "", NOW - 1, "completed", {}), *old], 10), NOW - 5)
+    assert len(plan.window.batches) == 3
+    assert plan.window.totals.totals.created.value == 1, "the batch from before the first window is no news"
+
+
 @given(seeds, st.integers(2, 8), st.integers(5, 40))
 @settings(max_examples=100)
 def test_a_truncated_window_has_the_newest_batches_after_two_resync_intervals(seed: int, size: int, most: int) -> None:

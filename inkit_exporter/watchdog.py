@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 import structlog
@@ -30,58 +30,44 @@ L = TypeVar("L", bound=Loop)
 
 
 class WatchedLoop(Generic[L]):
-    """A loop in a task of its own. Each restart is of a new loop from `make`, because one that hangs might yet wake up.
+    """A loop that restarts. Each time, `make` makes a new one, because a loop that hangs might yet wake up."""
 
-    A loop that has ended restarts after `pause` seconds. `restarts` counts those since the last completed round.
-    """
-
-    def __init__(self, account: str, make: Callable[[], L], pause: float) -> None:
+    def __init__(self, account: str, make: Callable[[], L]) -> None:
         self.loop = make()
-        self.restarts = 0
         self._account = account
         self._make = make
-        self._pause = pause
-        self._task: asyncio.Task[Exception | None] | None = None
+        self._restarts = 0  # since the last completed round
+        self._running: asyncio.Task[None] | None = None
 
     @property
-    def started(self) -> bool:
-        """Whether the loop was ever started."""
-        return self._task is not None
+    def healthy(self) -> bool:
+        """Whether the loop has not failed again after its restart."""
+        return self._restarts <= 1 or self.loop.rounds > 0
 
-    def start(self, tasks: asyncio.TaskGroup, first_after: float) -> None:
-        """Start the loop in a task of this group."""
-        self._task = tasks.create_task(_return_error(self.loop.run(first_after)), name=self._account)
+    async def run(self, first_after: float, *, pause: float, grace: float) -> None:
+        """Run the loop until cancelled, the first round after that many seconds.
+
+        A loop that has ended restarts after `pause` seconds. A loop hangs, and restarts at once, if it has not moved
+        `due` for `grace` seconds after it.
+        """
+        while True:
+            running = self._running = asyncio.create_task(self.loop.run(first_after), name=self._account)
+            try:
+                while not running.done() and (left := self.loop.due + grace - time.monotonic()) > 0:
+                    await asyncio.wait([running], timeout=min(left, grace))
+            finally:
+                running.cancel()
+            self._restarts = 1 if self.loop.rounds else self._restarts + 1
+            if running.done():
+                error = None if running.cancelled() else repr(running.exception())
+                log.error("the poll loop has ended, restarting it", account=self._account, error=error)
+                await asyncio.sleep(pause)
+            else:
+                overdue = round(grace - left)
+                log.error("the poll loop hangs, restarting it", account=self._account, overdue_seconds=overdue)
+            self.loop, first_after = self._make(), 0.0
 
     def stop(self) -> None:
-        """End the loop, if it was started."""
-        if self._task is not None:
-            self._task.cancel()
-
-    def restart_if_stuck(self, tasks: asyncio.TaskGroup, grace: float) -> None:
-        """Restart the loop if it has ended, or has not shown for `grace` seconds after `due` that it is alive."""
-        if self._task is None:
-            return
-        if self.loop.rounds:
-            self.restarts = 0
-        ended, overdue = self._task.done(), time.monotonic() - self.loop.due
-        if not (ended or overdue > grace):
-            return
-        log.error(
-            "the poll loop has ended, restarting it" if ended else "the poll loop hangs, restarting it",
-            account=self._account,
-            overdue_seconds=None if ended else round(overdue),
-            error=repr(self._task.result()) if ended and not self._task.cancelled() else None,
-        )
-        self.stop()
-        self.restarts += 1
-        self.loop = self._make()
-        self.start(tasks, first_after=self._pause if ended else 0.0)
-
-
-async def _return_error(loop: Coroutine[None, None, None]) -> Exception | None:
-    """Run a loop to its end. Its error is returned, so that it ends no other loop."""
-    try:
-        await loop
-    except Exception as error:
-        return error
-    return None
+        """End the loop before its next step. To cancel `run` ends it too, but one step later."""
+        if self._running is not None:
+            self._running.cancel()

@@ -8,6 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 import aiohttp
+from msgspec import Struct
 from msgspec.structs import replace
 
 from inkit_exporter import config
@@ -32,9 +33,10 @@ class _Configured(NamedTuple):
     api: ApiSettings
 
 
-class _Account(NamedTuple):
+class _Account(Struct):
     configured: _Configured
     watched: WatchedLoop[Poller]
+    task: asyncio.Task[None] | None = None
 
 
 class Accounts:
@@ -63,7 +65,7 @@ class Accounts:
 
     def healthy(self) -> bool:
         """Return whether no account's loop has failed again after its restart."""
-        return all(account.watched.restarts <= 1 for account in self._accounts.values())
+        return all(account.watched.healthy for account in self._accounts.values())
 
     def apply(self, settings: Settings, names: Iterable[str]) -> None:
         """Poll these accounts of the settings, and no others.
@@ -89,8 +91,9 @@ class Accounts:
             if account.name in wanted
         }
         for name, known in before.items():
-            if self._accounts.get(name) is not known:
-                known.watched.stop()
+            if known.task and self._accounts.get(name) is not known:
+                known.task.cancel()
+                known.watched.stop()  # or its poller might still publish
         self._states.keep(self._accounts)
         if self._storage:
             self._storage.keep(self._accounts, settings.poll.lookback)
@@ -100,14 +103,11 @@ class Accounts:
         """Poll each account once, and return whether all polls succeeded."""
         return all(await asyncio.gather(*(account.watched.loop.poll() for account in self._accounts.values())))
 
-    async def run(self, watch_every: float = 5.0) -> None:
+    async def run(self) -> None:
         """Poll all accounts until cancelled, and restart loops that have ended or hang."""
         async with asyncio.TaskGroup() as self._loops:
             self._start_loops()
-            while True:
-                for account in self._accounts.values():
-                    account.watched.restart_if_stuck(self._loops, self._grace)
-                await asyncio.sleep(watch_every)
+            await asyncio.Event().wait()
 
     def _keep_or_replace(self, known: _Account | None, configured: _Configured) -> _Account:
         account, poll, api = configured
@@ -126,7 +126,7 @@ class Accounts:
         if self._storage:
             self._storage.follow(account, self._states)
         make = partial(self._new_poller, configured)
-        return _Account(configured, WatchedLoop(account.name, make, pause=poll.interval))
+        return _Account(configured, WatchedLoop(account.name, make))
 
     def _new_poller(self, configured: _Configured) -> Poller:
         account, state = configured.account, self._states[configured.account.name]
@@ -138,7 +138,9 @@ class Accounts:
         """Start the loops that are not running, if `run` is."""
         if self._loops is None:
             return
-        waiting = [account for account in self._accounts.values() if not account.watched.started]
+        waiting = [account for account in self._accounts.values() if account.task is None]
         for i, account in enumerate(waiting):
-            after = i * min(_SPREAD_SECONDS, account.configured.poll.interval / len(waiting))
-            account.watched.start(self._loops, first_after=after)
+            interval = account.configured.poll.interval
+            first_after = i * min(_SPREAD_SECONDS, interval / len(waiting))
+            watching = account.watched.run(first_after, pause=interval, grace=self._grace)
+            account.task = self._loops.create_task(watching)

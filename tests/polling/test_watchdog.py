@@ -53,7 +53,7 @@ async def watched(api: Api, page_size: int = 100) -> AsyncIterator[Watched]:
     async with open_session() as session:
         accounts = Accounts(session, {"T": TOKEN}, states, grace=0.1)
         accounts.apply(settings, NAMES)
-        running = asyncio.create_task(accounts.run(watch_every=0.02))
+        running = asyncio.create_task(accounts.run())
         try:
             yield Watched(accounts, states)
             assert not running.done()
@@ -85,14 +85,13 @@ async def polled_again(accounts: Watched, name: str = "fails") -> None:
 async def test_a_loop_that_ends_is_restarted_with_its_state(api: Api) -> None:
     api.batches = [batch("fb_1")]
     async with watched(api) as accounts:
-        await until(lambda: accounts.state().up)
-        snapshot = accounts.state().snapshot
+        await until(lambda: accounts.state().polls >= 5)
         with capture_logs() as logs:
             (loop,) = loops()
             loop.cancel()
             await until(lambda: loops() and loops() != [loop])
         assert told(logs) == [("the poll loop has ended, restarting it", "fails", "error")]
-        assert accounts.state().snapshot is snapshot
+        assert accounts.state().snapshot and accounts.state().polls >= 5
         await polled_again(accounts)
         assert accounts.healthy
         assert len(loops()) == 1
@@ -205,7 +204,6 @@ async def test_stopping_leaves_no_task_behind(api: Api) -> None:
 
 
 BREAKS_EVERY_LOOP = """
-from inkit_exporter.polling.accounts import Accounts
 from inkit_exporter.polling.poller import Poller
 
 polled = set()
@@ -216,7 +214,6 @@ async def run(self, first_after):
     raise ZeroDivisionError
 
 Poller.run = run
-Accounts.run.__defaults__ = (0.1,)
 """
 
 
@@ -243,39 +240,41 @@ class Beating:
         self.due = time.monotonic() + 3600
         self.first_after = -1.0
         self.may_end = asyncio.Event()
+        self.ended = False
 
     async def run(self, first_after: float) -> None:
         self.first_after = first_after
         await self.may_end.wait()
+        self.ended = True
 
 
-async def test_any_loop_can_be_watched_and_a_completed_round_resets_its_restarts() -> None:
+async def test_any_loop_can_be_watched_and_a_completed_round_makes_it_healthy_again() -> None:
     made: list[Beating] = []
 
     def make() -> Beating:
         made.append(Beating())
         return made[-1]
 
-    watched = WatchedLoop("any", make, pause=7.0)
-    async with asyncio.TaskGroup() as tasks:
-        watched.restart_if_stuck(tasks, grace=1.0)
-        assert len(made) == 1 and not watched.started, "a loop that was not started is not restarted"
-        watched.start(tasks, first_after=3.0)
-        for restarts in (1, 2):
-            await asyncio.sleep(0)
-            watched.restart_if_stuck(tasks, grace=1.0)
-            assert watched.restarts == restarts - 1
-            made[-1].may_end.set()
-            await until(lambda: not loops("any"))
-            watched.restart_if_stuck(tasks, grace=1.0)
-            assert watched.restarts == restarts
-        await asyncio.sleep(0)
-        assert [loop.first_after for loop in made] == [3.0, 7.0, 7.0]
-        made[-1].rounds = 1
-        watched.restart_if_stuck(tasks, grace=1.0)
-        assert watched.restarts == 0
-        made[-1].due = time.monotonic() - 1.5
-        watched.restart_if_stuck(tasks, grace=1.0)
-        await asyncio.sleep(0)
-        assert watched.restarts == 1 and made[-1].first_after == 0.0, "a hanging loop restarts at once"
-        watched.stop()
+    async def restarted(times: int) -> None:
+        await until(lambda: len(made) == 1 + times and made[-1].first_after == 0.0)
+
+    watched = WatchedLoop("any", make)
+    watching = asyncio.create_task(watched.run(3.0, pause=0.1, grace=0.1))
+    await until(lambda: made[0].first_after == 3.0)
+    for restarts, healthy in ((1, True), (2, False)):
+        made[-1].may_end.set()
+        await until(lambda: not loops("any"))
+        ended = time.monotonic()
+        await restarted(restarts)
+        assert time.monotonic() - ended > 0.08, "a loop that has ended restarts after a pause"
+        assert watched.healthy is healthy
+    made[-1].rounds = 1
+    assert watched.healthy
+    made[-1].due = time.monotonic() - 3600
+    await restarted(3)
+    assert watched.healthy, "it has failed only once since it completed a round"
+    made[-1].may_end.set()
+    watching.cancel()
+    watched.stop()
+    await until(lambda: not loops("any"))
+    assert not made[-1].ended, "it was stopped before its next step"

@@ -7,7 +7,7 @@ import re
 from codecs import BOM_UTF8, getincrementaldecoder
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
 from typing import Annotated, Final, TypeVar
@@ -126,12 +126,13 @@ def read_text(raw: Raw) -> str:
 
 
 def read_time(value: str | float, place: str) -> datetime:
-    """A time with any offset or none, or in seconds since the epoch. Raises ValidationError, which names the place."""
+    """A time with any offset or none (UTC), or in seconds since the epoch.
+
+    Raises ValidationError, which names the place.
+    """
+    text = _ZONE_NAME.sub("", str(value).strip().upper())
     try:
-        return msgspec.convert(value, datetime, strict=False)
-    except msgspec.ValidationError:
-        text = _ZONE_NAME.sub("", str(value).strip())
-    try:
-        return datetime.fromisoformat(text if ":" in text else "")
-    except ValueError:
+        time = datetime.fromisoformat(text) if ":" in text else datetime.fromtimestamp(float(text), UTC)
+    except (ValueError, OverflowError, OSError):
         raise msgspec.ValidationError(f"it is not a time - at `{place}`") from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

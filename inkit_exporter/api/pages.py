@@ -4,27 +4,23 @@ All functions are pure, except that labels remember the names that they have adm
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import Raw, Struct
 
 from inkit_exporter.api.batches import EARLIEST, AccountLabels, Batch, Page
 from inkit_exporter.api.errors import BadResponse
-from inkit_exporter.api.records import MAX_DESTINATIONS, Record, read_record
+from inkit_exporter.api.records import AT_ONCE_BYTES, OddRecord, Record, read_record
 from inkit_exporter.api.statuses import MAX_LENGTH, read_status
 from inkit_exporter.jsonbody import DECODE_ERRORS, Body, decode, explain
 from inkit_exporter.paging.pagination import Pagination, read_pagination
 
 T = TypeVar("T")
-_NULL = Raw(b"null")
-_NO_ERROR = {b"null", b"[]", b"{}", b'""', b"false"}
-
-AT_ONCE_BYTES: Final = 2**21
-"""The most bytes to decode in one go, which takes at most 10 ms on a slow machine. Larger records are skipped."""
+_MISSING = Raw()
+_NO_ERROR = {b"", b"null", b"[]", b"{}", b'""', b"false"}
 
 _MAX_NAME_LENGTH = 200
 
@@ -33,10 +29,8 @@ _MAX_NAME_LENGTH = 200
 _PART_SIZE = 1200
 # Splitting the largest page into records takes up to 12 ms, so it counts as a part.
 _SPLIT_BYTES_AS_A_RECORD = 2**23 // _PART_SIZE
-# The API writes at least 14 bytes for each value. Millions of tiny values would take 30 times their bytes in memory.
-_LEAST_BYTES_A_VALUE = 10
-_ALWAYS_ALLOWED_BYTES = 2**20
-_MOST_VALUES = 450_000  # 1,000 batches at nine destinations have 51,000, so 8 MiB of them have 420,000
+# More would take 30 MB of memory. 1,000 batches at nine destinations have 51,000, so 8 MiB of them have 420,000.
+_MOST_VALUES = 450_000
 _MOST_PAGINATION_BYTES = 2**16
 _LEAST_SECRET_LENGTH = 8  # a shorter token would be found in innocent words
 _DAY = 86_400.0
@@ -46,15 +40,15 @@ class _Page(Struct, Generic[T]):
     """The items, what may say why they are missing, and each place where the pagination may be."""
 
     items: list[T] | None
-    error: Raw = _NULL
-    errors: Raw = _NULL
-    metadata: Raw = _NULL
-    meta: Raw = _NULL
-    pagination: Raw = _NULL
-    next_page: Raw | UnsetType = UNSET
-    page_count: Raw = _NULL
-    page_size: Raw = _NULL
-    total_count: Raw = _NULL
+    error: Raw = _MISSING
+    errors: Raw = _MISSING
+    metadata: Raw = _MISSING
+    meta: Raw = _MISSING
+    pagination: Raw = _MISSING
+    next_page: Raw = _MISSING
+    page_count: Raw = _MISSING
+    page_size: Raw = _MISSING
+    total_count: Raw = _MISSING
 
 
 _page_decoder = msgspec.json.Decoder(_Page[Record])
@@ -80,26 +74,33 @@ def read_page(
         BadResponse: the body is not a page, or more than half of its records can't be read.
     """
     try:
-        records, pagination, differences = _split(body, number)
+        items, pagination, differences = _split(body, number)
     except DECODE_ERRORS as error:
         raise BadResponse(f"page {number} is not a list of batches: {explain(body, error)} ({head})") from None
+    if len(secret) < _LEAST_SECRET_LENGTH or not (secret.encode() in body or b"\\" in body):  # escapes may hide it
+        secret = ""
     part = Page([], pagination, differences=dict.fromkeys(differences, 0))
     bad, first_bad = 0, ""
     size = len(body) // _SPLIT_BYTES_AS_A_RECORD
-    for i, record in enumerate(records, start=1):
+    for place, item in enumerate(items, start=1):
         if size >= _PART_SIZE:
             part.more = True
             yield part
             part, size = Page([], pagination), 0
         size += 1
         try:
-            size += _read(record, i, part, labels=labels, final=final, latest=now + _DAY, secret=secret)
+            record = read_record(item) if isinstance(item, Raw) else item
+            part.batches.append(_batch(record, labels, final, now + _DAY, secret))
         except DECODE_ERRORS as error:
-            part.problems.setdefault(str(error), i)
+            part.problems.setdefault(str(error), place)
             part.invalid += 1
-            bad, first_bad = bad + 1, first_bad or f"record {i}: {error}"
-    if 2 * bad > len(records):
-        raise BadResponse(f"page {number}: {bad} of {len(records)} records can't be read as a batch; {first_bad}")
+            bad, first_bad = bad + 1, first_bad or f"record {place}: {error}"
+        else:
+            size += len(record.destinations)
+            if isinstance(record, OddRecord):
+                _note(record, place, part, labels)
+    if 2 * bad > len(items):
+        raise BadResponse(f"page {number}: {bad} of {len(items)} records can't be read as a batch; {first_bad}")
     yield part
 
 
@@ -109,7 +110,7 @@ def _split(body: Body, number: int) -> tuple[Sequence[Record | Raw], Pagination,
         with suppress(*DECODE_ERRORS):
             page = _page_decoder.decode(body)
             return _items(page), _pagination(page, number), ()
-    if body.count(b",") > min(max(_ALWAYS_ALLOWED_BYTES, len(body)) / _LEAST_BYTES_A_VALUE, _MOST_VALUES):
+    if body.count(b",") > _MOST_VALUES:
         raise msgspec.DecodeError("it has too many small values")
     page_of_raw, differences = decode(body, _raw_page_decoder)
     return _items(page_of_raw), _pagination(page_of_raw, number), differences
@@ -123,55 +124,34 @@ def _items(page: _Page[T]) -> Sequence[T]:
 
 def _pagination(page: _Page[Any], number: int) -> Pagination:
     raw = {key: value for key, value in msgspec.structs.asdict(page).items() if isinstance(value, Raw)}
-    if any(len(value) > _MOST_PAGINATION_BYTES for value in raw.values()):
-        raise msgspec.DecodeError("its pagination is too large")
-    return read_pagination({key: json.loads(bytes(value), parse_int=float) for key, value in raw.items()}, number)
+    places = {key: value for key, value in raw.items() if 0 < len(value) <= _MOST_PAGINATION_BYTES}
+    return read_pagination({key: json.loads(bytes(value), parse_int=float) for key, value in places.items()}, number)
 
 
-def _read(
-    record: Record | Raw,
-    place: int,
-    part: Page,
-    *,
-    labels: AccountLabels,
-    final: frozenset[str],
-    latest: float,
-    secret: str,
-) -> int:
-    """Add a record to the part, and note what is not as documented. Returns the number of its destinations."""
-    reading = None
-    if isinstance(record, Raw):
-        if len(record) > AT_ONCE_BYTES:
-            raise msgspec.DecodeError(f"it has more than {AT_ONCE_BYTES} bytes")
-        reading = read_record(record)
-        record = reading.record
-    if len(record.destinations) > MAX_DESTINATIONS:
-        raise msgspec.DecodeError(f"it has more than {MAX_DESTINATIONS} destinations")
-    if len(secret) >= _LEAST_SECRET_LENGTH:
-        _keep_secret(record, reading.unreadable if reading else (), secret)
+def _batch(record: Record, labels: AccountLabels, final: frozenset[str], latest: float, secret: str) -> Batch:
+    """The batch of a record. Raises ValidationError if its id or time can't be right, or if it holds the secret."""
+    name = record.name or ""
+    if secret:
+        unreadable = record.unreadable if isinstance(record, OddRecord) else ()
+        if secret in "\n".join((record.id, record.status, *record.destinations, *unreadable)):
+            raise msgspec.ValidationError("it holds the API token")
+        name = name.replace(secret, "***")  # it is only shown
     if "\ufffd" in record.id:
         raise msgspec.ValidationError("it is not UTF-8, so other batches may have the same - at `$.id`")
-    # A time without a zone is UTC, like all documented ones.
-    created = (record.created_at if record.created_at.tzinfo else record.created_at.replace(tzinfo=UTC)).timestamp()
+    created = record.created_at.timestamp()
     if not EARLIEST <= created <= latest:
         raise msgspec.ValidationError("by this machine's clock it is not between 2015 and tomorrow - at `$.created_at`")
-    if reading and reading.differs:
-        part.repaired += reading.repaired
-        part.incomplete += bool(reading.unreadable)
-        for name, problem in reading.unreadable.items():
-            part.unreadable[label := labels.destinations.of(name)] += 1
-            part.problems.setdefault(f"{problem}, of destination {label}", place)
-        if not reading.unreadable:
-            part.differences.setdefault(reading.differs, place)
     status, is_final = read_status(record.status[: MAX_LENGTH + 1], final)
-    name, status = (record.name or "")[:_MAX_NAME_LENGTH], labels.statuses.of(status)
-    destinations = labels.destinations.of_keys(record.destinations)
-    part.batches.append(Batch(record.id, name, created, status, destinations, is_final))
-    return len(record.destinations)
+    status, destinations = labels.statuses.of(status), labels.destinations.of_keys(record.destinations)
+    return Batch(record.id, name[:_MAX_NAME_LENGTH], created, status, destinations, is_final)
 
 
-def _keep_secret(record: Record, unreadable: Iterable[str], secret: str) -> None:
-    """Blank the secret in a record's name, which is only shown. Raises ValidationError if it is elsewhere."""
-    if any(secret in text for text in (record.id, record.status, *record.destinations, *unreadable)):
-        raise msgspec.ValidationError("it holds the API token")
-    record.name = (record.name or "").replace(secret, "***")
+def _note(record: OddRecord, place: int, part: Page, labels: AccountLabels) -> None:
+    """Note in the part what is not as documented in a record."""
+    part.repaired += record.repaired
+    part.incomplete += bool(record.unreadable)
+    for name, problem in record.unreadable.items():
+        part.unreadable[label := labels.destinations.of(name)] += 1
+        part.problems.setdefault(f"{problem}, of destination {label}", place)
+    if not record.unreadable:
+        part.differences.setdefault(record.differs, place)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -10,22 +10,34 @@ from msgspec import Meta, Raw, Struct
 from inkit_exporter.api.batches import Counts
 from inkit_exporter.jsonbody import DECODE_ERRORS, Natural, read_text, read_time
 
+AT_ONCE_BYTES: Final = 2**21
+"""The most bytes to decode in one go, which takes at most 10 ms on a slow machine. Larger records are skipped."""
+
+_MOST_DESTINATIONS = Meta(max_length=1000)  # Inkit documents nine
 _Id = Annotated[str, Meta(min_length=1, max_length=256)]
 _NULL = Raw(b"null")
 _Empty = Annotated[list[Any], Meta(max_length=0)] | None  # PHP writes an empty object as a list
-
-MAX_DESTINATIONS: Final = 1000
-"""Of one batch. Inkit documents nine."""
 
 
 class Record(Struct, gc=False):
     """What the exporter needs of a record, as the API documents it."""
 
     id: _Id
-    created_at: datetime
+    created_at: Annotated[datetime, Meta(tz=True)]
     status: str
-    destinations: dict[str, Counts]
+    destinations: Annotated[dict[str, Counts], _MOST_DESTINATIONS]
     name: str | None = None
+
+
+class OddRecord(Record, gc=False, kw_only=True):
+    """A record that is not as documented. `differs` says how, with the first difference.
+
+    `repaired`: a count was missing, and is inferred. `unreadable` has the destinations left out, and why.
+    """
+
+    differs: str
+    repaired: bool
+    unreadable: Mapping[str, str]
 
 
 class _LooseCounts(Struct, gc=False):
@@ -40,50 +52,47 @@ class _LooseRecord(Struct, gc=False):
     created_at: str | float
     status: Raw = _NULL
     name: Raw = _NULL
-    destinations: dict[str, Raw] | _Empty = None
+    destinations: Annotated[dict[str, Raw], _MOST_DESTINATIONS] | _Empty = None
 
 
-_NOTHING = _LooseCounts()
 _strict = msgspec.json.Decoder(Record)
 _loose = msgspec.json.Decoder(_LooseRecord, strict=False)  # "1", 1.0 and 1e2 are integers, true is not
 _loose_counts = msgspec.json.Decoder(_LooseCounts | _Empty, strict=False)
 
 
-class Reading(NamedTuple):
-    """A record, its first difference from the documentation, whether a count was inferred, and what is unreadable."""
-
-    record: Record
-    differs: str = ""
-    repaired: bool = False
-    unreadable: Mapping[str, str] = {}
-
-
-def read_record(raw: Raw) -> Reading:
+def read_record(raw: Raw) -> Record:
     """Read a record as far as possible.
 
     Raises:
-        one of DECODE_ERRORS: the id or the time is missing or can't be read.
+        one of DECODE_ERRORS: it is too large, or the id or the time is missing or can't be read.
     """
+    if len(raw) > AT_ONCE_BYTES:
+        raise msgspec.DecodeError(f"it has more than {AT_ONCE_BYTES} bytes")
     try:
-        return Reading(_strict.decode(raw))
+        return _strict.decode(raw)
     except DECODE_ERRORS as error:
         differs = str(error)
     loose = _loose.decode(raw)
-    if len(loose.destinations or ()) > MAX_DESTINATIONS:
-        raise msgspec.DecodeError(f"it has more than {MAX_DESTINATIONS} destinations")
     destinations: dict[str, Counts] = {}
     unreadable: dict[str, str] = {}
     repaired = False
-    for name, entry in loose.destinations.items() if isinstance(loose.destinations, dict) else ():
+    for name, entry in dict(loose.destinations or ()).items():
         try:
             if told := _read_counts(entry):
                 destinations[name], inferred = told
                 repaired |= inferred
         except DECODE_ERRORS as error:
             unreadable[name] = str(error)
-    status, name = read_text(loose.status), read_text(loose.name)
-    record = Record(str(loose.id), read_time(loose.created_at, "$.created_at"), status, destinations, name)
-    return Reading(record, differs + "; a missing count was inferred" * repaired, repaired, unreadable)
+    return OddRecord(
+        str(loose.id),
+        read_time(loose.created_at, "$.created_at"),
+        read_text(loose.status),
+        destinations,
+        read_text(loose.name),
+        differs=differs + "; a missing count was inferred" * repaired,
+        repaired=repaired,
+        unreadable=unreadable,
+    )
 
 
 def _read_counts(entry: Raw) -> tuple[Counts, bool] | None:
@@ -91,18 +100,12 @@ def _read_counts(entry: Raw) -> tuple[Counts, bool] | None:
     counts = _loose_counts.decode(entry)
     if not isinstance(counts, _LooseCounts):
         return None
-    count, completed, failed, in_progress = counts.count, counts.completed, counts.failed, counts.in_progress
-    missing = (completed is None) + (failed is None) + (in_progress is None)
-    known = (completed or 0) + (failed or 0) + (in_progress or 0)
-    left = 0 if count is None or count < known else count - known
-    if missing and (count is None or (left and missing > 1)):
-        if counts == _NOTHING and all(value is None for value in msgspec.json.decode(entry).values()):
+    total, parts = counts.count, (counts.completed, counts.failed, counts.in_progress)
+    missing, known = parts.count(None), sum(part or 0 for part in parts)
+    rest = max(0, (total or 0) - known)
+    if missing and (total is None or (rest and missing > 1)):
+        if all(value is None for value in msgspec.json.decode(entry).values()):
             return None
         raise msgspec.ValidationError("too many counts are missing to infer them")
-    complete = Counts(
-        known if count is None else count,
-        left if completed is None else completed,
-        left if failed is None else failed,
-        left if in_progress is None else in_progress,
-    )
-    return complete, count is None or missing > 0
+    complete = Counts(known if total is None else total, *(rest if part is None else part for part in parts))
+    return complete, total is None or missing > 0

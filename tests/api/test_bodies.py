@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from inkit_exporter.api.batches import AccountLabels, Page
 from inkit_exporter.api.errors import BadResponse
-from inkit_exporter.api.pages import AT_ONCE_BYTES, read_page
+from inkit_exporter.api.pages import read_page
+from inkit_exporter.api.records import AT_ONCE_BYTES
 
 NOW = 1_700_000_000.0
 SECRET = "secret-7f3a"

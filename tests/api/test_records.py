@@ -16,7 +16,8 @@ from support.conversation import joined
 
 from inkit_exporter.api.batches import DESTINATIONS, AccountLabels, Batch, Counts, Page
 from inkit_exporter.api.errors import BadResponse
-from inkit_exporter.api.pages import AT_ONCE_BYTES, read_page
+from inkit_exporter.api.pages import read_page
+from inkit_exporter.api.records import AT_ONCE_BYTES
 from inkit_exporter.jsonbody import snake_case
 from inkit_exporter.labels import LABEL_LIMIT, OTHER, Labels
 from inkit_exporter.paging.pagination import Pagination
@@ -203,7 +204,7 @@ def test_a_record_may_be_large_up_to_a_limit() -> None:
     larger = longest.replace("xx", "xxx", 1)
     assert problem(larger) == f"it has more than {AT_ONCE_BYTES} bytes"
     many = {f"place {i}": COUNTS for i in range(1001)}
-    assert "more than 1000 destinations" in problem(record(destinations=many))
+    assert problem(record(destinations=many)) == "Expected `object` of length <= 1000 - at `$.destinations`"
     del many["place 1000"]
     assert sum(one.count for one in only(record(destinations=many)).destinations.values()) == 3000
 

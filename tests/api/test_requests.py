@@ -271,7 +271,7 @@ async def test_a_large_page_is_read(api: Api) -> None:
         assert len((await whole(client, 1)).batches) == 20_000, "5 MB"
 
 
-@pytest.mark.parametrize("flood", [b"0," * 200_000, b"0," * 2_000_000, b"0," * 500_000 + b'"' + b"x" * 2**20 + b'",'])
+@pytest.mark.parametrize("flood", [b"0," * 500_000, b"0," * 2_000_000, b"0," * 500_000 + b'"' + b"x" * 2**20 + b'",'])
 async def test_a_flood_of_tiny_values_is_refused_before_it_is_decoded(api: Api, flood: bytes) -> None:
     api.fault = then(web.Response(body=ONE.replace(RECORD, flood + RECORD)))
     async with asyncio.timeout(30), client_of(api.base_url, max_response_size=10**7) as (client, _):

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NoReturn
 import aiohttp
 import stamina
 import structlog
+from msgspec.structs import replace
 
 from inkit_exporter import __version__, cli, config, logs
-from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Seconds, Settings
+from inkit_exporter.config import ApiSettings, PollSettings, Seconds, Settings
 from inkit_exporter.endpoints import Endpoints
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.metrics.account import AccountMetrics
@@ -193,7 +194,7 @@ def _read_web_config(path: Path) -> "ReloadingWebConfig":
     return ReloadingWebConfig(path)
 
 
-async def _demo(_: Settings, options: argparse.Namespace) -> int:
+async def _demo(settings: Settings, options: argparse.Namespace) -> int:
     """Serve the simulated API on loopback, and export it."""
     from inkit_exporter import demo  # noqa: PLC0415 - only now, as in `_read_web_config`
 
@@ -201,9 +202,8 @@ async def _demo(_: Settings, options: argparse.Namespace) -> int:
     day = demo.day(options.demo_seed, started_at=time.time())
     api = demo.make_api(lambda: day(time.time()), token=token, requests_per_minute=300)
     async with demo.serve_api(api) as base_url:
-        account = AccountSettings(name="demo", api_token_env=config.DEFAULT_TOKEN_ENV, base_url=base_url)
         settings = Settings(
-            accounts=(account,),
+            accounts=(replace(settings.accounts[0], name="demo", base_url=base_url),),
             poll=PollSettings(interval=Seconds(2), lookback=Seconds(3600), stale_after=Seconds(30)),
             api=ApiSettings(requests_per_minute=300),
         )

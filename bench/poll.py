@@ -237,7 +237,7 @@ async def longest_hold(base_url: str, batches: int, page_size: int) -> float:
 
     async with open_session() as session:
         accounts = Accounts(session, {"T": TOKEN}, States())
-        accounts.apply(settings, ["bench"])
+        accounts.apply(settings)
         watcher = asyncio.create_task(watch())
         assert await accounts.poll_once()
         watcher.cancel()

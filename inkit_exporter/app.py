@@ -7,7 +7,7 @@ import secrets
 import signal
 import sys
 import time
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -30,7 +30,6 @@ from inkit_exporter.transport import open_session
 from inkit_exporter.web import server as web
 from inkit_exporter.web.limits import limit_requests
 from inkit_exporter.web.systemd import systemd_sockets
-from inkit_exporter.yamlfile import naming
 
 if TYPE_CHECKING:
     from inkit_exporter.web.toolkit.guard import ReloadingWebConfig
@@ -129,7 +128,7 @@ class Exporter:
             storage_health=storage_health,
             reload=self.reload if options.web_enable_lifecycle else None,
         ).handler()
-        self._apply(settings)
+        self.accounts.apply(settings)
 
     async def run(self, web_config: "ReloadingWebConfig | None") -> None:
         """Poll all accounts and serve the endpoints, until cancelled."""
@@ -163,7 +162,7 @@ class Exporter:
     def reload(self) -> str | None:
         """Load the configuration again. If it is wrong, returns why, and the old one stays in use."""
         try:
-            self._apply(self._settings if self._options.demo else cli.load_settings(self._options))
+            self.accounts.apply(self._settings if self._options.demo else cli.load_settings(self._options))
         except ConfigError as error:
             self._process.reloaded(successful=False)
             log.error("configuration not reloaded, the old one stays in use", error=str(error))
@@ -174,11 +173,6 @@ class Exporter:
 
     def _account_names(self) -> str:
         return ",".join(state.account for state in self._states)
-
-    def _apply(self, settings: Settings) -> None:
-        owned = [account.name for account in settings.accounts if self._options.shard.owns(account.name)]
-        with naming(self._options.config_file) if self._options.config_file else nullcontext():
-            self.accounts.apply(settings, owned)
 
     def _metrics(self) -> list[AccountMetrics]:
         names = [state.account for state in self._states]

@@ -122,14 +122,14 @@ def load_settings(options: argparse.Namespace) -> Settings:
             "--demo brings its own configuration and runs until stopped; leave out --config.file and --once"
         )
     if options.config_file:
-        return config.load(options.config_file)
+        return config.load(options.config_file, options.shard)
     settings = config.DEFAULT_SETTINGS
     if not options.demo and not os.environ.get(config.DEFAULT_TOKEN_ENV):
         raise ConfigError(
             f"no account: set {config.DEFAULT_TOKEN_ENV} to an API token, or name a file with --config.file, "
             "or try --demo, which needs neither"
         )
-    return settings
+    return settings if options.demo else config.share(settings, options.shard)
 
 
 def check(path: Path | None, web_path: Path | None) -> int:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -122,10 +122,11 @@ DEFAULT_SETTINGS: Final = Settings(accounts=(AccountSettings(name="default", api
 """The settings without a file."""
 
 
-def load(path: Path) -> Settings:
-    """Read and validate a configuration file. Raises ConfigError with file, place and remedy."""
+def load(path: Path, shard: "Shard | None" = None) -> Settings:
+    """Read and validate a configuration file. With a shard, only for that. Raises ConfigError with a remedy."""
     with naming(path):
-        return parse(read_file(path).decode())
+        settings = parse(read_file(path).decode())
+        return share(settings, shard) if shard else settings
 
 
 def parse(text: str) -> Settings:
@@ -153,6 +154,20 @@ class Shard(Struct, frozen=True):
         return self.index == max(range(self.count), key=lambda shard: sha256(f"{shard}/{account}".encode()).digest())
 
 
+def share(settings: Settings, shard: Shard) -> Settings:
+    """The settings with the accounts of a shard. Raises ConfigError if the environment lacks the token of one."""
+    owned = []
+    for i, account in enumerate(settings.accounts):
+        if shard.owns(account.name):
+            try:
+                if account.api_token_env:
+                    read_token(account, os.environ)
+            except ConfigError as error:
+                raise ConfigError(f"accounts[{i}].api_token_env: {error}") from None
+            owned.append(account)
+    return msgspec.structs.replace(settings, accounts=tuple(owned))
+
+
 def read_token(account: AccountSettings, environ: Mapping[str, str]) -> str:
     """The account's current API token, from its file or the environment.
 
@@ -178,16 +193,6 @@ def read_token(account: AccountSettings, environ: Mapping[str, str]) -> str:
             f"{place} is not an API token: it has blanks, line breaks or non-ASCII characters; keep only the token"
         )
     return token
-
-
-def check_tokens(settings: Settings, names: Collection[str], environ: Mapping[str, str]) -> None:
-    """Check the tokens of these accounts that come from the environment, not those in files. Raises ConfigError."""
-    for i, account in enumerate(settings.accounts):
-        if account.api_token_env and account.name in names:
-            try:
-                read_token(account, environ)
-            except ConfigError as error:
-                raise ConfigError(f"accounts[{i}].api_token_env: {error}") from None
 
 
 _MAX_TOKEN_BYTES = 2**16

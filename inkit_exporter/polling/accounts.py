@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import partial
 from typing import NamedTuple
@@ -67,19 +67,14 @@ class Accounts:
         """Return whether no account's loop has failed again after its restart."""
         return all(account.watched.healthy for account in self._accounts.values())
 
-    def apply(self, settings: Settings, names: Iterable[str]) -> None:
-        """Poll these accounts of the settings, and no others.
+    def apply(self, settings: Settings) -> None:
+        """Poll the accounts of the settings, and no others.
 
         An account that has not changed continues, and sends again what the API has refused. An account with new limits
         or intervals keeps its snapshot and totals, and lists its window again. An account with a new address, token
         source, kind of batch or filters starts from nothing, or with storage from what is stored of the same list.
         Each token source keeps its rate limiter.
-
-        Raises:
-            ConfigError: an environment variable has no token; nothing has changed then.
         """
-        wanted = set(names)
-        config.check_tokens(settings, wanted, self._environ)
         for limiter in self._limiters.values():
             limiter.set_limit(settings.api.requests_per_minute)
         before = self._accounts
@@ -88,7 +83,6 @@ class Accounts:
                 before.get(account.name), _Configured(account, settings.poll, settings.api)
             )
             for account in settings.accounts
-            if account.name in wanted
         }
         for name, known in before.items():
             if known.task and self._accounts.get(name) is not known:

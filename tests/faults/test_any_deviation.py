@@ -39,7 +39,7 @@ async def polled(deviant: Iterable[Account]) -> AsyncIterator[tuple[Accounts, St
         limits = ApiSettings(max_attempts=1, requests_per_minute=10**6)
         states = States()
         polling = Accounts(session, {"T": TOKEN}, states)
-        polling.apply(Settings(accounts=accounts, poll=PollSettings(page_size=PAGE_SIZE), api=limits), served)
+        polling.apply(Settings(accounts=accounts, poll=PollSettings(page_size=PAGE_SIZE), api=limits))
         yield polling, states
 
 

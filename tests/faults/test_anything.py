@@ -60,7 +60,7 @@ async def use(loaded: Settings) -> None:
     states = States()
     async with open_session() as session:
         accounts = Accounts(session, {"T": TOKEN}, states)
-        accounts.apply(loaded, [account.name for account in loaded.accounts])
+        accounts.apply(loaded)
         running = asyncio.create_task(accounts.run())
         for _ in range(3):
             await asyncio.sleep(0)
@@ -266,7 +266,7 @@ def test_random_bytes_as_an_answer_fail_the_poll_with_a_known_error(changes: lis
             limits = {"timeout": "500ms", "max_attempts": 1, "requests_per_minute": 1000}
             states = States()
             accounts = Accounts(session, {"T": TOKEN}, states)
-            accounts.apply(config.parse(flow({"accounts": [account], "api": limits})), ["a"])
+            accounts.apply(config.parse(flow({"accounts": [account], "api": limits})))
             for sent in answers:
                 assert not await accounts.poll_once(), sent
                 assert "unexpected" not in (states["a"].error or ""), sent

@@ -219,7 +219,7 @@ async def test_no_fault_leaves_a_task_or_an_open_connection_behind(monkeypatch: 
             api=ApiSettings(timeout=Seconds(TIMEOUT), max_attempts=1, max_response_size=Bytes(100_000)),
         )
         polled = Accounts(session, dict.fromkeys(accounts, TOKEN), States())
-        polled.apply(settings, accounts)
+        polled.apply(settings)
         assert await polled.poll_once()
         for account in accounts.values():
             account.worsen(after(account.batches))

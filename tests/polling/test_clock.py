@@ -33,7 +33,7 @@ async def test_a_clock_that_is_more_than_a_minute_off_is_logged_once(api: Api, s
     async with open_session() as session:
         accounts = Accounts(session, {"T": TOKEN}, States())
         account = AccountSettings(name="a", api_token_env="T", base_url=api.base_url)
-        accounts.apply(Settings(accounts=(account,)), "a")
+        accounts.apply(Settings(accounts=(account,)))
         with capture_logs() as logs:
             for seconds in (0, 50, 70, 80, 0, 70):
                 set_ahead(api, sign * seconds)
@@ -49,7 +49,7 @@ async def test_a_clock_too_far_ahead_is_logged_and_fails_the_poll(api: Api) -> N
     async with open_session() as session:
         accounts = Accounts(session, {"T": TOKEN}, states)
         account = AccountSettings(name="a", api_token_env="T", base_url=api.base_url)
-        accounts.apply(Settings(accounts=(account,)), "a")
+        accounts.apply(Settings(accounts=(account,)))
         assert await accounts.poll_once()
         snapshot = states["a"].snapshot
         set_ahead(api, -86_500)

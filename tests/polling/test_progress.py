@@ -58,7 +58,7 @@ async def account(api: Api, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ac
         one = Account(api, accounts, states)
         monkeypatch.setattr(poller, "time", SimpleNamespace(monotonic=lambda: one.now, time=time.time))
         monkeypatch.setattr(poller, "boot_time", lambda: one.now)
-        accounts.apply(settings, ["a"])
+        accounts.apply(settings)
         yield one
 
 

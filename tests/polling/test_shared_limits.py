@@ -33,7 +33,7 @@ class World:
             for name, source in sources.items()
         ]
         settings = Settings(accounts=tuple(accounts), api=ApiSettings(requests_per_minute=requests_per_minute))
-        self.accounts.apply(settings, sources)
+        self.accounts.apply(settings)
 
     def limiter(self, name: str) -> RateLimiter:
         return self.states[name].usage.rate_limiter
@@ -121,7 +121,7 @@ async def test_a_pause_for_one_account_delays_the_polls_of_both_and_fails_none(a
     )
     async with open_session() as session:
         accounts = Accounts(session, {"T": TOKEN}, states)
-        accounts.apply(settings, "ab")
+        accounts.apply(settings)
         running = asyncio.create_task(accounts.run())
         while not all(state.up for state in states):
             await asyncio.sleep(0.01)

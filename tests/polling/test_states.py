@@ -3,14 +3,12 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
-import pytest
 from aiohttp import web
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 from support.api import TOKEN, Api, Handler, batch
 
 from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, Filters, PollSettings, Seconds, Settings
-from inkit_exporter.errors import ConfigError
 from inkit_exporter.polling.accounts import Accounts
 from inkit_exporter.state import AccountState, States
 from inkit_exporter.transport import open_session
@@ -43,7 +41,7 @@ async def world(configured: Settings, environ: Mapping[str, str] | None = None) 
     states = States()
     async with open_session() as session:
         accounts = Accounts(session, {"T": TOKEN} if environ is None else environ, states)
-        accounts.apply(configured, ["a"])
+        accounts.apply(configured)
         yield World(accounts, states)
 
 
@@ -132,12 +130,12 @@ async def test_new_limits_keep_snapshot_totals_and_sent_requests(api: Api) -> No
         api.batches.insert(0, batch("fb_2", age=1))
         before = await one.poll()
         changes = one.states.changes
-        one.accounts.apply(configured, ["a"])
+        one.accounts.apply(configured)
         assert one.states["a"] is before, "nothing has changed"
         faster = replace(
             configured, poll=replace(configured.poll, interval=Seconds(30)), api=ApiSettings(requests_per_minute=7)
         )
-        one.accounts.apply(faster, ["a"])
+        one.accounts.apply(faster)
         kept = one.states["a"]
         assert one.states.changes > changes
         assert (kept.snapshot, kept.totals, kept.usage) == (before.snapshot, before.totals, before.usage)
@@ -153,21 +151,12 @@ async def test_a_changed_address_or_filter_keeps_only_the_rate_limit(api: Api) -
         await one.poll()
         (account,) = configured.accounts
         other = replace(configured, accounts=(replace(account, filters=Filters(search="x")),))
-        one.accounts.apply(other, ["a"])
+        one.accounts.apply(other)
         state = one.states["a"]
         assert (state.up, state.snapshot, state.polls, state.usage.requests) == (None, None, 0, 0)
         assert state.usage.rate_limiter.in_last_minute() == 1
-        one.accounts.apply(other, [])
+        one.accounts.apply(replace(other, accounts=()))
         assert list(one.states) == []
-
-
-async def test_a_reload_without_the_token_variable_changes_nothing(api: Api) -> None:
-    configured = settings(api.base_url)
-    async with world(configured) as one:
-        (account,) = configured.accounts
-        with pytest.raises(ConfigError, match=r"^accounts\[0\]\.api_token_env: environment variable U is not set"):
-            one.accounts.apply(replace(configured, accounts=(replace(account, api_token_env="U"),)), ["a"])
-        assert (await one.poll()).up
 
 
 async def test_warnings_are_logged_once(api: Api) -> None:
@@ -203,12 +192,12 @@ async def test_a_reload_sends_refused_parameters_again_even_if_it_changes_nothin
             assert (await one.poll()).usage.by_code["422"] == 2, (
                 "the first request and one without page_size are refused"
             )
-            one.accounts.apply(configured, ["a"])
+            one.accounts.apply(configured)
             assert (await one.poll()).usage.by_code["422"] == 3
             api.fault = None
             assert (await one.poll()).up
             assert "sort" not in api.requests[-1].query
-            one.accounts.apply(configured, ["a"])
+            one.accounts.apply(configured)
             assert (await one.poll()).up
             assert "sort" in api.requests[-1].query
         (told,) = [line for line in logs if line["log_level"] == "warning"]

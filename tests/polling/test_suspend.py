@@ -27,7 +27,7 @@ async def test_after_a_suspend_stale_data_are_withdrawn_at_once_and_the_exporter
     async with open_session() as session:
         accounts = Accounts(session, {"T": TOKEN}, states)
         account = AccountSettings(name="a", api_token_env="T", base_url=api.base_url)
-        accounts.apply(Settings(accounts=(account,), poll=PollSettings(interval=Seconds(60))), "a")
+        accounts.apply(Settings(accounts=(account,), poll=PollSettings(interval=Seconds(60))))
         exposition = Exposition(
             lambda: [AccountMetrics(states, "a")], lambda: states.changes, ProcessMetrics(shard=0, shards=1)
         )

@@ -52,7 +52,7 @@ async def watched(api: Api, page_size: int = 100) -> AsyncIterator[Watched]:
     states = States()
     async with open_session() as session:
         accounts = Accounts(session, {"T": TOKEN}, states, grace=0.1)
-        accounts.apply(settings, NAMES)
+        accounts.apply(settings)
         running = asyncio.create_task(accounts.run())
         try:
             yield Watched(accounts, states)

@@ -40,28 +40,22 @@ class UnusableFile(Exception):
     """The file has other contents than this version of the exporter writes."""
 
 
-def prepare(directory: Path) -> None:
-    """Make the directory, for its owner only. A directory that holds other things keeps its mode.
+def lock(directory: Path) -> TextIO | None:
+    """Make a directory, and lock it until the returned file is closed. Returns None if another process has it.
+
+    Only its owner may use the directory, unless other things are in it.
 
     Raises:
-        OSError: it can't be made or written to.
+        OSError: it can't be made or written to, or its volume has no locks.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with TemporaryFile(dir=directory):  # or only the first save would show that the directory is not writable
-        pass
-    if (directory / LOCK).exists() or not any(directory.iterdir()):
+    path = directory / LOCK
+    if path.exists() or not any(directory.iterdir()):
         with suppress(PermissionError):  # another user may own it, as with volumes of Kubernetes
             directory.chmod(0o700)
-
-
-def lock(directory: Path) -> TextIO | None:
-    """Lock the directory until the returned file is closed. Returns None if another process has it.
-
-    Raises:
-        OSError: the directory can't be written to, or its volume has no locks.
-    """
-    _make_private(directory / LOCK)
-    file = (directory / LOCK).open("a")  # NFS locks only what is open for writing
+    with TemporaryFile(dir=directory):  # or only the first save would show that the directory is not writable
+        _make_private(path)
+    file = path.open("a")  # NFS locks only what is open for writing
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

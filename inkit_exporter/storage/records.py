@@ -1,6 +1,6 @@
 """What is kept of an account, as values: taken from its plan, and put into a new one. No I/O, no clock."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -48,17 +48,17 @@ def origin_of(account: AccountSettings) -> AccountSettings:
     return replace(account, api_token_file=None, api_token_env=None)
 
 
-def known_ids(plan: Plan) -> Set[str]:
-    """The ids of all batches with something to keep."""
-    return plan.window.by_id.keys() | plan.window.totals.missing.keys()
-
-
-def take_record(plan: Plan, batch_id: str) -> Record | None:
-    """What is kept of a batch; None if there is nothing to keep."""
+def take_records(plan: Plan, ids: Iterable[str] | None) -> list[tuple[str, Record | None]]:
+    """What is kept of these batches, or of all, by id. None for a batch that is forgotten."""
     window, totals = plan.window, plan.window.totals
-    if batch := window.by_id.get(batch_id):
-        return Record(batch, window.changed_at.get(batch_id), totals.past.get(batch_id))
-    return Record(past=totals.missing[batch_id]) if batch_id in totals.missing else None
+    taken: list[tuple[str, Record | None]] = []
+    for batch_id in window.by_id.keys() | totals.missing.keys() if ids is None else ids:
+        if batch := window.by_id.get(batch_id):
+            taken.append((batch_id, Record(batch, window.changed_at.get(batch_id), totals.past.get(batch_id))))
+        else:
+            missing = totals.missing.get(batch_id)
+            taken.append((batch_id, Record(past=missing) if missing else None))
+    return taken
 
 
 def take(plan: Plan, state: AccountState, origin: AccountSettings) -> Kept:
@@ -87,7 +87,8 @@ def restore_plan(kept: Kept, records: Mapping[str, Record], settings: PollSettin
     final = frozenset(map(snake_case_of_camel, settings.final_statuses))
     found = [(record.batch, record.changed_at) for record in records.values() if record.batch]
     for stored, changed_at in sorted(found, key=lambda pair: -pair[0].created_at):
-        batch = _read_status_again(stored, final)
+        # Settings or version may have changed. Nothing can be decided from `other`.
+        batch = stored if stored.status == OTHER else replace(stored, final=read_status(stored.status, final)[1])
         window.upsert(batch, kept.last_success if changed_at is None else changed_at)
         if stored.finished and not batch.finished:
             totals.past.setdefault(batch.id, past_of(stored))
@@ -113,8 +114,3 @@ def restore_state(kept: Kept, plan: Plan, state: AccountState, snapshot_at: floa
         newest_first=kept.mark.ordered,
         totals=kept.totals.copy(),
     )
-
-
-def _read_status_again(batch: Batch, final: frozenset[str]) -> Batch:
-    """The batch, with `final` decided again: settings or version may have changed. `other` can't be decided."""
-    return batch if batch.status == OTHER else replace(batch, final=read_status(batch.status, final)[1])

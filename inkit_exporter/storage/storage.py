@@ -115,7 +115,8 @@ class AccountStorage:
 
     def restore(self, states: States) -> None:
         """Start to load what is stored, and to publish it."""
-        self._stop_restoring()
+        if self.restoring:
+            self.restoring.cancel()
         self.restoring = asyncio.create_task(self._restore(states))
 
     async def plan(self) -> Plan | None:
@@ -145,7 +146,8 @@ class AccountStorage:
 
     def close(self) -> None:
         """Release the file after the current load or save."""
-        self._stop_restoring()
+        if self.restoring:
+            self.restoring.cancel()
         self._thread.submit(self._file.close)
         self._thread.shutdown(wait=False)
 
@@ -158,11 +160,6 @@ class AccountStorage:
             at = boot_time() - abs(time.time() - kept.last_success)  # the clock may be set back
             states.publish(records.restore_state(kept, plan, state, snapshot_at=at))
         return plan
-
-    def _stop_restoring(self) -> None:
-        if self.restoring:
-            self.restoring.cancel()
-        self.restoring = None
 
     async def _do(self, work: Callable[[], T], seconds: float) -> T | None:
         """Work in the account's thread. Returns None if that fails or takes longer; the thread then goes on."""
@@ -191,8 +188,7 @@ class AccountStorage:
 
     def _write(self, plan: Plan, kept: records.Kept, changed: set[str], *, whole: bool) -> bool:
         # First of all: while the disk hangs, the next poll changes the plan.
-        ids = records.known_ids(plan) if whole else changed
-        taken = [(batch_id, records.take_record(plan, batch_id)) for batch_id in ids]
+        taken = records.take_records(plan, None if whole else changed)
         try:
             self._file.save(kept, taken, whole=whole)
         except UnusableFile as error:
@@ -224,7 +220,6 @@ async def open_storage(directory: Path, patience: float = 30.0) -> Storage:
     """
     flag, deadline = f"--storage.path={directory}", time.monotonic() + patience
     try:
-        files.prepare(directory)
         if (lock := files.lock(directory)) is None:
             log.info("another process uses the storage, waiting for it to exit", path=str(directory))
         while lock is None:

@@ -36,8 +36,7 @@ def plan_of(batches: list[Batch]) -> Plan:
 
 def taken(plan: Plan) -> tuple[Kept, list[tuple[str, Record | None]]]:
     state = AccountState(account="a", settings=PollSettings(), usage=Usage(RateLimiter(60)), last_success=NOW)
-    ids = sorted(records.known_ids(plan))
-    return records.take(plan, state, ORIGIN), [(one, records.take_record(plan, one)) for one in ids]
+    return records.take(plan, state, ORIGIN), records.take_records(plan, None)
 
 
 @pytest.fixture
@@ -178,7 +177,6 @@ def test_with_any_wrong_byte_the_file_returns_what_was_saved_or_nothing(path: Pa
 
 def test_only_the_owner_can_read_the_directory_and_the_files(tmp_path: Path) -> None:
     directory = tmp_path / "deep" / "storage"
-    files.prepare(directory)
     lock = files.lock(directory)
     assert lock is not None
     path = directory / files.file_name("a")
@@ -191,7 +189,7 @@ def test_only_the_owner_can_read_the_directory_and_the_files(tmp_path: Path) -> 
     assert set(names.values()) == {0o600}, names
     file.close()
     directory.chmod(0o755)
-    files.prepare(directory)
+    assert files.lock(directory) is None
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     lock.close()
 
@@ -199,7 +197,9 @@ def test_only_the_owner_can_read_the_directory_and_the_files(tmp_path: Path) -> 
 def test_a_directory_with_other_things_in_it_keeps_its_mode(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "something").touch()
-    files.prepare(tmp_path)
+    lock = files.lock(tmp_path)
+    assert lock is not None
+    lock.close()
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
 

@@ -59,10 +59,9 @@ class Account:
             snapshot=window.snapshot(self.state.snapshot),
             totals=window.totals.totals.copy(),
         )
-        ids = records.known_ids(self.plan) if self.whole else window.totals.changed
         self.file.save(
             records.take(self.plan, self.state, ORIGIN),
-            [(one, records.take_record(self.plan, one)) for one in ids],
+            records.take_records(self.plan, None if self.whole else window.totals.changed),
             whole=self.whole,
         )
         self.whole, window.totals.changed = False, set()

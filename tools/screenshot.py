@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from support.api import Api, serving  # noqa: E402
-from support.browser import chromium  # noqa: E402
+from support.browser import chromium, tab  # noqa: E402
 from support.exporter import start_process, write_config  # noqa: E402
 from support.samples import sample_key  # noqa: E402
 
@@ -28,8 +28,8 @@ async def main() -> None:
     """Serve the day's batches at that moment, and take the picture in Chromium."""
     now = time.time()
     batches = demo.day(SEED, started_at=now - MOMENT * DAY_SECONDS, seconds=DAY_SECONDS)(now)
-    with tempfile.TemporaryDirectory() as folder:
-        async with serving(Api(batches=batches)) as api, chromium() as browser:
+    with tempfile.TemporaryDirectory() as folder, chromium() as session:
+        async with serving(Api(batches=batches)) as api, tab(session) as browser:
             config = write_config(
                 Path(folder),
                 api.base_url,

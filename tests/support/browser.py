@@ -1,14 +1,16 @@
 """Headless Chromium, driven by a few commands of the WebDriver protocol (W3C), which is JSON over HTTP."""
 
 import asyncio
+import json
 import shutil
 import tempfile
-from asyncio.subprocess import DEVNULL, PIPE
 from base64 import b64decode
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from importlib import resources
+from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
 import aiohttp
@@ -26,7 +28,7 @@ _ARGUMENTS = (
 
 @dataclass
 class Browser:
-    """One browser with one tab."""
+    """One tab of a browser. `session` is the address of the browser's session."""
 
     http: aiohttp.ClientSession
     session: str
@@ -65,55 +67,77 @@ class Browser:
         found = await self.run(f"{axe}; return axe.run().then(results => results.violations)")
         return [f"{one['id']}: {one['help']}: {[node['html'] for node in one['nodes']]}" for one in found]
 
+    async def new_tab(self) -> None:
+        """Open another tab, and use it from now on."""
+        made = await self._post("/window/new", type="tab")
+        await self._post("/window", handle=made["handle"])
+        await self.console()
+
+    async def close_tab(self) -> None:
+        """Close this tab. The first one stays, because without tabs the browser ends."""
+        async with self.http.delete(f"{self.session}/window") as response:
+            (first,) = (await response.json())["value"]
+        await self._post("/window", handle=first)
+
     async def screenshot(self) -> bytes:
         """The visible page as PNG."""
-        async with self.http.get(f"/session/{self.session}/screenshot") as response:
+        async with self.http.get(f"{self.session}/screenshot") as response:
             return b64decode((await response.json())["value"])
 
     async def _post(self, path: str, **parameters: Any) -> Any:
-        return await _ask(self.http, f"/session/{self.session}{path}", parameters)
+        async with self.http.post(self.session + path, json=parameters) as response:
+            value = (await response.json())["value"]
+            assert response.status == 200, value
+            return value
 
 
-async def _ask(http: aiohttp.ClientSession, path: str, parameters: dict[str, Any]) -> Any:
-    async with http.post(path, json=parameters) as response:
-        value = (await response.json())["value"]
-        assert response.status == 200, value
-        return value
+@contextmanager
+def chromium() -> Iterator[str]:
+    """A browser with a new profile; yields the address of its session. It ends with the block."""
+    driver, binary = shutil.which("chromedriver"), shutil.which("chromium")
+    assert driver and binary, "the tests need chromium and chromedriver; see DEBIAN_PACKAGES in the Makefile"
+    with (
+        _running(driver) as port,
+        tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile,
+    ):
+        options = {"binary": binary, "args": [*_ARGUMENTS, f"--user-data-dir={profile}"]}
+        wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+        http = HTTPConnection("127.0.0.1", port, timeout=60)
+        http.request("POST", "/session", json.dumps({"capabilities": {"alwaysMatch": wanted}}))
+        path = f"/session/{json.load(http.getresponse())['value']['sessionId']}"
+        try:
+            yield f"http://127.0.0.1:{port}{path}"
+        finally:
+            http.request("DELETE", path)
+            http.getresponse().read()
+            http.close()
 
 
 @asynccontextmanager
-async def chromium() -> AsyncIterator[Browser]:
-    """A browser with a new profile; it ends with the block."""
-    driver, binary = shutil.which("chromedriver"), shutil.which("chromium")
-    assert driver and binary, "the tests need chromium and chromedriver; see DEBIAN_PACKAGES in the Makefile"
-    process, port = await _start(driver)
-    try:
-        with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
-            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
-                options = {"binary": binary, "args": [*_ARGUMENTS, f"--user-data-dir={profile}"]}
-                wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-                session = await _ask(http, "/session", {"capabilities": {"alwaysMatch": wanted}})
-                try:
-                    yield Browser(http, session["sessionId"])
-                finally:
-                    async with http.delete(f"/session/{session['sessionId']}"):
-                        pass
-    finally:
-        process.terminate()
-        await process.communicate()
+async def tab(session: str) -> AsyncIterator[Browser]:
+    """A new tab, which knows nothing of what others emulate or block. It is closed with the block."""
+    async with aiohttp.ClientSession() as http:
+        browser = Browser(http, session)
+        await browser.new_tab()
+        yield browser
+        await browser.close_tab()
 
 
-async def _start(driver: str) -> tuple[asyncio.subprocess.Process, int]:
-    """A running driver and its port.
+@contextmanager
+def _running(driver: str) -> Iterator[int]:
+    """Run the driver; yields its port.
 
     The driver takes a port that is free for IPv6, and ends if that port is in use for IPv4. Then another starts.
     """
     for _ in range(5):
-        process = await asyncio.create_subprocess_exec(driver, "--port=0", stdout=PIPE, stderr=DEVNULL)
-        assert process.stdout is not None
-        async with asyncio.timeout(30):
-            async for line in process.stdout:
+        with Popen([driver, "--port=0"], stdout=PIPE, stderr=DEVNULL) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
                 if b"started successfully on port" in line:
-                    return process, int(line.rpartition(b"port ")[2].strip().rstrip(b"."))
-            await process.wait()
+                    try:
+                        yield int(line.rpartition(b"port ")[2].strip().rstrip(b"."))
+                    finally:
+                        process.terminate()
+                        process.communicate()
+                    return
     raise AssertionError("chromedriver did not start")

@@ -1,17 +1,25 @@
 """The status page in a browser."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from support.browser import Browser, chromium
+from support.browser import Browser, chromium, tab
 from support.exporter import Exporter
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as started:
+@pytest.fixture(scope="session")
+def session() -> Iterator[str]:
+    """One browser for all tests, because it takes a second to start."""
+    with chromium() as started:
         yield started
+
+
+@pytest.fixture
+async def browser(session: str) -> AsyncIterator[Browser]:
+    """A new tab."""
+    async with tab(session) as opened:
+        yield opened
 
 
 async def open_page(browser: Browser, running: Exporter, query: str = "") -> None:

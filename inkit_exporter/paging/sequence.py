@@ -1,7 +1,7 @@
 """A sequence of pages: what they say of the list's order, its size and its end, and which page to read next."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from inkit_exporter.paging.pagination import Pagination
@@ -80,7 +80,7 @@ class PageSequence:
         self._total: int | None = None
         self._least = 0  # how many records there must be: the first total, less what vanished since
         self._steps_back = 0
-        self._pages_back = 0  # after a pause, how far to go back next, until a page begins with a known record
+        self._earlier: Iterator[int] | None = None  # after a pause, where to go back to if a page is not known
 
     @property
     def _read(self) -> int:
@@ -119,6 +119,12 @@ class PageSequence:
         """Whether the next page may be beyond the end of the list, if the API refuses it."""
         return self.next != 1 and (self._lacks <= 0 or self.next == self.first or not self._more)
 
+    @property
+    def full(self) -> bool:
+        """Whether the next page has only records beyond `max_records`."""
+        beyond = (self.next - 1) * self.size >= self._max_records and self.newest >= self._cutoff
+        return beyond and self.ordered and not self._to_end
+
     def expected_pages(self, now: float) -> int | None:
         """About how many pages there are to read; None if unknown. `now` is wall time."""
         if not self.furthest:
@@ -137,7 +143,8 @@ class PageSequence:
 
         So no record was missed. More pages than usual may bring nothing new.
         """
-        self.next, self._pages_back = max(self.first, self.next - 1), 1
+        self._earlier = backwards(max(1, self.next - 1))
+        self.next = next(self._earlier)
         self.page_oldest = math.inf
         self._most_barren = _BARREN_PAGES + self.furthest
 
@@ -154,10 +161,10 @@ class PageSequence:
         known = next((i for i, record in enumerate(records) if record.id not in self.ids), len(records))
         self._note_records(records, known)
         self.next += 1
-        if self._pages_back and number > self.first and not known:
-            self.next, self._pages_back = max(self.first, number - self._pages_back), 2 * self._pages_back
+        if self._earlier and number > 1 and not known:
+            self.next = next(self._earlier)
             return
-        self._pages_back = 0
+        self._earlier = None
         position = (number - 1) * max(self.size, size) + size
         before = self._total
         if hints.total_count is not None and hints.total_count >= position:  # else it is no total
@@ -226,3 +233,12 @@ class PageSequence:
         if self._barren >= self._most_barren and not self.ended:
             read = f"{self._read} of {self._total}" if self._total else self._read
             raise InconsistentListing(f"page {self.next - 1} repeats earlier pages, after {read} records")
+
+
+def backwards(number: int) -> Iterator[int]:
+    """Numbers of pages from this one back to the first, at growing distances."""
+    yield number
+    step = 1
+    while number > 1:
+        number, step = max(1, number - step), 2 * step
+        yield number

@@ -13,7 +13,7 @@ listing fails, the next poll continues it.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 
 from msgspec import Struct
@@ -22,7 +22,7 @@ from inkit_exporter.api.batches import DEFAULT_PAGE_SIZE, OPTIONAL_PARAMETERS, B
 from inkit_exporter.api.errors import BadResponse, PageRefused, QueryRefused
 from inkit_exporter.config import PollSettings
 from inkit_exporter.paging.parameters import OptionalParameters
-from inkit_exporter.paging.sequence import InconsistentListing, PageSequence
+from inkit_exporter.paging.sequence import InconsistentListing, PageSequence, backwards
 from inkit_exporter.window.totals import Totals, TotalsTracker
 from inkit_exporter.window.window import Window
 
@@ -59,12 +59,12 @@ class Bookmark(Struct):
 
 
 class _Listing(Struct):
-    """A full listing. It began at wall time `began`. A failed request broke it off then, after so many pages."""
+    """A full listing. It began at wall time `began`. If a request failed after a page, it can continue until then."""
 
     pages: PageSequence
     began: float
-    broken_off_at: float = -math.inf
-    broken_off_after: int = 0
+    failed_after: int = 0
+    continues_until: float = -math.inf
 
 
 class Plan:
@@ -78,9 +78,10 @@ class Plan:
         self._settings = settings
         self._refused_in_vain_at = -math.inf
         self._listing: _Listing | None = None
-        # Of the current poll: wall time, the unfinished batches that it has listed, and the records by destination,
-        # less those in which it can't be read.
+        # Of the current poll: wall time, whether the API refused pages that are beyond `max_batches`, the unfinished
+        # batches that it has listed, and the records by destination, less those in which it can't be read.
         self._now = 0.0
+        self._cut_short = False
         self._seen: set[str] = set()
         self._readable: Counter[str] = Counter()
 
@@ -90,9 +91,8 @@ class Plan:
         Raises:
             BadResponse: the pages contradict one another, or most records of a destination can't be read.
         """
-        cutoff, listing = now - self._settings.lookback, self._listing
-        continues = listing is not None and 0 <= now - listing.broken_off_at < self._settings.stale_after
-        if self.parameters.forget_refusals(now) or not continues:
+        cutoff = now - self._settings.lookback
+        if self.parameters.forget_refusals(now) or (self._listing and now >= self._listing.continues_until):
             self._listing = None
         if cutoff < self.mark.cutoff:  # a longer lookback, or the clock was set back; what it brings in is no news
             self.mark.listed, self._listing = False, None
@@ -100,7 +100,7 @@ class Plan:
         self._now, self.mark.cutoff = now, cutoff
         self.window.trim(cutoff)
         while True:
-            self.resumed, self._seen = self._listing is not None, set()
+            self.resumed, self._cut_short, self._seen = self._listing is not None, False, set()
             self._readable = self._readable if self.resumed else Counter()
             try:
                 yield from self._update() if self.mark.listed and self.mark.ordered else self._list_all()
@@ -112,6 +112,8 @@ class Plan:
                 if not self.mark.listed:
                     raise BadResponse(str(error)) from None
                 self.mark.listed = False  # reading a part is not enough
+        if self._cut_short:
+            self.window.cut = max(self.window.cut, self.window.batches[-1].created_at)
         self.window.trim(cutoff)
         self.window.settle(now - self._settings.resync_interval)
 
@@ -124,8 +126,8 @@ class Plan:
     def break_off(self, now: float) -> None:
         """End a failed poll at wall time `now`. The next one continues its listing, if that made progress lately."""
         listing = self._listing
-        if listing and listing.pages.furthest > listing.broken_off_after:
-            listing.broken_off_at, listing.broken_off_after = now, listing.pages.furthest
+        if listing and listing.pages.furthest > listing.failed_after:
+            listing.failed_after, listing.continues_until = listing.pages.furthest, now + self._settings.stale_after
 
     def _list_all(self) -> Conversation:
         self.mark.listed = False
@@ -180,7 +182,7 @@ class Plan:
         """List pages from the cursor on. The first must begin with a newer batch, or there would be a gap."""
         before = self.window.rank_at(self.mark.cursor)
         # If it does not, batches have vanished further up, so that these are older than was thought.
-        for first in _backwards(max(0, before - 1) // self.mark.page_size + 1):
+        for first in backwards(max(0, before - 1) // self.mark.page_size + 1):
             sequence = self._sequence(first)
             yield from self._read(sequence, partial(self._resynced, sequence, pages))
             if sequence.newest_edge > self.mark.cursor:
@@ -198,7 +200,7 @@ class Plan:
         """List the unfinished batches that this poll has not listed yet, or find out that they have vanished."""
         for batch in [batch for batch in self.window.unfinished if batch.id not in self._seen]:
             # If it is not where it should be, batches have vanished further up, and it is on an earlier page.
-            for first in _backwards(self.window.rank(batch) // self.mark.page_size + 1):
+            for first in backwards(self.window.rank(batch) // self.mark.page_size + 1):
                 if batch.id in self._seen or batch.id not in self.window.unfinished_ids:
                     break
                 yield from self._read_around(first, batch)
@@ -216,6 +218,8 @@ class Plan:
         while True:
             number = sequence.next
             page = yield from self._read_page(sequence)
+            if page is None:
+                break
             sequence.add(page.batches, page.invalid, page.pagination)
             self.mark.page_size = sequence.size or self.mark.page_size
             if not sequence.ordered and len(self.window.batches) > 2 * self._settings.max_batches:
@@ -227,12 +231,15 @@ class Plan:
             self.mark.known_last, self.mark.ended_at = sequence.last_id, self._now
             self.mark.promised = sequence.promised if sequence.promised is not None else self.mark.promised
 
-    def _read_page(self, sequence: PageSequence) -> Generator[PageRequest, Page, Page]:
-        """Read the next page into the window, and return it as one part. One beyond the end of the list is empty."""
+    def _read_page(self, sequence: PageSequence) -> Generator[PageRequest, Page, Page | None]:
+        """Read the next page, all parts as one. Refused, it is empty beyond the list, and None beyond `max_batches`."""
         request = PageRequest(sequence.next, self.parameters.left_out)
         try:
             part = yield request
         except PageRefused as refusal:
+            if sequence.full and not sequence.may_have_ended:
+                self._cut_short = True
+                return None
             if isinstance(refusal, QueryRefused):
                 yield from self._leave_out(request.number, refusal)
             if not sequence.may_have_ended:
@@ -287,13 +294,4 @@ class Plan:
         return number * self.mark.page_size > self._settings.max_batches
 
     def _ends_resync(self, sequence: PageSequence) -> bool:
-        return self.mark.cursor < self.mark.cutoff or self._beyond(sequence.furthest)
-
-
-def _backwards(number: int) -> Iterator[int]:
-    """Numbers of pages from this one back to the first, at growing distances."""
-    yield number
-    step = 1
-    while number > 1:
-        number, step = max(1, number - step), 2 * step
-        yield number
+        return self.mark.cursor < self.mark.cutoff or self._beyond(sequence.furthest) or self._cut_short

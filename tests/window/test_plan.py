@@ -25,7 +25,7 @@ from support.world import (
 )
 
 from inkit_exporter.api.batches import Batch, Counts, Page
-from inkit_exporter.api.errors import BadResponse, PageRefused
+from inkit_exporter.api.errors import BadResponse, PageRefused, QueryRefused
 from inkit_exporter.paging.pagination import Pagination
 from inkit_exporter.window.plan import Plan
 from inkit_exporter.window.totals import Totals, TotalsTracker
@@ -643,6 +643,30 @@ def test_a_refused_page_that_a_hint_promised_fails_the_poll() -> None:
         poll(new_plan(), serve)
     with pytest.raises(PageRefused, match="422"):
         poll(new_plan(), lambda number: (_ for _ in ()).throw(PageRefused("422")))
+
+
+@pytest.mark.parametrize("refused", [PageRefused("404"), QueryRefused("422")], ids=["404", "422"])
+def test_an_api_that_refuses_pages_beyond_max_batches_has_a_truncated_window(refused: PageRefused) -> None:
+    """As those do that can't list more than their first 10,000 records."""
+    listing = big_world(150)
+    plan = new_plan(100, lookback=10 * LOOKBACK, resync_interval=100.0)
+
+    def serve(number: int) -> Page:
+        if number > 10:
+            raise refused
+        return page_of(listing, number, 10)
+
+    for i in range(40):
+        requests = poll(plan, serve, NOW + 10.0 * i)
+        assert requests <= (11 if i == 0 else 5)
+        assert [batch.id for batch in plan.window.batches] == [batch.id for batch in listing[:100]]
+        assert plan.window.truncated
+        assert plan.mark.promised is None
+    del listing[5:60]
+    for i in range(40, 60):
+        poll(plan, serve, NOW + 10.0 * i)
+    assert [batch.id for batch in plan.window.batches] == [batch.id for batch in listing]
+    assert not plan.window.truncated
 
 
 @pytest.mark.parametrize("invalid", [0, 1])

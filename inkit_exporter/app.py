@@ -174,11 +174,11 @@ class Exporter:
     def _account_names(self) -> str:
         return ",".join(state.account for state in self._states)
 
-    def _metrics(self) -> list[AccountMetrics]:
-        names = [state.account for state in self._states]
-        if self._storage:  # until it has loaded, totals are 0; Prometheus would count the loaded totals as new
-            names = [name for name in names if self._states[name].snapshot or not self._storage.loading(name)]
-        return [AccountMetrics(self._states, name) for name in names]
+    def _metrics(self) -> dict[str, AccountMetrics]:
+        states, storage = list(self._states), self._storage
+        if storage:  # until it has loaded, totals are 0; Prometheus would count the loaded totals as new
+            states = [state for state in states if state.snapshot or not storage.loading(state.account)]
+        return {state.account: AccountMetrics(state) for state in states}
 
 
 def _read_web_config(path: Path) -> "ReloadingWebConfig":

@@ -11,29 +11,27 @@ from inkit_exporter.api.errors import REASONS
 from inkit_exporter.clock import boot_time
 from inkit_exporter.counters import Counter
 from inkit_exporter.metrics.families import Family, Values, collect
-from inkit_exporter.state import AccountState, States
+from inkit_exporter.state import AccountState
 from inkit_exporter.window.window import Snapshot
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AccountMetrics:
-    """All metrics of one account, from its state in `states`; the clock is `boot_time`."""
+    """All metrics of one account in this state; the clock is `boot_time`."""
 
-    states: States
-    account: str
+    state: AccountState
     clock: Callable[[], float] = boot_time
 
     def version(self) -> Hashable:
         """A value that changes with each published state, when the snapshot gets stale, and each second in polls."""
-        state, now = self.states[self.account], self.clock()
+        state, now = self.state, self.clock()
         return state.published, int(now) if state.polling(now) else None, state.fresh_snapshot(now) is None
 
     def collect(self) -> Iterator[Metric]:
         """The families as they are now, without those of the window while the last snapshot is stale."""
-        state = self.states[self.account]
-        yield from collect(_STATE, state, account=self.account)
-        if window := state.fresh_snapshot(self.clock()):
-            yield from collect(_WINDOW, window, account=self.account)
+        yield from collect(_STATE, self.state, account=self.state.account)
+        if window := self.state.fresh_snapshot(self.clock()):
+            yield from collect(_WINDOW, window, account=self.state.account)
 
 
 def _window(

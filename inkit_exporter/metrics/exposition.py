@@ -7,7 +7,7 @@ account changes. The metrics of the process always change, so they are rendered 
 import asyncio
 import re
 import zlib
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -20,8 +20,8 @@ from prometheus_client.registry import Collector
 
 _NOT_WANTED = re.compile(r"(?i)q=0(\.0*)?")
 _HEADER = re.compile(rb"(?:# .*\n)*")
-# About 100 samples, or 1 ms. A scrape waits for the turns of other tasks this often.
-_BYTES_A_TURN = 10_000
+# About 60 samples, or half a millisecond.
+_LONG_BYTES = 5_000
 
 COMPRESSORS: Final = ThreadPoolExecutor(1, "compress")
 """A thread of its own: DNS look-ups that hang may take all of asyncio's."""
@@ -74,7 +74,7 @@ class Exposition:
     """
 
     def __init__(
-        self, accounts: Callable[[], Sequence[Source]], changes: Callable[[], Hashable], process: Source
+        self, accounts: Callable[[], Mapping[str, Source]], changes: Callable[[], Hashable], process: Source
     ) -> None:
         self._accounts = accounts
         self._changes = changes
@@ -111,10 +111,10 @@ class Exposition:
             version = self._changes(), self._process.version()
             if latest is None or latest.version != version:
                 renderings = {}
-                for source in (*self._accounts(), self._process):
+                for name, source in {**self._accounts(), "": self._process}.items():
                     current = source.version()
-                    kept, rendering = latest.renderings.get(source, (None, {})) if latest else (None, {})
-                    renderings[source] = current, rendering if kept == current else await _render(source, form)
+                    kept, rendering = latest.renderings.get(name, (None, {})) if latest else (None, {})
+                    renderings[name] = current, rendering if kept == current else await _render(source, form)
                 text = _join(rendering for _, rendering in renderings.values()) + form.end
                 latest = self._latest[form] = _Latest(version, renderings, text)
             return latest
@@ -126,10 +126,10 @@ _Rendering = Mapping[bytes, bytes]
 
 @dataclass
 class _Latest:
-    """The whole text until something changes, and the version and text of each source."""
+    """The whole text until something changes, and the version and text of each account. The process has no name."""
 
     version: Hashable
-    renderings: Mapping[Source, tuple[Hashable, _Rendering]]
+    renderings: Mapping[str, tuple[Hashable, _Rendering]]
     text: bytes
     compressing: asyncio.Future[bytes] | None = None
 
@@ -144,17 +144,16 @@ class _Collected(NamedTuple):
 
 
 async def _render(source: Source, form: Format) -> _Rendering:
-    """Render all families as they are at the call. Other tasks run in between."""
-    rendering, in_turn = {}, 0
+    """Render all families as they are at the call. Other tasks run after each long family, and at the end."""
+    rendering = {}
     for family in list(source.collect()):
         text = form.encode(_Collected(family)).removesuffix(form.end)
         header = _HEADER.match(text)
         end = header.end() if header else 0
         rendering[text[:end]] = text[end:]
-        in_turn += len(text)
-        if in_turn > _BYTES_A_TURN:
-            in_turn = 0
+        if len(text) > _LONG_BYTES:
             await asyncio.sleep(0)
+    await asyncio.sleep(0)
     return rendering
 
 

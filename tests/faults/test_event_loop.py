@@ -12,8 +12,11 @@ from inkit_exporter.api.errors import BadResponse
 from inkit_exporter.api.pages import read_page
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import ApiSettings, PollSettings
+from inkit_exporter.metrics.account import AccountMetrics
+from inkit_exporter.metrics.exposition import TEXT, Exposition
+from inkit_exporter.metrics.process import ProcessMetrics
 from inkit_exporter.rate_limit import RateLimiter
-from inkit_exporter.state import AccountState
+from inkit_exporter.state import AccountState, States
 from inkit_exporter.status.batches import Query
 from inkit_exporter.status.report import make_status
 from inkit_exporter.transport import open_session, read_body
@@ -137,6 +140,22 @@ def failing_account(name: str) -> AccountState:
         documents, {"failed": KEPT}, 1e9, None, truncated=False, newest=batches, failing=top, unfinished=top
     )
     return AccountState(account=name, settings=PollSettings(), usage=Usage(RateLimiter(60)), snapshot=snapshot)
+
+
+async def test_every_step_of_rendering_the_metrics_of_many_accounts_is_short() -> None:
+    states = States()
+
+    async def longest() -> float:
+        for i in range(200):
+            states.publish(AccountState(account=f"account {i}", settings=PollSettings(), usage=Usage(RateLimiter(60))))
+        async with watched() as steps:
+            await exposition.text(TEXT)
+        return max(steps)
+
+    exposition = Exposition(
+        lambda: {state.account: AccountMetrics(state) for state in states}, lambda: states.changes, ProcessMetrics(0, 1)
+    )
+    assert min([await longest() for _ in range(3)]) < STEP_SECONDS
 
 
 @pytest.mark.parametrize("query", [Query(), Query(order="failed", limit=KEPT), Query(destination=frozenset({"box"}))])

@@ -39,8 +39,8 @@ class World:
     def clock(self) -> float:
         return self.now
 
-    def sources(self) -> list[AccountMetrics]:
-        return [AccountMetrics(self.states, state.account, self.clock) for state in self.states]
+    def sources(self) -> dict[str, AccountMetrics]:
+        return {state.account: AccountMetrics(state, self.clock) for state in self.states}
 
     def names(self) -> list[str]:
         return [state.account for state in self.states]
@@ -112,7 +112,7 @@ def test_the_exposition_equals_a_full_rendering(history: list[tuple[Any, ...]], 
                 case "pass":
                     world.now += name
             families = await world.seen(form)
-            again = samples(f for metrics in world.sources() for f in metrics.collect())
+            again = samples(f for metrics in world.sources().values() for f in metrics.collect())
             assert samples(families) == again
             assert len({family.name for family in families}) == len(families), "the samples of a family stand together"
 
@@ -125,7 +125,7 @@ async def test_only_changed_accounts_are_rendered_again(monkeypatch: pytest.Monk
     collect = AccountMetrics.collect
 
     def noted(metrics: AccountMetrics) -> Iterable[Metric]:
-        rendered.append(metrics.account)
+        rendered.append(metrics.state.account)
         return collect(metrics)
 
     monkeypatch.setattr(AccountMetrics, "collect", noted)
@@ -179,6 +179,19 @@ async def test_the_numbers_of_an_account_belong_together_even_if_a_poll_ends_dur
     assert {v for n, _, v in samples(await world.seen(TEXT)) if n == "inkit_batch_documents"} == {2}
 
 
+async def test_a_reload_that_removes_an_account_during_a_scrape_does_not_break_it() -> None:
+    world = World()
+    for name in ("a", "b", "c"):
+        world.add(name)
+    scrape = asyncio.create_task(world.exposition.text(TEXT))
+    for _ in range(2):
+        await asyncio.sleep(0)
+    world.remove("c")
+    assert not scrape.done()
+    assert b'inkit_polls_total{account="a"}' in await scrape
+    assert b'account="c"' not in await world.exposition.text(TEXT)
+
+
 @pytest.mark.parametrize("form", [TEXT, OPENMETRICS])
 @pytest.mark.parametrize(
     "wanted",
@@ -196,7 +209,7 @@ async def test_names_select_the_same_samples_as_in_the_client_library(wanted: li
     for name in ("a", "b"):
         world.add(name)
         world.poll(name, 1)
-        registry.register(AccountMetrics(world.states, name, world.clock))
+        registry.register(world.sources()[name])
     selected = await world.exposition.selected(form, wanted)
     expected = form.encode(registry.restricted_registry(wanted))
     assert {*selected.splitlines()} == {*expected.splitlines()}
@@ -228,5 +241,5 @@ def test_the_first_format_that_both_sides_know_is_used(accept: str, form: Format
 def test_the_metrics_of_an_account_are_a_source() -> None:
     world = World()
     world.add("a")
-    source: Source = world.sources()[0]
+    source: Source = world.sources()["a"]
     assert source.version() == source.version()

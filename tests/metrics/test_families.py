@@ -56,9 +56,7 @@ def samples(state: AccountState, now: float = NOW) -> dict[str, float]:
 
 
 def parsed(state: AccountState, now: float = NOW) -> Mapping[str, Any]:
-    states = States()
-    states.publish(state)
-    text = OPENMETRICS.encode(AccountMetrics(states, state.account, lambda: now)).decode()
+    text = OPENMETRICS.encode(AccountMetrics(state, lambda: now)).decode()
     found = {}
     for family in text_string_to_metric_families(text):  # type: ignore[no-untyped-call]
         for sample in family.samples:
@@ -189,21 +187,16 @@ def test_exemplars_that_prometheus_would_refuse_are_left_out(batch_id: str, show
 
 
 def test_the_version_changes_with_the_samples_and_every_second_during_a_poll() -> None:
-    clock = [NOW]
+    def version(state: AccountState, now: float) -> object:
+        return AccountMetrics(state, lambda: now).version()
+
     states = States()
-    metrics = AccountMetrics(states, "a", lambda: clock[0])
     states.publish(polled())
-    version = metrics.version()
-    states.amend(replace(states["a"], next_poll_at=NOW + 60))
-    assert metrics.version() == version
-    clock[0] += 0.5
-    assert metrics.version() != version, "the snapshot has become stale"
-    version = metrics.version()
-    states.publish(states["a"])
-    assert metrics.version() != version, "a state was published"
-    states.amend(replace(states["a"], next_poll_at=clock[0]))
-    version = metrics.version()
-    clock[0] += 0.4
-    assert metrics.version() == version
-    clock[0] += 0.6
-    assert metrics.version() != version
+    fresh, waiting = states["a"], replace(states["a"], next_poll_at=NOW + 60)
+    assert version(fresh, NOW) == version(waiting, NOW)
+    assert version(fresh, NOW) != version(fresh, NOW + 0.5), "the snapshot has become stale"
+    states.publish(fresh)
+    assert version(fresh, NOW) != version(states["a"], NOW), "a state was published"
+    during = replace(fresh, next_poll_at=NOW)
+    assert version(during, NOW + 1) == version(during, NOW + 1.4)
+    assert version(during, NOW + 1) != version(during, NOW + 2)

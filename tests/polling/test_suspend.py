@@ -29,7 +29,7 @@ async def test_after_a_suspend_stale_data_are_withdrawn_at_once_and_the_exporter
         account = AccountSettings(name="a", api_token_env="T", base_url=api.base_url)
         accounts.apply(Settings(accounts=(account,), poll=PollSettings(interval=Seconds(60))))
         exposition = Exposition(
-            lambda: [AccountMetrics(states, "a")], lambda: states.changes, ProcessMetrics(shard=0, shards=1)
+            lambda: {"a": AccountMetrics(states["a"])}, lambda: states.changes, ProcessMetrics(shard=0, shards=1)
         )
 
         async def shown() -> bool:

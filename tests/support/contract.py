@@ -13,7 +13,7 @@ from inkit_exporter.config import PollSettings
 from inkit_exporter.metrics.account import AccountMetrics
 from inkit_exporter.metrics.process import ProcessMetrics
 from inkit_exporter.rate_limit import RateLimiter
-from inkit_exporter.state import AccountState, States
+from inkit_exporter.state import AccountState
 from inkit_exporter.storage.health import StorageHealth
 from inkit_exporter.window.window import Snapshot
 from support import ROOT
@@ -29,13 +29,11 @@ HEALTH = StorageHealth(healthy=True, error=None, failures=0, size_bytes=0)
 
 def exposed() -> dict[str, Metric]:
     """Every metric family of the exporter by its name in the text format."""
-    states = States()
     usage = Usage(RateLimiter(60), clock_skew=0.5)
     polled = AccountState(
         account="a", settings=PollSettings(), usage=usage, up=True, polls=1, last_success=1.0, snapshot=SNAPSHOT
     )
-    states.publish(polled)
-    families = [*AccountMetrics(states, "a", lambda: 0.0).collect(), *ProcessMetrics(0, 1, lambda: HEALTH).collect()]
+    families = [*AccountMetrics(polled, lambda: 0.0).collect(), *ProcessMetrics(0, 1, lambda: HEALTH).collect()]
     return {_name(family): family for family in families if family.name.startswith("inkit_")}
 
 

@@ -5,15 +5,12 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
-import structlog
 from aiohttp import web
 
 from inkit_exporter.web import limits
 from inkit_exporter.web.tls import TlsTransport
 
-log = structlog.get_logger()
-
-GetContext = Callable[[], ssl.SSLContext | None]
+GetContext = Callable[[], ssl.SSLContext]
 _Sockets = dict[asyncio.Transport, None]
 """A set of sockets, oldest first. A socket is the transport below TLS."""
 
@@ -28,8 +25,7 @@ class Connections:
     def __init__(self, server: web.Server, max_connections: int, ssl_context: GetContext | None) -> None:
         self._server = server
         self._max_connections = max_connections
-        self._ssl_context = ssl_context
-        self._closed = False
+        self.ssl_context = ssl_context
         # A socket counts until it is closed. For aiohttp, a connection ends when it begins to close, long before.
         self._handshakes: _Sockets = {}
         self._established: _Sockets = {}
@@ -39,24 +35,17 @@ class Connections:
         return _Connection(self._server(), self)
 
     def close(self) -> None:
-        """Abort the handshakes and refuse new connections. The server closes the established ones."""
-        self._closed = True
+        """Abort the handshakes. The server closes the established connections."""
         for socket in list(self._handshakes):
             socket.abort()
 
-    def accept(self, socket: asyncio.Transport) -> TlsTransport | None:
-        """Count a new connection. Returns its TLS transport, or None without TLS."""
-        if self._closed:
-            socket.abort()
-        if self._ssl_context is None:
-            self.establish(socket)
-            return None
+    def accept(self, socket: asyncio.Transport) -> None:
+        """Count a new connection."""
         _add(socket, self._handshakes, min(self._max_connections, limits.MAX_HANDSHAKES))
-        return TlsTransport(socket, self._ssl_context())
 
     def establish(self, socket: asyncio.Transport) -> None:
         """Count a connection whose client may send requests now."""
-        self._handshakes.pop(socket, None)
+        del self._handshakes[socket]
         _add(socket, self._established, self._max_connections)
 
     def forget(self, socket: asyncio.Transport) -> None:
@@ -85,85 +74,66 @@ class _Connection(asyncio.BufferedProtocol):
     """
 
     _socket: asyncio.Transport
+    _transport: asyncio.Transport  # the socket or its TLS, once established
+    _timeout: asyncio.TimerHandle
 
     def __init__(self, server: web.RequestHandler, connections: Connections) -> None:
         self._server = server
         self._connections = connections
         self._tls: TlsTransport | None = None
-        self._transport: asyncio.Transport | None = None  # the socket or its TLS, once established
-        self._last_bytes = b""
-        self._request_bytes = 0
-        self._handshake_timeout: asyncio.TimerHandle | None = None
-        self._answer_timeout: asyncio.TimerHandle | None = None
+        self._unfinished = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream
         self._socket = transport
+        self._connections.accept(transport)
+        self._abort_after(limits.HANDSHAKE_TIMEOUT_SECONDS)
+        if self._connections.ssl_context is None:
+            self._establish(transport)
+
+    def _establish(self, transport: asyncio.Transport) -> None:
+        self._timeout.cancel()
+        self._connections.establish(self._socket)
+        self._transport = transport
+        self._server.connection_made(transport)
         self._socket.set_write_buffer_limits(0)  # so every byte that the client does not read starts the timeout
-        try:
-            self._tls = self._connections.accept(transport)
-        except Exception:  # a connection that fails must not end the others
-            log.exception("TLS handshake failed")
-            self._socket.abort()
-            return
-        if self._tls is None:
-            self._begin(transport)
-        else:
-            self._handshake_timeout = self._abort_after(limits.HANDSHAKE_TIMEOUT_SECONDS)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return _BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
         data = bytes(_BUFFER[:nbytes])
-        if self._tls is None:
+        if self._connections.ssl_context is None:
             self._receive(data)
-        elif self._tls.feed(data):
-            if self._transport is None:
-                self._connections.establish(self._socket)
-                self._begin(self._tls)
-            for text in self._tls.texts():
+            return
+        if self._tls is None:
+            self._tls = TlsTransport(self._socket, self._connections.ssl_context())
+        for text in self._tls.decrypt(data):
+            if text:
                 self._receive(text)
-
-    def _begin(self, transport: asyncio.Transport) -> None:
-        """Pass on requests from now on."""
-        if self._handshake_timeout is not None:
-            self._handshake_timeout.cancel()
-        self._transport = transport
-        self._server.connection_made(transport)
+            else:
+                self._establish(self._tls)
 
     def _receive(self, data: bytes) -> None:
-        received = self._last_bytes + data
-        first, end, _ = received.partition(b"\r\n\r\n")
-        size = self._request_bytes + len(first if end else data)
-        rest = received.rpartition(b"\r\n\r\n")[2]
-        self._request_bytes = len(rest) if end else size
-        self._last_bytes = rest[-3:]
-        if size <= limits.MAX_REQUEST_BYTES:
+        *requests, self._unfinished = (self._unfinished + data).split(b"\r\n\r\n")
+        if max(map(len, (*requests, self._unfinished))) <= limits.MAX_REQUEST_BYTES:
             self._server.data_received(data)
-        elif self._transport is not None:
+        else:
             self._transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n")
             self._socket.abort()
 
-    def eof_received(self) -> None:
-        self._server.eof_received()
-
     def connection_lost(self, exc: Exception | None) -> None:
+        self._timeout.cancel()
         self._connections.forget(self._socket)
-        for timeout in (self._handshake_timeout, self._answer_timeout):
-            if timeout is not None:
-                timeout.cancel()
-        if self._transport is not None:
-            self._server.connection_lost(exc)
+        self._server.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        self._answer_timeout = self._abort_after(limits.ANSWER_TIMEOUT_SECONDS)
+        self._abort_after(limits.ANSWER_TIMEOUT_SECONDS)
         self._server.pause_writing()
 
     def resume_writing(self) -> None:
-        if self._answer_timeout is not None:
-            self._answer_timeout.cancel()
+        self._timeout.cancel()
         self._server.resume_writing()
 
-    def _abort_after(self, seconds: float) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(seconds, self._socket.abort)
+    def _abort_after(self, seconds: float) -> None:
+        self._timeout = asyncio.get_running_loop().call_later(seconds, self._socket.abort)

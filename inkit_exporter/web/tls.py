@@ -10,44 +10,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-_HTTP_METHODS: Final = (b"GET /", b"HEAD ", b"POST ", b"PUT /", b"OPTIO")
-"""The first bytes by which Go's server, and so exporter-toolkit, recognizes plain HTTP."""
 _NOT_TLS: Final = (
     b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
     b"This port speaks TLS: ask by https.\n"
 )
-_INTERNAL_ERROR: Final = b"\x15\x03\x03\x00\x02\x02\x50"
-"""A fatal alert before the handshake, in plain text (RFC 8446, 6.2)."""
 _RECORD_BYTES: Final = 2**14
 
 
 class TlsTransport(asyncio.Transport):
-    """Encrypts what the server writes, and decrypts what the client sends. Without a context, it refuses the client."""
+    """Encrypts what the server writes, and decrypts what the client sends."""
 
-    def __init__(self, socket: asyncio.Transport, context: ssl.SSLContext | None) -> None:
+    def __init__(self, socket: asyncio.Transport, context: ssl.SSLContext) -> None:
         super().__init__()
-        self._established = False
         self._socket = socket
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=True) if context else None
-        self._first_bytes = b""
+        self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._established = False
 
-    def feed(self, data: bytes) -> bool:
-        """Take the client's next bytes. Returns whether the handshake is done. Sends an alert if it fails."""
-        if not self._established and self._refuse(data):
-            return False
-        assert self._ssl is not None  # noqa: S101 - or the client would have been refused
+    def decrypt(self, data: bytes) -> Iterator[bytes]:
+        """Decrypt the client's next bytes, in parts. An empty part says that the handshake is done."""
         self._incoming.write(data)
         with self._answering():
             if not self._established:
                 self._ssl.do_handshake()
                 self._established = True
-        return self._established
-
-    def texts(self) -> Iterator[bytes]:
-        """Decrypt what the client sent, in parts."""
-        with self._answering():
-            while self._ssl is not None and not self.is_closing():
+                yield b""
+            while not self.is_closing():
                 if not (text := self._ssl.read(_RECORD_BYTES)):
                     self.close()  # because the client did
                     break
@@ -55,13 +43,13 @@ class TlsTransport(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send bytes."""
-        if data and self._ssl is not None and not self.is_closing():
+        if data and not self.is_closing():
             with self._answering():
                 self._ssl.write(data)
 
     def close(self) -> None:
         """Send what is left, alerts included, and close."""
-        if self._ssl is not None and not self.is_closing():
+        if not self.is_closing():
             with suppress(ssl.SSLError):  # the client has not said goodbye yet, or the handshake failed
                 self._ssl.unwrap()
             self._flush()
@@ -83,27 +71,9 @@ class TlsTransport(asyncio.Transport):
         """Read again."""
         self._socket.resume_reading()
 
-    def get_write_buffer_size(self) -> int:
-        """How many encrypted bytes the system has not taken yet."""
-        return self._socket.get_write_buffer_size()
-
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Information about the connection, as of other transports."""
-        if name == "sslcontext" and self._ssl is not None:
-            return self._ssl.context
         return self._socket.get_extra_info(name, default)
-
-    def _refuse(self, data: bytes) -> bool:
-        """Refuse a client that speaks plain HTTP, or any client if there is no context. Returns whether it did."""
-        if self.is_closing():
-            return True
-        self._first_bytes = (self._first_bytes + data)[: len(_HTTP_METHODS[0])]
-        is_http = self._first_bytes.startswith(_HTTP_METHODS)
-        if is_http or self._ssl is None:
-            self._socket.write(_NOT_TLS if is_http else _INTERNAL_ERROR)
-            self._socket.close()
-            return True
-        return False
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
@@ -112,7 +82,9 @@ class TlsTransport(asyncio.Transport):
             yield
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLError:
+        except ssl.SSLError as error:
+            if getattr(error, "reason", "") == "HTTP_REQUEST":  # only OpenSSL's errors have a reason
+                self._socket.write(_NOT_TLS)
             self.close()
         self._flush()
 

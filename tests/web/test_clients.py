@@ -278,6 +278,7 @@ async def test_an_unexpected_handshake_error_closes_only_that_connection(monkeyp
         with monkeypatch.context() as broken:
             broken.setattr(server, "wrap_bio", fail)
             reader, writer = await asyncio.open_connection(host, port)
+            writer.write(b"\x16")
             assert await reader.read() == b""
             writer.close()
         reader, writer = await asyncio.open_connection(host, port, ssl=client, server_hostname="localhost")

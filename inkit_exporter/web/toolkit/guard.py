@@ -19,6 +19,7 @@ from inkit_exporter.errors import ConfigError
 from inkit_exporter.web.limits import HEALTH_PATHS
 from inkit_exporter.web.routes import READ, Handler
 from inkit_exporter.web.toolkit.config import RateLimit, WebConfig, load
+from inkit_exporter.web.toolkit.tls import REFUSING
 from inkit_exporter.yamlfile import read_file
 
 log = structlog.get_logger()
@@ -28,7 +29,8 @@ class ReloadingWebConfig:
     """A web configuration that reloads when a file changes. Raises ConfigError if it is invalid at startup.
 
     While a file is invalid, the exporter serves nothing except health over plain HTTP. `latest` is the last valid
-    configuration. `ssl_context` returns the context of the current one, if that is valid. It is None without TLS.
+    configuration. `ssl_context` returns the context of the current one, or one that refuses all clients. It is None
+    without TLS.
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,9 +68,9 @@ class ReloadingWebConfig:
 
         return protected
 
-    def _current_context(self) -> ssl.SSLContext | None:
+    def _current_context(self) -> ssl.SSLContext:
         current = self.current()
-        return current.context if current else None
+        return current.context if current and current.context else REFUSING
 
     def _reload(self) -> None:
         self._valid = False

@@ -50,6 +50,11 @@ class TlsContext(ssl.SSLContext):
     allowed_sans: frozenset[str] = frozenset()
 
 
+REFUSING = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+"""A context that refuses all clients, with an alert."""
+REFUSING.sni_callback = lambda *_: ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
+
+
 def make_context(section: TlsSection, folder: Path, read: Read) -> TlsContext | None:
     """Make the context that a section asks for; None if the section is empty. File names are relative to the folder.
 

@@ -19,7 +19,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 _NOT_WANTED = re.compile(r"(?i)q=0(\.0*)?")
-_HEADER = re.compile(rb"(?:# .*\n)*")
+_FIRST_SAMPLE = re.compile(rb"^(?!#)", re.MULTILINE)
 # About 60 samples, or half a millisecond.
 _LONG_BYTES = 5_000
 
@@ -148,9 +148,8 @@ async def _render(source: Source, form: Format) -> _Rendering:
     rendering = {}
     for family in list(source.collect()):
         text = form.encode(_Collected(family)).removesuffix(form.end)
-        header = _HEADER.match(text)
-        end = header.end() if header else 0
-        rendering[text[:end]] = text[end:]
+        header, samples = _FIRST_SAMPLE.split(text, 1)
+        rendering[header] = samples
         if len(text) > _LONG_BYTES:
             await asyncio.sleep(0)
     await asyncio.sleep(0)

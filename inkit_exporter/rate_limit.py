@@ -12,18 +12,10 @@ class RateLimiter:
     """At most `requests_per_minute` requests in any 60 seconds, and none before `resume_at`, the end of a pause."""
 
     def __init__(self, requests_per_minute: int, clock: Callable[[], float] = boot_time) -> None:
-        self._sent: deque[float] = deque(maxlen=requests_per_minute)
-        self._clock = clock
+        self.requests_per_minute = requests_per_minute
         self.resume_at = 0.0
-
-    def set_limit(self, requests_per_minute: int) -> None:
-        """Change the limit. Requests already sent count towards it."""
-        self._sent = deque(self._sent, maxlen=requests_per_minute)
-
-    @property
-    def requests_per_minute(self) -> int:
-        """The limit."""
-        return self._sent.maxlen or 0
+        self._clock = clock
+        self._sent: deque[float] = deque()
 
     def in_last_minute(self) -> int:
         """How many requests were sent in the last 60 seconds."""
@@ -36,8 +28,8 @@ class RateLimiter:
 
     def delay(self) -> float:
         """Seconds until the next request may go."""
-        full = len(self._sent) == self._sent.maxlen
-        return max(self.resume_at, self._sent[0] + _MINUTE if full else 0.0) - self._clock()
+        full = len(self._sent) >= self.requests_per_minute
+        return max(self.resume_at, self._sent[-self.requests_per_minute] + _MINUTE if full else 0.0) - self._clock()
 
     def count_request(self) -> None:
         """Count a request that is sent now."""

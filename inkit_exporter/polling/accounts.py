@@ -76,7 +76,7 @@ class Accounts:
         Each token source keeps its rate limiter.
         """
         for limiter in self._limiters.values():
-            limiter.set_limit(settings.api.requests_per_minute)
+            limiter.requests_per_minute = settings.api.requests_per_minute
         before = self._accounts
         self._accounts = {
             account.name: self._keep_or_replace(

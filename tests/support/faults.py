@@ -72,12 +72,6 @@ def altered(body: bytes, **changes: object) -> bytes:
     return json.dumps({key: value for key, value in document.items() if value is not None}).encode()
 
 
-def paginated(body: bytes, **changes: object) -> bytes:
-    """A page with other pagination."""
-    metadata = json.loads(body)["metadata"]
-    return altered(body, metadata=metadata | {"pagination": metadata["pagination"] | changes})
-
-
 def status(code: int, **headers: object) -> Fault:
     """An answer with this status."""
     return answers(lambda _: http(b'{"detail": "no"}', code, **headers))

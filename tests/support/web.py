@@ -120,3 +120,35 @@ def serve(api: Api, exporter: StartExporter, world: World) -> Callable[..., Any]
         return Server(await exporter(f"--web.config.file={world.path}", *flags))
 
     return serve
+
+
+async def ask_in_memory(
+    address: tuple[str, int], client: ssl.SSLContext, request: bytes, latency: float = 0.0
+) -> bytes:
+    """The answer's first bytes, over a link with this latency in seconds.
+
+    The request leaves together with the last message of the handshake, as TLS 1.3 allows.
+    """
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = client.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    reader, writer = await asyncio.open_connection(*address)
+
+    async def done(step: Callable[[], Any]) -> Any:
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                await asyncio.sleep(latency)
+                if data := await reader.read(2**16):
+                    incoming.write(data)
+                else:
+                    incoming.write_eof()
+
+    try:
+        await done(tls.do_handshake)
+        tls.write(request)
+        answer: bytes = await done(tls.read)
+        return answer
+    finally:
+        writer.transport.abort()

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import bcrypt
@@ -16,6 +15,7 @@ import trustme
 import yaml
 from support.api import Api, batch
 from support.exporter import Exporter, StartExporter
+from support.web import ask_in_memory
 
 ANSWERED_WITHIN_SECONDS = 2.0  # Prometheus waits 10 s
 MEMORY_LIMIT = 256 * 2**20  # as in the manifests
@@ -57,34 +57,6 @@ async def scrape(
             await response.read()
             status = response.status
     return status, time.monotonic() - started
-
-
-async def slow_scrape(exporter: Exporter, client: ssl.SSLContext) -> bytes:
-    """Scrape over a link with a latency of 100 ms, and return the status line."""
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = client.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
-    reader, writer = await asyncio.open_connection(*exporter.address)
-
-    async def done(step: Callable[[], Any]) -> Any:
-        while True:
-            try:
-                return step()
-            except ssl.SSLWantReadError:
-                writer.write(outgoing.read())
-                await asyncio.sleep(0.1)
-                if not (data := await reader.read(2**16)):
-                    return b""
-                incoming.write(data)
-
-    try:
-        await done(tls.do_handshake)
-        tls.write(b"GET /metrics HTTP/1.0\r\n\r\n")
-        answer: bytes = await done(tls.read)
-        return answer.partition(b"\r\n")[0]
-    except (ConnectionError, ssl.SSLError):
-        return b""
-    finally:
-        writer.transport.abort()
 
 
 def ask_without_reading(exporter: Exporter, data: bytes) -> socket.socket:
@@ -139,8 +111,10 @@ async def test_a_flood_of_connections_and_idle_ones_block_no_handshake(
 
     async with attack(connect, every=1 / 100):
         await asyncio.sleep(0.5)
-        answers = await asyncio.gather(*(slow_scrape(exporter, client) for _ in range(20)))
-    assert set(answers) == {b"HTTP/1.0 200 OK"}
+        request = b"GET /metrics HTTP/1.0\r\n\r\n"
+        slow = [ask_in_memory(exporter.address, client, request, latency=0.1) for _ in range(20)]
+        answers = await asyncio.gather(*slow)
+    assert {answer.partition(b"\r\n")[0] for answer in answers} == {b"HTTP/1.0 200 OK"}
     for _, writer in idle:
         writer.transport.abort()
     for connection in await asyncio.gather(*bare):

@@ -4,7 +4,6 @@ import asyncio
 import re
 import ssl
 import subprocess
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,7 +23,7 @@ from structlog.testing import capture_logs
 from support import ROOT
 from support.api import Api
 from support.exporter import StartExporter, run_to_end, write_config
-from support.web import CLIENTS, HASH, SERVER, VERIFIED, Server, World
+from support.web import CLIENTS, HASH, SERVER, VERIFIED, Server, World, ask_in_memory
 
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.web import limits
@@ -81,23 +80,9 @@ async def test_a_request_right_after_the_handshake_is_answered(world: World, ser
     """In TLS 1.3, a client may send its first request together with its last handshake message."""
     world.write(SERVER)
     server = await serve()
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = world.client().wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
-    reader, writer = await asyncio.open_connection(*server.address)
-
-    async def done(step: Callable[[], Any]) -> Any:
-        while True:
-            try:
-                return step()
-            except ssl.SSLWantReadError:
-                writer.write(outgoing.read())
-                incoming.write(await reader.read(2**16))
-
     async with asyncio.timeout(10):
-        await done(client.do_handshake)
-        client.write(b"GET /-/healthy HTTP/1.0\r\n\r\n")
-        assert (await done(client.read)).startswith(b"HTTP/1.0 200 OK")
-    writer.close()
+        answer = await ask_in_memory(server.address, world.client(), b"GET /-/healthy HTTP/1.0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.0 200 OK")
 
 
 async def test_a_renewed_certificate_is_served_without_a_restart(world: World, serve: Any) -> None:

@@ -438,7 +438,7 @@ def deviating(draw: st.DrawFn) -> tuple[Batch, dict[str, Any]]:
 
 
 @given(st.lists(deviating(), min_size=1, max_size=5))
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_all_clear_spellings_of_a_record_give_the_same_batch(
     batches: list[tuple[Batch, dict[str, Any]]],
 ) -> None:

@@ -151,6 +151,7 @@ def test_the_simulated_api_and_the_exporter_know_the_same_destinations() -> None
 
 @given(seeds)
 @example(4854)
+@settings(max_examples=20)
 def test_a_day_has_every_destination_and_status_from_its_first_moment(seed: int) -> None:
     batches = day(seed, started_at=START)(START)
     assert {name for one in batches for name in one["destinations"]} == set(DESTINATIONS)
@@ -158,7 +159,7 @@ def test_a_day_has_every_destination_and_status_from_its_first_moment(seed: int)
 
 
 @given(seeds, st.lists(moments, min_size=2, max_size=3))
-@settings(max_examples=20)
+@settings(max_examples=10)
 def test_a_day_depends_only_on_seed_start_and_time(seed: int, times: list[float]) -> None:
     forwards = [day(seed, started_at=START)(START + time) for time in times]
     backwards = [day(seed, started_at=START)(START + time) for time in reversed(times)]
@@ -167,7 +168,7 @@ def test_a_day_depends_only_on_seed_start_and_time(seed: int, times: list[float]
 
 
 @given(seeds, moments)
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_the_counts_of_every_batch_add_up_and_agree_with_its_status(seed: int, time: float) -> None:
     for one in day(seed, started_at=START)(START + time):
         assert one["total"] >= 1
@@ -184,7 +185,7 @@ def test_the_counts_of_every_batch_add_up_and_agree_with_its_status(seed: int, t
 
 
 @given(seeds, moments)
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_batches_come_newest_first_and_are_at_most_two_days_old(seed: int, time: float) -> None:
     batches = day(seed, started_at=START)(START + time)
     created = [datetime.fromisoformat(one["created_at"]).timestamp() for one in batches]
@@ -195,7 +196,7 @@ def test_batches_come_newest_first_and_are_at_most_two_days_old(seed: int, time:
 
 
 @given(seeds, moments, st.floats(0, DAY_SECONDS))
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_counts_of_documents_never_fall_and_a_finished_batch_never_changes(
     seed: int, time: float, later: float
 ) -> None:

@@ -70,7 +70,7 @@ async def use(loaded: Settings) -> None:
 
 
 @given(st.data())
-@settings(max_examples=250)
+@settings(max_examples=150)
 def test_any_value_anywhere_in_a_configuration_works_or_is_refused_in_one_line(data: st.DataObject) -> None:
     text = flow(GOOD)
     for _ in range(data.draw(st.integers(1, 2))):

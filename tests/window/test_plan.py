@@ -320,7 +320,7 @@ def test_after_every_poll_the_sums_match_a_full_listing(
 
 
 @given(seeds, st.integers(2, 12), st.booleans())
-@settings(max_examples=70)
+@settings(max_examples=40)
 def test_changes_that_a_poll_does_not_see_are_counted_within_the_resync_interval(
     seed: int, size: int, ties: bool
 ) -> None:

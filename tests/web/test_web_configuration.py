@@ -424,6 +424,16 @@ def test_the_error_for_contradictory_tls_settings_names_the_place(world: World, 
     assert complaint in str(refused.value)
 
 
+def test_comments_in_certificates_may_have_any_letters(world: World) -> None:
+    for name in ("server.pem", "clients.pem"):
+        path = world.folder / name
+        path.write_bytes("# Főtanúsítvány\n".encode() + path.read_bytes())
+    load(world.write(VERIFIED))
+    texts = {"cert": "server.pem", "key": "server.key", "client_ca": "clients.pem"}
+    inline = {key: (world.folder / name).read_text() for key, name in texts.items()}
+    load(world.write(inline | {"client_auth_type": "RequireAndVerifyClientCert"}))
+
+
 def test_a_key_with_a_password_is_refused_without_a_prompt(world: World) -> None:
     key = load_pem_private_key((world.folder / "server.key").read_bytes(), password=None)
     encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))

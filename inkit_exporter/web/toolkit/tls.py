@@ -67,7 +67,7 @@ def make_context(section: TlsSection, folder: Path, read: Read) -> TlsContext | 
     try:
         cert, key, client_ca = (_read_pem(section, name, folder, read) for name in ("cert", "key", "client_ca"))
         _load_pair(context, cert, key)
-        _set_client_policy(context, section, client_ca.text)
+        _set_client_policy(context, section, client_ca.data)
         _set_algorithms(context, section)
     except ConfigError as error:
         raise ConfigError(f"tls_server_config.{error}") from None
@@ -107,7 +107,7 @@ _CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "se
 
 
 class _Pem(NamedTuple):
-    text: str
+    data: bytes
     path: Path | None
 
 
@@ -116,19 +116,19 @@ def _read_pem(section: TlsSection, key: str, folder: Path, read: Read) -> _Pem:
     if inline and name:
         raise ConfigError(f"{key}: excludes {key}_file; keep one")
     if not name:
-        return _Pem(inline.encode("ascii", "replace").decode(), None)
+        return _Pem(inline.encode(), None)
     path = folder / name
     try:
-        return _Pem(read(path).decode("ascii", "replace"), path)
+        return _Pem(read(path), path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{key}_file: {path} can't be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _load_pair(context: ssl.SSLContext, cert: _Pem, key: _Pem) -> None:
     for name, pem in (("cert_file", cert), ("key_file", key)):
-        if not pem.text:
+        if not pem.data:
             raise ConfigError(f"{name}: missing or empty; TLS needs a certificate and its key")
-    _load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert.text, "cert_file")  # only to check them
+    _load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert.data, "cert_file")  # only to check them
     try:
         with _as_path(cert) as cert_path, _as_path(key) as key_path:
             context.load_cert_chain(cert_path, key_path, password=lambda: "")  # or OpenSSL would ask the terminal
@@ -139,9 +139,9 @@ def _load_pair(context: ssl.SSLContext, cert: _Pem, key: _Pem) -> None:
         raise ConfigError(f"key_file: is not a PEM key without a password, or not one for TLS ({reason})") from None
 
 
-def _load_certificates(context: ssl.SSLContext, text: str, place: str) -> None:
+def _load_certificates(context: ssl.SSLContext, pem: bytes, place: str) -> None:
     try:
-        context.load_verify_locations(cadata=text)
+        context.load_verify_locations(cadata=pem.decode("ascii", "ignore"))  # comments may have other letters
     except (ssl.SSLError, ValueError):
         raise ConfigError(f"{place}: contains no valid certificate in PEM format") from None
 
@@ -155,12 +155,12 @@ def _as_path(pem: _Pem) -> Iterator[Path | str]:
     if not hasattr(os, "memfd_create"):
         raise ConfigError("cert, key: inline certificates and keys need Linux; write cert_file and key_file")
     with os.fdopen(os.memfd_create("pem"), "wb") as file:
-        file.write(pem.text.encode())
+        file.write(pem.data)
         file.flush()
         yield f"/proc/self/fd/{file.fileno()}"
 
 
-def _set_client_policy(context: TlsContext, section: TlsSection, client_ca: str) -> None:
+def _set_client_policy(context: TlsContext, section: TlsSection, client_ca: bytes) -> None:
     kind = section.client_auth_type or "NoClientCert"
     if kind in _UNVERIFIED:
         raise ConfigError(

@@ -37,7 +37,7 @@ _decode_record = msgspec.msgpack.Decoder(Record).decode
 
 
 class UnusableFile(Exception):
-    """The file has other contents than this version of the exporter writes."""
+    """The file has other contents than this version of the exporter writes. So it was renamed, as the message says."""
 
 
 def lock(directory: Path) -> TextIO | None:
@@ -113,7 +113,7 @@ class AccountFile:
         """Write the state and these records, either all or those that changed. None deletes a record.
 
         Raises as `load` does, also if changes are to be written and the file does not hold what was last loaded or
-        saved. Then the file is as it was.
+        saved.
         """
         saved = _encode(kept)
         with self._transaction() as connection:
@@ -129,11 +129,6 @@ class AccountFile:
             _put(connection, _ACCOUNT, saved)
         self._saved = saved
 
-    def set_aside(self) -> Path:
-        """Rename the unusable file, to make room for a new one. Returns its new path; what was there is replaced."""
-        self.path.with_name(f"{self.path.name}-journal").unlink(missing_ok=True)
-        return self.path.replace(self.path.with_name(f"{self.path.name}.set-aside"))
-
     def close(self) -> None:
         """Release the file, which the next call opens again."""
         if self._connection is not None:
@@ -143,7 +138,10 @@ class AccountFile:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Open the file, and commit what is done with it. After an error, the file is as it was, and closed."""
+        """Open the file, and commit what is done with it. After an error, the file is as it was, and closed.
+
+        If the error is about what is in the file, it is renamed, to make room for a new one.
+        """
         try:
             if self._connection is None or not self.path.exists():
                 self.close()
@@ -161,9 +159,11 @@ class AccountFile:
                 yield connection
         except BaseException as error:
             self.close()
-            if _is_of_the_file(error):
-                raise UnusableFile(str(error)) from None
-            raise
+            if not _is_of_the_file(error):
+                raise
+            aside = self.path.with_name(f"{self.path.name}.set-aside")
+            self.path.with_name(f"{self.path.name}-journal").unlink(missing_ok=True)
+            raise UnusableFile(f"{error}; renamed it to {self.path.replace(aside)}") from None
 
 
 def _make_private(path: Path) -> None:
@@ -190,4 +190,4 @@ def _checked(key: str, value: bytes, checksum: int) -> tuple[str, bytes]:
 def _is_of_the_file(error: BaseException) -> bool:
     if isinstance(error, sqlite3.DatabaseError):
         return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _OF_THE_FILE
-    return isinstance(error, msgspec.MsgspecError | TypeError | UnicodeError)
+    return isinstance(error, UnusableFile | msgspec.MsgspecError | TypeError | UnicodeError)

@@ -178,7 +178,7 @@ class AccountStorage:
         try:
             found = self._file.load()
         except UnusableFile as error:
-            self._set_aside(error)
+            self._log.warning("can't use a stored file, starting a new one", why=str(error))
             return None
         if found is None or found[0].origin != self.origin:
             return None
@@ -191,19 +191,12 @@ class AccountStorage:
         taken = records.take_records(plan, None if whole else changed)
         try:
             self._file.save(kept, taken, whole=whole)
-        except UnusableFile as error:
+        except UnusableFile:
             self._plan = None
-            self._set_aside(error)
             raise
         self._plan = plan
         self._storage.tidy()
         return True
-
-    def _set_aside(self, error: UnusableFile) -> None:
-        aside = self._file.set_aside()
-        self._log.warning(
-            "a stored file can't be used, renamed it and started a new one", why=str(error), kept_as=str(aside)
-        )
 
     def _failed(self, error: str) -> None:
         if self.error is None:

@@ -112,7 +112,7 @@ def test_changes_are_not_written_to_a_file_that_is_new_or_older(path: Path) -> N
     with pytest.raises(UnusableFile, match="does not hold what was last stored"):
         file.save(*changes, whole=False)
     file.close()
-    assert held(path) == len(BATCHES)
+    assert held(path.with_name(f"{path.name}.set-aside")) == len(BATCHES)
 
 
 @pytest.mark.parametrize(
@@ -144,17 +144,16 @@ def test_a_file_of_another_program_or_version_is_unusable(path: Path, tmp_path: 
         held(path)
 
 
-def test_a_missing_row_makes_the_file_unusable(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "why"), [(BATCHES[3].id, "holds 199 batches instead of 200"), ("", "missing required field")]
+)
+def test_a_missing_row_makes_the_file_unusable(path: Path, key: str, why: str) -> None:
     with sqlite3.connect(path) as connection:
-        connection.execute("DELETE FROM rows WHERE key = ?", (BATCHES[3].id,))
+        connection.execute("DELETE FROM rows WHERE key = ?", (key,))
     connection.close()
-    with pytest.raises(UnusableFile, match="holds 199 batches instead of 200"):
+    with pytest.raises(UnusableFile, match=rf"{why}.*; renamed it to {path}.set-aside"):
         held(path)
-    with sqlite3.connect(path) as connection:
-        connection.execute("DELETE FROM rows WHERE key = ''")
-    connection.close()
-    with pytest.raises(UnusableFile):
-        held(path)
+    assert held(path) is None
 
 
 def test_with_any_wrong_byte_the_file_returns_what_was_saved_or_nothing(path: Path) -> None:

@@ -117,19 +117,19 @@ def make_parser() -> argparse.ArgumentParser:
 
 def load_settings(options: argparse.Namespace) -> Settings:
     """The configuration that the command line names. Raises ConfigError, also for flags that exclude one another."""
-    if options.demo and (options.config_file or options.once):
-        raise ConfigError(
-            "--demo brings its own configuration and runs until stopped; leave out --config.file and --once"
-        )
+    if options.demo:
+        if options.config_file or options.once:
+            flags = "--config.file and --once"
+            raise ConfigError(f"--demo brings its own configuration and runs until stopped; leave out {flags}")
+        return config.DEFAULT_SETTINGS
     if options.config_file:
         return config.load(options.config_file, options.shard)
-    settings = config.DEFAULT_SETTINGS
-    if not options.demo and not os.environ.get(config.DEFAULT_TOKEN_ENV):
+    if not os.environ.get(config.DEFAULT_TOKEN_ENV):
         raise ConfigError(
             f"no account: set {config.DEFAULT_TOKEN_ENV} to an API token, or name a file with --config.file, "
             "or try --demo, which needs neither"
         )
-    return settings if options.demo else config.share(settings, options.shard)
+    return config.share(config.DEFAULT_SETTINGS, options.shard)
 
 
 def check(path: Path | None, web_path: Path | None) -> int:

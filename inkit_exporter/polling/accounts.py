@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import partial
-from typing import NamedTuple
 
 import aiohttp
 from msgspec import Struct
@@ -14,7 +13,7 @@ from msgspec.structs import replace
 from inkit_exporter import config
 from inkit_exporter.api.client import Client
 from inkit_exporter.api.usage import Usage
-from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings, Settings
+from inkit_exporter.config import AccountSettings, Settings
 from inkit_exporter.polling.poller import Poller
 from inkit_exporter.rate_limit import RateLimiter
 from inkit_exporter.state import AccountState, States
@@ -25,16 +24,8 @@ from inkit_exporter.watchdog import WatchedLoop
 _SPREAD_SECONDS = 1.0
 
 
-class _Configured(NamedTuple):
-    """What the configuration says of one account."""
-
-    account: AccountSettings
-    poll: PollSettings
-    api: ApiSettings
-
-
 class _Account(Struct):
-    configured: _Configured
+    settings: AccountSettings
     watched: WatchedLoop[Poller]
     task: asyncio.Task[None] | None = None
 
@@ -59,6 +50,7 @@ class Accounts:
         self._states = states
         self._storage = storage
         self._grace = grace
+        self._settings = Settings(accounts=())
         self._accounts: dict[str, _Account] = {}
         self._limiters: dict[tuple[str | None, str | None], RateLimiter] = {}  # by token source, past ones included
         self._loops: asyncio.TaskGroup | None = None
@@ -77,13 +69,15 @@ class Accounts:
         """
         for limiter in self._limiters.values():
             limiter.requests_per_minute = settings.api.requests_per_minute
-        before = self._accounts
-        self._accounts = {
-            account.name: self._keep_or_replace(
-                before.get(account.name), _Configured(account, settings.poll, settings.api)
-            )
-            for account in settings.accounts
-        }
+        before, same = self._accounts, (settings.poll, settings.api) == (self._settings.poll, self._settings.api)
+        self._settings, self._accounts = settings, {}
+        for account in settings.accounts:
+            known = before.get(account.name)
+            if same and known and known.settings == account:
+                known.watched.loop.send_all_parameters()
+                self._accounts[account.name] = known
+            else:
+                self._accounts[account.name] = self._start_again(account, known)
         for name, known in before.items():
             if known.task and self._accounts.get(name) is not known:
                 known.task.cancel()
@@ -103,12 +97,10 @@ class Accounts:
             self._start_loops()
             await asyncio.Event().wait()
 
-    def _keep_or_replace(self, known: _Account | None, configured: _Configured) -> _Account:
-        account, poll, api = configured
-        if known and known.configured == configured:
-            known.watched.loop.send_all_parameters()
-            return known
-        if known and known.configured.account == account:
+    def _start_again(self, account: AccountSettings, known: _Account | None) -> _Account:
+        """Publish the state that an account begins with. It was `known` with other settings, or is new."""
+        poll, api = self._settings.poll, self._settings.api
+        if known and known.settings == account:
             state = replace(self._states[account.name], settings=poll, next_poll_at=math.inf, progress=None)
         else:
             source = account.api_token_file, account.api_token_env
@@ -119,22 +111,28 @@ class Accounts:
         self._states.publish(state)
         if self._storage:
             self._storage.follow(account, self._states)
-        make = partial(self._new_poller, configured)
-        return _Account(configured, WatchedLoop(account.name, make))
+        return _Account(account, WatchedLoop(account.name, partial(self._new_poller, account)))
 
-    def _new_poller(self, configured: _Configured) -> Poller:
-        account, state = configured.account, self._states[configured.account.name]
-        token = partial(config.read_token, account, self._environ)
-        client = Client(*configured, token=token, session=self._session, usage=state.usage, labels=state.labels)
+    def _new_poller(self, account: AccountSettings) -> Poller:
+        state, token = self._states[account.name], partial(config.read_token, account, self._environ)
+        client = Client(
+            account,
+            self._settings.poll,
+            self._settings.api,
+            token=token,
+            session=self._session,
+            usage=state.usage,
+            labels=state.labels,
+        )
         return Poller(account.name, client, self._states, self._storage[account.name] if self._storage else None)
 
     def _start_loops(self) -> None:
         """Start the loops that are not running, if `run` is."""
         if self._loops is None:
             return
+        interval = self._settings.poll.interval
         waiting = [account for account in self._accounts.values() if account.task is None]
         for i, account in enumerate(waiting):
-            interval = account.configured.poll.interval
             first_after = i * min(_SPREAD_SECONDS, interval / len(waiting))
             watching = account.watched.run(first_after, pause=interval, grace=self._grace)
             account.task = self._loops.create_task(watching)

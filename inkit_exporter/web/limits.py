@@ -1,7 +1,7 @@
 """The limits on clients: how many requests and connections, how large, and how long."""
 
 import asyncio
-from contextlib import suppress
+from collections import OrderedDict
 from typing import Final
 
 from aiohttp import web
@@ -29,15 +29,13 @@ def limit_requests(handler: Handler, max_requests: int) -> Handler:
     if not max_requests:
         return handler
     places = asyncio.Semaphore(max_requests)
-    unread: dict[asyncio.Transport, None] = {}  # the oldest first
+    unread: OrderedDict[asyncio.Transport, None] = OrderedDict()  # the oldest first
 
     async def limited(request: web.BaseRequest) -> web.StreamResponse:
         if request.path in HEALTH_PATHS:
             return await handler(request)
         if places.locked() and unread:
-            oldest = next(iter(unread))
-            del unread[oldest]
-            oldest.abort()
+            unread.popitem(last=False)[0].abort()
         try:
             async with asyncio.timeout(TURN_TIMEOUT_SECONDS):
                 await places.acquire()
@@ -46,24 +44,17 @@ def limit_requests(handler: Handler, max_requests: int) -> Handler:
             return web.Response(status=503, text=text, headers={"Retry-After": "1"})
         try:
             response = await handler(request)
-            with suppress(ConnectionError):  # the client has gone
-                await response.prepare(request)
-                await _write(response, request.transport, unread)
+            if (transport := request.transport) is not None:  # else the client has gone
+                unread[transport] = None
+                try:
+                    await response.prepare(request)
+                    await response.write_eof()
+                except ConnectionError:  # it goes now, or it has lost its place
+                    pass
+                finally:
+                    unread.pop(transport, None)
+            return response
         finally:
             places.release()
-        return response
 
     return limited
-
-
-async def _write(
-    response: web.StreamResponse, transport: asyncio.Transport | None, unread: dict[asyncio.Transport, None]
-) -> None:
-    """Write the body. The transport is in `unread` until the client has read it."""
-    if transport is None:
-        raise ConnectionResetError
-    unread[transport] = None
-    try:
-        await response.write_eof()
-    finally:
-        unread.pop(transport, None)

@@ -42,7 +42,11 @@ async def serve(
 
     class Request(web.BaseRequest):
         async def _prepare_hook(self, response: web.StreamResponse) -> None:
-            _add_headers(response, {hdrs.SERVER: server_name, **headers()})
+            for name, value in {hdrs.SERVER: server_name, **headers()}.items():
+                if name == hdrs.CONTENT_SECURITY_POLICY:
+                    response.headers.add(name, value)  # browsers obey it and the answer's own
+                else:
+                    response.headers[name] = value
 
     server = web.Server(
         handler,
@@ -61,9 +65,7 @@ async def serve(
         for place in places:
             # asyncio may accept a whole backlog before the first of it is counted. Together with the default limit,
             # that is fewer than the file descriptors of a process.
-            where: Any = (
-                {"sock": place} if isinstance(place, socket) else dict(zip(("host", "port"), place, strict=True))
-            )
+            where: Any = {"sock": place} if isinstance(place, socket) else {"host": place[0], "port": place[1]}
             try:
                 listeners.append(await loop.create_server(connections.make, **where, backlog=128))
             except (OSError, UnicodeError) as error:  # the latter for what can't be a host's name
@@ -89,11 +91,3 @@ def _address(socket_name: tuple[Any, ...] | str) -> str:
         return socket_name  # the path of a Unix socket
     host, port = socket_name[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _add_headers(response: web.StreamResponse, headers: Mapping[str, str]) -> None:
-    for name, value in headers.items():
-        if name == hdrs.CONTENT_SECURITY_POLICY:
-            response.headers.add(name, value)  # browsers obey it and the answer's own
-        else:
-            response.headers[name] = value

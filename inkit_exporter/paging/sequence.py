@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 from inkit_exporter.paging.pagination import Pagination
 
@@ -15,18 +14,6 @@ _MOST_RECORDS = 1_000_000
 
 # Each step back costs at least two requests. A list that shrinks more often while it is read can't be read.
 _MOST_STEPS_BACK = 100
-
-
-class Record(Protocol):
-    """What a list has records of; `created_at` is in seconds since the epoch."""
-
-    @property
-    def id(self) -> str:
-        """It tells records apart."""
-
-    @property
-    def created_at(self) -> float:
-        """The list may be in its order, newest first."""
 
 
 class InconsistentListing(Exception):
@@ -126,9 +113,7 @@ class PageSequence:
         return beyond and self.ordered and not self._to_end
 
     def expected_pages(self, now: float) -> int | None:
-        """About how many pages there are to read; None if unknown. `now` is wall time."""
-        if not self.furthest:
-            return None
+        """About how many pages there are to read; None if unknown. `now` is wall time. One must have been read."""
         told = [self._page_count] if self._page_count else []
         if self._total:
             told.append(math.ceil(self._total / self.size))
@@ -148,8 +133,10 @@ class PageSequence:
         self.page_oldest = math.inf
         self._most_barren = _BARREN_PAGES + self.furthest
 
-    def add(self, records: Sequence[Record], unreadable: int, hints: Pagination) -> None:
+    def add(self, records: Sequence[tuple[str, float]], unreadable: int, hints: Pagination) -> None:
         """Add the next page: its records, how many more can't be read, and what it says of the list.
+
+        A record is its id and when it was created, in seconds since the epoch.
 
         If the list gets shorter while it is read, records may move to a page that was already read. Then the next page
         is the first that may have such records.
@@ -158,7 +145,7 @@ class PageSequence:
             InconsistentListing: the pages contradict one another, or the list is too long to read without order.
         """
         number, size = self.next, len(records) + unreadable
-        known = next((i for i, record in enumerate(records) if record.id not in self.ids), len(records))
+        known = next((i for i, (record_id, _) in enumerate(records) if record_id not in self.ids), len(records))
         self._note_records(records, known)
         self.next += 1
         if self._earlier and number > 1 and not known:
@@ -192,16 +179,16 @@ class PageSequence:
                 raise InconsistentListing("batches keep vanishing from the list while it is read")
             self.next = max(self.first, number - math.ceil(shrunk_by / max(1, self.size)))
 
-    def _note_records(self, records: Sequence[Record], known: int) -> None:
+    def _note_records(self, records: Sequence[tuple[str, float]], known: int) -> None:
         """Note the records and their order. So many at the beginning of the page were known before."""
-        times = [record.created_at for record in records]
+        times = [created for _, created in records]
         newest_new = times[known] if known < len(times) and self.next > self.furthest else -math.inf
         if times != sorted(times, reverse=True) or newest_new > self.page_oldest:
             self.ordered = False
             if not self._whole:
                 raise InconsistentListing(f"page {self.next}: the list is not newest first")
-        self.ids.update(record.id for record in records)
-        self.last_id = records[-1].id if records else self.last_id
+        self.ids.update(record_id for record_id, _ in records)
+        self.last_id = records[-1][0] if records else self.last_id
         self.newest, self.page_oldest = max([self.newest, *times]), min(times, default=math.inf)
         self._oldest = min(self._oldest, self.page_oldest)
 

@@ -217,10 +217,10 @@ class Plan:
         """
         while True:
             number = sequence.next
-            page = yield from self._read_page(sequence)
-            if page is None:
+            yield from self._read_page(sequence)
+            if sequence.next == number:  # the API refuses it, and nobody needs it
+                self._cut_short = True
                 break
-            sequence.add(page.batches, page.invalid, page.pagination)
             self.mark.page_size = sequence.size or self.mark.page_size
             if not sequence.ordered and len(self.window.batches) > 2 * self._settings.max_batches:
                 self.window.trim(self.mark.cutoff)
@@ -231,31 +231,33 @@ class Plan:
             self.mark.known_last, self.mark.ended_at = sequence.last_id, self._now
             self.mark.promised = sequence.promised if sequence.promised is not None else self.mark.promised
 
-    def _read_page(self, sequence: PageSequence) -> Generator[PageRequest, Page, Page | None]:
-        """Read the next page, all parts as one. Refused, it is empty beyond the list, and None beyond `max_batches`."""
+    def _read_page(self, sequence: PageSequence) -> Conversation:
+        """Read the next page into the window and the sequence. A page beyond the end of the list is empty."""
         request = PageRequest(sequence.next, self.parameters.left_out)
         try:
             part = yield request
         except PageRefused as refusal:
             if sequence.full and not sequence.may_have_ended:
-                self._cut_short = True
-                return None
+                return
             if isinstance(refusal, QueryRefused):
                 yield from self._leave_out(request.number, refusal)
             if not sequence.may_have_ended:
                 raise
             part = Page([])
-        page = Page([], part.pagination)
-        while True:
-            self.window.update(part.batches, self._now, self.mark.cutoff)
-            self._readable.update(name for batch in part.batches for name in batch.destinations)
-            self._readable.subtract(part.unreadable)
-            self._seen |= self.window.unfinished_ids.intersection(batch.id for batch in part.batches)
-            page.batches += part.batches
-            page.invalid += part.invalid
-            if not part.more:
-                return page
+        records, invalid = self._merge(part), part.invalid
+        while part.more:
             part = yield request
+            records += self._merge(part)
+            invalid += part.invalid
+        sequence.add(records, invalid, part.pagination)
+
+    def _merge(self, part: Page) -> list[tuple[str, float]]:
+        """Update the window. Returns the ids of the batches and when they were created."""
+        self.window.update(part.batches, self._now, self.mark.cutoff)
+        self._readable.update(name for batch in part.batches for name in batch.destinations)
+        self._readable.subtract(part.unreadable)
+        self._seen |= self.window.unfinished_ids.intersection(batch.id for batch in part.batches)
+        return [(batch.id, batch.created_at) for batch in part.batches]
 
     def _leave_out(self, number: int, refusal: QueryRefused) -> Conversation:
         """Find what the API refuses, leave it out, and raise _ParameterLeftOut. Return if that does not help."""

@@ -1,7 +1,5 @@
 """What a sequence of pages shows about a list, for any kind of record."""
 
-from typing import NamedTuple
-
 import pytest
 
 from inkit_exporter.paging.pagination import Pagination
@@ -9,19 +7,13 @@ from inkit_exporter.paging.parameters import OptionalParameters
 from inkit_exporter.paging.sequence import InconsistentListing, PageSequence
 
 
-class Row(NamedTuple):
-    id: str
-    created_at: float
-
-
 def read(sequence: PageSequence, *pages: list[float], total: int | None = None) -> None:
     for page in pages:
-        sequence.add([Row(f"{created}", created) for created in page], 0, Pagination(more=True, total_count=total))
+        sequence.add([(f"{created}", created) for created in page], 0, Pagination(more=True, total_count=total))
 
 
 def test_a_full_listing_knows_its_order_and_its_expected_pages() -> None:
     sequence = PageSequence(1, cutoff=0.0, max_records=100, whole=True)
-    assert sequence.expected_pages(now=100.0) is None
     read(sequence, [99, 98], [97, 90])
     assert sequence.ordered
     assert sequence.expected_pages(now=100.0) == 20, "two pages cover a tenth of the time"

@@ -16,11 +16,11 @@ demo: .venv/runtime  ## export a simulated Inkit API: no key, no configuration
 check: lint  ## check format, lint, types, and run the tests that start no process, in under a minute
 	$(BIN)/pytest $(PARALLEL) -m "not process"
 
-test: lint  ## run every check that CI runs, in about eight minutes; prints the lines that no test runs
+test: lint  ## run every check that CI runs, in about six minutes; prints the lines that no test runs
 	tools/debian_packages.sh $(DEBIAN_PACKAGES)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PARALLEL) -m "not alone"
-	$(BIN)/pytest -m alone
+	$(BIN)/pytest --numprocesses=2 --dist=load --maxschedchunk=1 -m alone
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -1,6 +1,7 @@
 """The storage of all accounts. Each has its own thread, so that a slow disk delays no other account."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -42,8 +43,9 @@ class Storage:
         self._directory = directory
         self._lock = lock
         self._accounts: dict[str, AccountStorage] = {}
-        self._lookback = 0.0
-        self._size = files.tidy(directory, (), float("inf"))
+        self._lookback = math.inf
+        self._size = 0
+        self.tidy()
 
     def __getitem__(self, account: str) -> "AccountStorage":
         return self._accounts[account]
@@ -109,8 +111,8 @@ class AccountStorage:
         self._storage = storage
         self._thread = ThreadPoolExecutor(1, f"storage of {account}")
         self._idle: Callable[[], bool] = lambda: True  # whether the thread has done its work
-        # The file holds the state of this plan, except for its `changed` batches. The thread sets it.
-        self._plan: Plan | None = None
+        # The file holds all but the batches in this set, in which a plan collects what changes. The thread sets it.
+        self._lacking: set[str] | None = None
         self._log = log.bind(account=account)
 
     def restore(self, states: States) -> None:
@@ -132,14 +134,17 @@ class AccountStorage:
 
         It never raises, and takes at most `SAVE_SECONDS`.
         """
+        kept = records.take(plan, state, self.origin)
+        if len(plan.window.totals.changed) > kept.records:  # the next save writes all, which is less
+            plan.window.totals.changed = set()
         if not self._idle():  # a save that waited for the thread would find the plan of a later poll
             self._failed(f"the disk has not answered for more than {SAVE_SECONDS:g}s")
             return
-        tracker = plan.window.totals
-        changed, tracker.changed = tracker.changed, set()
-        kept = records.take(plan, state, self.origin)
-        if not await self._do(partial(self._write, plan, kept, changed, whole=plan is not self._plan), SAVE_SECONDS):
-            tracker.changed |= changed
+        lacking = plan.window.totals.changed
+        ids = lacking.copy() if lacking is self._lacking else None
+        lacking.clear()
+        if not await self._do(partial(self._write, plan, kept, ids), SAVE_SECONDS):
+            lacking |= ids or set()
         elif self.error is not None:
             self._log.info("the account is stored again")
             self.error = None
@@ -183,18 +188,19 @@ class AccountStorage:
         if found is None or found[0].origin != self.origin:
             return None
         kept, stored = found
-        self._plan = records.restore_plan(kept, stored, settings)
-        return kept, self._plan
+        plan = records.restore_plan(kept, stored, settings)
+        self._lacking = plan.window.totals.changed
+        return kept, plan
 
-    def _write(self, plan: Plan, kept: records.Kept, changed: set[str], *, whole: bool) -> bool:
+    def _write(self, plan: Plan, kept: records.Kept, ids: set[str] | None) -> bool:
         # First of all: while the disk hangs, the next poll changes the plan.
-        taken = records.take_records(plan, None if whole else changed)
+        lacking, taken = plan.window.totals.changed, records.take_records(plan, ids)
         try:
-            self._file.save(kept, taken, whole=whole)
+            self._file.save(kept, taken, whole=ids is None)
         except UnusableFile:
-            self._plan = None
+            self._lacking = None
             raise
-        self._plan = plan
+        self._lacking = lacking
         self._storage.tidy()
         return True
 

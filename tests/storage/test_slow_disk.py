@@ -110,6 +110,30 @@ async def test_a_save_that_outlasts_its_poll_stores_nothing_of_the_next_one(
         assert storage.health().healthy
 
 
+async def test_what_a_disk_that_fails_for_long_lacks_is_bounded_and_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_arguments: Any, **_named: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    async with storing(tmp_path, "a") as (storage, states):
+        plan = Plan(SETTINGS, Totals())
+        await storage["a"].save(plan, polled(plan, 1, states["a"]))
+        with monkeypatch.context() as context:
+            context.setattr(AccountFile, "save", fails)
+            for i in range(100):
+                later = NOW + i * SETTINGS.lookback
+                batches = [make_batch(f"fb_{i}_{j}", "", later - j, "completed", {}) for j in range(5)]
+                poll(plan, pages(batches, 100), later)
+                await storage["a"].save(plan, states["a"])
+                assert len(plan.window.totals.changed) <= 2 * 5
+            assert not storage.health().healthy
+        await storage["a"].save(plan, states["a"])
+        assert storage.health().healthy
+    async with storing(tmp_path, "a") as (storage, states):
+        assert (snapshot := states["a"].snapshot) and [one.id for one in snapshot.newest] == [one.id for one in batches]
+
+
 async def test_nothing_is_saved_before_a_load_that_hangs_has_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 from inkit_exporter.errors import ConfigError
@@ -21,14 +22,11 @@ def systemd_sockets(environ: Mapping[str, str]) -> list[socket.socket]:
 
 
 def _open(descriptor: int) -> socket.socket:
-    try:
+    with suppress(OSError):  # as it is no socket at all
         passed = socket.socket(fileno=descriptor)
-        listening = passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    except OSError as error:
-        raise ConfigError(f"--web.systemd-socket: descriptor {descriptor} is not a socket ({error.strerror})") from None
-    if not listening or passed.type != socket.SOCK_STREAM:
-        raise ConfigError(
-            f"--web.systemd-socket: descriptor {descriptor} does not listen for connections; "
-            "write ListenStream= and Accept=no in the socket unit"
-        )
-    return passed
+        if passed.type == socket.SOCK_STREAM and passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return passed
+    raise ConfigError(
+        f"--web.systemd-socket: descriptor {descriptor} does not listen for connections; "
+        "write ListenStream= and Accept=no in the socket unit"
+    )

@@ -96,7 +96,9 @@ class Plan:
             self._listing = None
         if cutoff < self.mark.cutoff:  # a longer lookback, or the clock was set back; what it brings in is no news
             self.mark.listed, self._listing = False, None
-            self.window.totals.edge = max(self.window.totals.edge, min(self.mark.cutoff, now))
+            # The cutoff was too late if the clock was far ahead, and `now` is too early if it is far behind.
+            latest = max([now, *(batch.created_at for batch in self.window.batches[:1])])
+            self.window.totals.edge = max(self.window.totals.edge, min(self.mark.cutoff, latest))
         self._now, self.mark.cutoff = now, cutoff
         self.window.trim(cutoff)
         while True:

@@ -7,7 +7,7 @@ from random import Random
 from zlib import crc32
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from support import conversation
@@ -351,6 +351,7 @@ def test_changes_that_a_poll_does_not_see_are_counted_within_the_resync_interval
 
 
 @given(seeds, st.integers(2, 12), st.lists(st.sampled_from((-5000, -700, -30, 5, 30, 700, 5000)), max_size=6))
+@example(seed=184, size=2, jumps=[-5000])  # the window now reaches back to times that were never listed
 @settings(max_examples=200)
 def test_after_the_clock_is_set_the_sums_match_a_full_listing_at_the_new_time(
     seed: int, size: int, jumps: list[int]

@@ -134,13 +134,10 @@ class AccountStorage:
 
         It never raises, and takes at most `SAVE_SECONDS`.
         """
-        kept = records.take(plan, state, self.origin)
-        if len(plan.window.totals.changed) > kept.records:  # the next save writes all, which is less
-            plan.window.totals.changed = set()
         if not self._idle():  # a save that waited for the thread would find the plan of a later poll
             self._failed(f"the disk has not answered for more than {SAVE_SECONDS:g}s")
             return
-        lacking = plan.window.totals.changed
+        kept, lacking = records.take(plan, state, self.origin), plan.window.totals.changed
         ids = lacking.copy() if lacking is self._lacking else None
         lacking.clear()
         if not await self._do(partial(self._write, plan, kept, ids), SAVE_SECONDS):

@@ -54,6 +54,7 @@ class TotalsTracker:
 
     Batches created up to `edge` have left the window, or may have. `past` is the past of batches that show less than
     before, `missing` that of vanished ones. `changed` collects the batches that changed; its reader empties it.
+    When it would have more than there are, a new set replaces it: its reader must read all of them then.
     """
 
     def __init__(self, totals: Totals) -> None:

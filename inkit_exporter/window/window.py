@@ -128,6 +128,8 @@ class Window:
             self.totals.expired(self.batches[-1])
             self._discard(self.batches[-1])
         self.totals.trim(cutoff)
+        if len(self.totals.changed) > len(self.by_id) + len(self.totals.missing):
+            self.totals.changed = set()
 
     def settle(self, before: float) -> None:
         """Treat unfinished batches as settled if their documents are done and they have not changed since `before`."""

@@ -46,7 +46,7 @@ class Account:
         self.file = AccountFile(path)
         self.state = AccountState(account="a", settings=poll_settings, usage=Usage(RateLimiter(60)))
         self.plan = Plan(poll_settings, Totals())
-        self.whole = True
+        self.lacking: set[str] | None = None
 
     def poll(self, batches: list[Batch], size: int, now: float) -> int:
         """Poll, and store the result. Returns the number of requests."""
@@ -59,12 +59,14 @@ class Account:
             snapshot=window.snapshot(self.state.snapshot),
             totals=window.totals.totals.copy(),
         )
+        whole = self.lacking is not window.totals.changed
         self.file.save(
             records.take(self.plan, self.state, ORIGIN),
-            records.take_records(self.plan, None if self.whole else window.totals.changed),
-            whole=self.whole,
+            records.take_records(self.plan, None if whole else window.totals.changed),
+            whole=whole,
         )
-        self.whole, window.totals.changed = False, set()
+        self.lacking = window.totals.changed
+        self.lacking.clear()
         return requests
 
     def restart(self, poll_settings: PollSettings = POLL) -> "Account":
@@ -76,7 +78,7 @@ class Account:
         kept, batches = stored
         after.plan = records.restore_plan(kept, batches, poll_settings)
         after.state = records.restore_state(kept, after.plan, after.state, snapshot_at=0.0)
-        after.whole = False
+        after.lacking = after.plan.window.totals.changed
         return after
 
     @property

@@ -155,6 +155,18 @@ def test_the_clock_may_jump_without_counting_anything_twice() -> None:
     assert window.totals.totals == before
 
 
+def test_the_list_of_changes_is_bounded_though_nobody_reads_it() -> None:
+    window = counting_window(100)
+    for i in range(100):
+        window.update([make_batch(f"fb_{i}_{j}", "", NOW + i, "completed", {}) for j in range(5)], NOW + i, NOW)
+        window.trim(NOW + i)
+        assert len(window.totals.changed) <= 5
+    read = window.totals.changed
+    window.upsert(make_batch("fb_one", "", NOW + 100, "completed", {}), NOW + 100)
+    window.trim(NOW + 99)
+    assert window.totals.changed is read and "fb_one" in read
+
+
 def test_each_total_names_the_last_batch_that_increased_it() -> None:
     window = counting_window(100)
     window.upsert(make_batch("fb_1", "", NOW, "in_progress", {"box": Counts(9, 1, 2, 6)}), NOW + 10)

@@ -8,7 +8,6 @@ import socket
 import ssl
 import zlib
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -28,6 +27,7 @@ _RECEIVED_AT_ONCE: Final = 2**16
 
 # Of the body of an error. That is more than enough for 200 characters, and takes a few milliseconds.
 _QUOTED_BYTES: Final = 2**15
+_JSON_ESCAPE: Final = re.compile(r'\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt])')
 
 MAX_RETRY_AFTER: Final = 300.0
 """Seconds. Rate limits count over shorter times, so a longer wait is a mistake."""
@@ -172,13 +172,11 @@ async def decompress(body: bytes | bytearray, encoding: str, limit: int) -> byte
 
 def quote(body: bytes | bytearray, secret: str) -> str:
     """What the body of an error says, in at most 200 printable characters, with asterisks for the secret."""
-    text = body[:_QUOTED_BYTES].decode("utf-8", "replace")
+    text = body[:_QUOTED_BYTES].decode("utf-8", "replace").replace(secret, "***")
+    text = _JSON_ESCAPE.sub(lambda escape: json.loads(f'"{escape[0]}"'), text).replace(secret, "***")
     if len(body) > _QUOTED_BYTES:
-        text = text[: -len(secret)]  # which may be cut
-    with suppress(ValueError, RecursionError):
-        text = json.dumps(json.loads(text), ensure_ascii=False)  # without escapes that could hide the secret
-    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return text.replace(json.dumps(secret, ensure_ascii=False)[1:-1], "***").replace(secret, "***")[:200]
+        text = text[: -len(secret) - len(r"\u123")]  # where the secret may be cut, and an escape in it
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:200]
 
 
 def parse_retry_after(value: str, now: float) -> float | None:

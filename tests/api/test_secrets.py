@@ -13,6 +13,7 @@ from support.samples import up
 from inkit_exporter.api.batches import AccountLabels
 from inkit_exporter.api.errors import BadResponse
 from inkit_exporter.api.pages import read_page
+from inkit_exporter.transport import quote
 
 NOW = 1_700_000_000.0
 GOOD: dict[str, Any] = {"id": "fb_1", "created_at": "2023-11-07T03:05:52Z", "status": "Completed", "destinations": {}}
@@ -51,6 +52,22 @@ def test_a_token_in_a_name_is_replaced_by_asterisks(spell: type[str]) -> None:
     body = spell(json.dumps({"items": [GOOD | {"id": f"fb_{i}", "name": name} for i, name in enumerate(names)]}))
     page = joined(read_page(body.encode(), 1, AccountLabels(), NOW, secret=TOKEN))
     assert [one.name for one in page.batches] == ["of ***, twice ***", "x" * 195 + "***"]
+
+
+BACKSLASHES = r"a\nb\\c/d"
+
+
+@pytest.mark.parametrize("secret", [TOKEN, BACKSLASHES])
+@pytest.mark.parametrize("before", ["", "no JSON ", " " * (2**15 - 30)])
+@pytest.mark.parametrize("after", ["", " " * 2**15])
+def test_a_quoted_error_does_not_contain_the_token_in_any_spelling(secret: str, before: str, after: str) -> None:
+    """Also not where the body is cut."""
+    hidden = "".join(f"\\u{ord(character):04x}" for character in secret)
+    for spelling in (secret, json.dumps(secret)[1:-1], secret.replace("/", r"\/"), hidden):
+        for cut in range(1, len(spelling)):
+            quoted = quote(f'{{"detail": "{before[: len(before) - cut]} {spelling} !"}}{after}'.encode(), secret)
+            assert not any(secret[:length] in quoted for length in range(6, len(secret) + 1))
+            assert "\\u" not in quoted
 
 
 def test_a_very_short_token_is_not_searched_for() -> None:

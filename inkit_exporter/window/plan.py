@@ -212,11 +212,7 @@ class Plan:
         yield from self._read(around, lambda: batch.id in around.ids or around.page_oldest < batch.created_at)
 
     def _read(self, sequence: PageSequence, enough: Callable[[], bool]) -> Conversation:
-        """Read pages into the window, until `enough` says so or the list ends. Then remove known batches not on them.
-
-        Raises:
-            InconsistentListing: the pages contradict one another, or only a part is read and that is not enough.
-        """
+        """Read pages into the window until `enough` says so or the list ends. Then remove known batches not on them."""
         while True:
             number = sequence.next
             yield from self._read_page(sequence)

@@ -53,11 +53,9 @@ def take_records(plan: Plan, ids: Iterable[str] | None) -> list[tuple[str, Recor
     window, totals = plan.window, plan.window.totals
     taken: list[tuple[str, Record | None]] = []
     for batch_id in window.by_id.keys() | totals.missing.keys() if ids is None else ids:
-        if batch := window.by_id.get(batch_id):
-            taken.append((batch_id, Record(batch, window.changed_at.get(batch_id), totals.past.get(batch_id))))
-        else:
-            missing = totals.missing.get(batch_id)
-            taken.append((batch_id, Record(past=missing) if missing else None))
+        batch, missing = window.by_id.get(batch_id), totals.missing.get(batch_id)
+        record = Record(batch, window.changed_at.get(batch_id), missing or totals.past.get(batch_id))
+        taken.append((batch_id, record if batch or missing else None))
     return taken
 
 

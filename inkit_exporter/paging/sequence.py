@@ -104,7 +104,8 @@ class PageSequence:
     @property
     def may_have_ended(self) -> bool:
         """Whether the next page may be beyond the end of the list, if the API refuses it."""
-        return self.next != 1 and (self._lacks <= 0 or self.next == self.first or not self._more)
+        moved = self.next == self.first or self._earlier is not None
+        return self.next != 1 and (self._lacks <= 0 or moved or not self._more)
 
     @property
     def full(self) -> bool:

@@ -12,7 +12,7 @@ from support.conversation import make_batch, page_of
 from support.world import LOOKBACK, NOW, SEEN_AT_ONCE, SEEN_BY_THE_SWEEP, World, essence, oracle, recent
 
 from inkit_exporter.api.batches import Batch, Page, PageRequest
-from inkit_exporter.api.errors import BadResponse, QueryRefused, RequestTimeout
+from inkit_exporter.api.errors import BadResponse, PageRefused, QueryRefused, RequestTimeout
 from inkit_exporter.paging.pagination import Pagination
 from inkit_exporter.window.plan import Plan
 
@@ -126,6 +126,23 @@ def test_a_listing_interrupted_too_long_ago_starts_again() -> None:
         assert poll(plan, again, NOW + wait)
         assert again.asked[0] == first
         assert ids(plan.window.batches) == ids(listing)
+
+
+@pytest.mark.parametrize("refusal", [PageRefused("404"), QueryRefused("422")], ids=["404", "422"])
+def test_a_listing_continues_further_up_if_its_next_page_does_not_exist_any_more(refusal: PageRefused) -> None:
+    listing = batches(500)
+    plan = new_plan()
+    poll(plan, Breaking(serve(listing, 10), after=40))
+    del listing[200:]
+
+    def answer(request: PageRequest) -> Page:
+        if request.number > 20:
+            raise refusal
+        return page_of(listing, request.number, 10)
+
+    assert poll(plan, answer, NOW + 1)
+    assert poll(plan, answer, NOW + 2)
+    assert ids(plan.window.batches) >= ids(listing)
 
 
 def test_a_page_that_keeps_failing_is_no_progress_and_the_listing_starts_again() -> None:

@@ -21,9 +21,8 @@ from inkit_exporter.storage.files import AccountFile, UnusableFile
 from inkit_exporter.storage.health import StorageHealth
 from inkit_exporter.window.plan import Plan
 
-LOAD_SECONDS: Final = 30.0
-SAVE_SECONDS: Final = 10.0
-"""If the disk takes longer, an account goes on in memory."""
+DISK_SECONDS: Final = 30.0
+"""If a load or save takes longer, the account goes on in memory."""
 
 _LOCK_EVERY = 0.2
 
@@ -132,15 +131,15 @@ class AccountStorage:
     async def save(self, plan: Plan, state: AccountState) -> None:
         """Store the state after a complete poll, before it is published. If that fails, the next save writes it too.
 
-        It never raises, and takes at most `SAVE_SECONDS`.
+        It never raises, and takes at most `DISK_SECONDS`.
         """
         if not self._idle():  # a save that waited for the thread would find the plan of a later poll
-            self._failed(f"the disk has not answered for more than {SAVE_SECONDS:g}s")
+            self._failed(f"the disk has not answered for more than {DISK_SECONDS:g}s")
             return
         kept, lacking = records.take(plan, state, self.origin), plan.window.totals.changed
         ids = lacking.copy() if lacking is self._lacking else None
         lacking.clear()
-        if not await self._do(partial(self._write, plan, kept, ids), SAVE_SECONDS):
+        if not await self._do(partial(self._write, plan, kept, ids)):
             lacking |= ids or set()
         elif self.error is not None:
             self._log.info("the account is stored again")
@@ -154,7 +153,7 @@ class AccountStorage:
         self._thread.shutdown(wait=False)
 
     async def _restore(self, states: States) -> Plan | None:
-        found = await self._do(partial(self._read, states[self._account].settings), LOAD_SECONDS)
+        found = await self._do(partial(self._read, states[self._account].settings))
         if found is None:
             return None
         kept, plan = found
@@ -163,15 +162,15 @@ class AccountStorage:
             states.publish(records.restore_state(kept, plan, state, snapshot_at=at))
         return plan
 
-    async def _do(self, work: Callable[[], T], seconds: float) -> T | None:
-        """Work in the account's thread. Returns None if that fails or takes longer; the thread then goes on."""
+    async def _do(self, work: Callable[[], T]) -> T | None:
+        """Work in the account's thread. Returns None if that fails, or takes too long; then the thread goes on."""
         working = asyncio.get_running_loop().run_in_executor(self._thread, work)
         self._idle = working.done
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(DISK_SECONDS):
                 return await asyncio.shield(working)
         except TimeoutError:
-            self._failed(f"the disk has not answered for {seconds:g}s")
+            self._failed(f"the disk has not answered for {DISK_SECONDS:g}s")
         except Exception as error:  # whatever is wrong with disk or file, the account continues in memory
             self._failed(getattr(error, "strerror", None) or str(error))
         return None

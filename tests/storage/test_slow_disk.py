@@ -61,7 +61,7 @@ async def test_a_hanging_save_is_abandoned_and_made_up_for_and_delays_no_other_a
         save(self, *arguments, **named)
 
     monkeypatch.setattr(AccountFile, "save", slow)
-    monkeypatch.setattr(module, "SAVE_SECONDS", 0.2)
+    monkeypatch.setattr(module, "DISK_SECONDS", 0.2)
     async with storing(tmp_path, "slow", "fast") as (storage, states):
         plans = {name: Plan(SETTINGS, Totals()) for name in ("slow", "fast")}
         hanging = asyncio.create_task(storage["slow"].save(plans["slow"], polled(plans["slow"], 3, states["slow"])))
@@ -85,7 +85,7 @@ async def test_a_hanging_save_is_abandoned_and_made_up_for_and_delays_no_other_a
 async def test_a_save_that_outlasts_its_poll_stores_nothing_of_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SAVE_SECONDS", 0.2)
+    monkeypatch.setattr(module, "DISK_SECONDS", 0.2)
     directory, plan = tmp_path / "storage", Plan(SETTINGS, Totals())
     async with storing(directory, "a") as (storage, states):
         await storage["a"].save(plan, polled(plan, 1, states["a"]))
@@ -144,8 +144,7 @@ async def test_nothing_is_saved_before_a_load_that_hangs_has_ended(
         return load(self)
 
     monkeypatch.setattr(AccountFile, "load", slow)
-    monkeypatch.setattr(module, "LOAD_SECONDS", 0.2)
-    monkeypatch.setattr(module, "SAVE_SECONDS", 0.2)
+    monkeypatch.setattr(module, "DISK_SECONDS", 0.2)
     storage, states, plan = await open_storage(tmp_path), States(), Plan(SETTINGS, Totals())
     states.publish(AccountState(account="a", settings=SETTINGS, usage=Usage(RateLimiter(60))))
     storage.follow(AccountSettings(name="a", api_token_env="T"), states)
@@ -171,7 +170,7 @@ async def test_nothing_is_saved_while_a_reload_waits_for_a_save_that_hangs(
         save(self, *arguments, **named)
 
     monkeypatch.setattr(AccountFile, "save", slow)
-    monkeypatch.setattr(module, "LOAD_SECONDS", 0.2)
+    monkeypatch.setattr(module, "DISK_SECONDS", 0.2)
     async with storing(tmp_path, "a") as (storage, states):
         plan, later = Plan(SETTINGS, Totals()), Plan(SETTINGS, Totals())
         hanging = asyncio.create_task(storage["a"].save(plan, polled(plan, 2, states["a"])))

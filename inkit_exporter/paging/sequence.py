@@ -61,6 +61,7 @@ class PageSequence:
         self._unreadable = 0
         self._barren, self._most_barren = 0, _BARREN_PAGES
         self._more: bool | None = None
+        self._short = False
         self._largest = 0
         self._said = 0  # how many pages the first one says that there are
         self._page_count: int | None = None
@@ -106,6 +107,12 @@ class PageSequence:
         """Whether the next page may be beyond the end of the list, if the API refuses it."""
         moved = self.next == self.first or self._earlier is not None
         return self.next != 1 and (self._lacks <= 0 or moved or not self._more)
+
+    @property
+    def surely_ended(self) -> bool:
+        """Whether the pages before say that there is no next one, or say nothing, and the last one was short."""
+        ended = self._short if self._more is None else not self._more
+        return self.next != self.first and (self._lacks <= 0 or ended)
 
     @property
     def full(self) -> bool:
@@ -165,7 +172,7 @@ class PageSequence:
                 self.furthest = number
                 self._unreadable += unreadable
                 self._barren = self._barren + 1 if known == len(records) > 0 else 0
-            self._more = hints.promises(number, position)
+            self._more, self._short = hints.promises(number, position), size < self.size
             self._check_end()
         else:
             # If more was promised, one empty page may be a mistake of the API. Two are the end of the list.

@@ -237,7 +237,7 @@ class Plan:
         except PageRefused as refusal:
             if sequence.full and not sequence.may_have_ended:
                 return
-            if isinstance(refusal, QueryRefused):
+            if isinstance(refusal, QueryRefused) and not sequence.surely_ended:
                 yield from self._leave_out(request.number, refusal)
             if not sequence.may_have_ended:
                 raise

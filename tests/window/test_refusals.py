@@ -201,3 +201,23 @@ def test_refused_parameters_are_not_tried_again_during_a_poll() -> None:
     api.asked.clear()
     poll(plan, api, NOW + 60)
     assert api.asked[0].left_out == frozenset()
+
+
+@pytest.mark.parametrize("more", [True, None])
+def test_a_refusal_beyond_a_short_page_or_the_promised_total_is_no_reason_to_leave_out_a_parameter(
+    more: bool | None,
+) -> None:
+    """Without `page_size`, this API has smaller pages than it should. There, the same batches are on later pages."""
+    listing, asked = batches(240), list[int]()
+
+    def serve(request: PageRequest) -> Page:
+        asked.append(request.number)
+        page = page_of(listing, request.number, 10 if "page_size" in request.left_out else 100)
+        if not page.batches:
+            raise QueryRefused("no such page", words="no such page")
+        return Page(page.batches, Pagination(more, total_count=240 if more else None))
+
+    plan = new_plan()
+    conversation.converse(plan, serve, NOW)
+    assert asked == ([1, 2, 3, 4, 5] if more else [1, 2, 3, 4])
+    assert not plan.parameters.left_out

@@ -29,7 +29,7 @@ from inkit_exporter.api.usage import Usage
 from inkit_exporter.clock import boot_time
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings
 from inkit_exporter.errors import ConfigError
-from inkit_exporter.jsonbody import Body, snake_case_of_camel
+from inkit_exporter.jsonbody import Body
 from inkit_exporter.transport import BodyError, Way, parse_date, parse_retry_after, quote, read_body
 
 # Between the attempts at one request, in seconds.
@@ -71,7 +71,6 @@ class Client:
         self._sent_at: float | None = None  # of the request under way
         self._warned = False  # of a `Retry-After` that is not obeyed
         self._url = URL(account.base_url.rstrip("/")) / _PATHS[account.batches]
-        self._final_statuses = frozenset(map(snake_case_of_camel, poll.final_statuses))
         self._way = Way(self._url, api)
         self._filters = {k: v for k, v in msgspec.structs.asdict(account.filters).items() if v is not None}
         self._log = log.bind(account=account.name)
@@ -83,7 +82,7 @@ class Client:
             ApiError: one of its kinds, after all attempts. Iterating over the parts may raise BadResponse.
         """
         body, head = await self._get(request)
-        now, final, secret = time.time(), self._final_statuses, self._sent_token
+        now, final, secret = time.time(), self._poll.final_statuses, self._sent_token
         return read_page(body, request.number, self._labels, now, final=final, secret=secret, head=head)
 
     async def _get(self, request: PageRequest) -> tuple[Body, str]:

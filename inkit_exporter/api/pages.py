@@ -61,13 +61,13 @@ def read_page(
     labels: AccountLabels,
     now: float,
     *,
-    final: frozenset[str] = frozenset(),
+    final: tuple[str, ...] = (),
     secret: str = "",
     head: str = "",
 ) -> Iterator[Page]:
     """Read page `number` in parts of a few milliseconds each. The last part has `more` False.
 
-    `now` is wall time. `final` has the names of further final statuses. `head` describes the rest of the answer.
+    `now` is wall time. `final` has further final statuses. `head` describes the rest of the answer.
     `secret` is the token: a record that holds it elsewhere than in its name can't be read.
 
     Raises:
@@ -128,7 +128,7 @@ def _pagination(page: _Page[Any], number: int) -> Pagination:
     return read_pagination({key: json.loads(bytes(value), parse_int=float) for key, value in places.items()}, number)
 
 
-def _batch(record: Record, labels: AccountLabels, final: frozenset[str], latest: float, secret: str) -> Batch:
+def _batch(record: Record, labels: AccountLabels, final: tuple[str, ...], latest: float, secret: str) -> Batch:
     """The batch of a record. Raises ValidationError if its id or time can't be right, or if it holds the secret."""
     name = record.name or ""
     if secret:

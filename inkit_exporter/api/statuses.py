@@ -33,15 +33,15 @@ MAX_LENGTH: Final = 256
 
 
 @lru_cache(maxsize=64)
-def read_status(text: str, further: frozenset[str] = frozenset()) -> tuple[str, bool | None]:
+def read_status(text: str, further: tuple[str, ...] = ()) -> tuple[str, bool | None]:
     """The name of a status in snake_case, and whether it is final: whether a batch with it does not change any more.
 
-    None means that this is unknown. Statuses whose names are in `further` are final too. The beginning of a long text
-    is enough.
+    None means that this is unknown. The statuses in `further` are final too, in any spelling. The beginning of a long
+    text is enough.
     """
     name = snake_case_of_camel(text)
     words = name.split("_")
-    if name in further:
+    if name in map(snake_case_of_camel, further):
         return name, True
     if len(text) > MAX_LENGTH:
         return name, None

@@ -8,7 +8,6 @@ from msgspec.structs import replace
 from inkit_exporter.api.batches import Batch
 from inkit_exporter.api.statuses import read_status
 from inkit_exporter.config import AccountSettings, PollSettings
-from inkit_exporter.jsonbody import snake_case_of_camel
 from inkit_exporter.labels import OTHER
 from inkit_exporter.state import AccountState
 from inkit_exporter.window.plan import Bookmark, Plan
@@ -82,11 +81,11 @@ def restore_plan(kept: Kept, records: Mapping[str, Record], settings: PollSettin
     window, totals = plan.window, plan.window.totals
     totals.past = {key: record.past for key, record in records.items() if record.past and record.batch}
     totals.missing = {key: record.past for key, record in records.items() if record.past and not record.batch}
-    final = frozenset(map(snake_case_of_camel, settings.final_statuses))
     found = [(record.batch, record.changed_at) for record in records.values() if record.batch]
     for stored, changed_at in sorted(found, key=lambda pair: -pair[0].created_at):
         # Settings or version may have changed. Nothing can be decided from `other`.
-        batch = stored if stored.status == OTHER else replace(stored, final=read_status(stored.status, final)[1])
+        final = stored.final if stored.status == OTHER else read_status(stored.status, settings.final_statuses)[1]
+        batch = replace(stored, final=final)
         window.upsert(batch, kept.last_success if changed_at is None else changed_at)
         if stored.finished and not batch.finished:
             totals.past.setdefault(batch.id, past_of(stored))

@@ -19,7 +19,6 @@ from inkit_exporter.api.batches import Batch, Counts
 from inkit_exporter.api.statuses import read_status
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import AccountSettings, Filters, PollSettings, Seconds
-from inkit_exporter.jsonbody import snake_case_of_camel
 from inkit_exporter.rate_limit import RateLimiter
 from inkit_exporter.state import AccountState
 from inkit_exporter.storage import records
@@ -35,8 +34,7 @@ seeds = st.integers(0, 2**32)
 
 def as_read(batches: list[Batch], *final_statuses: str) -> list[Batch]:
     """Return the batches with `final` set from their statuses, as the client does."""
-    final = frozenset(map(snake_case_of_camel, final_statuses))
-    return [replace(batch, final=read_status(batch.status, final)[1]) for batch in batches]
+    return [replace(batch, final=read_status(batch.status, final_statuses)[1]) for batch in batches]
 
 
 class Account:

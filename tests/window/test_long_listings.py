@@ -239,11 +239,12 @@ def test_a_poll_that_continues_a_listing_gives_the_numbers_of_a_full_one(
 class Chaos:
     """An API that changes between requests and breaks every rule that the plan knows, until `calm` is set."""
 
-    def __init__(self, world: World, order: str, refused: frozenset[str], hints: str) -> None:
+    def __init__(self, world: World, order: str, refused: frozenset[str], hints: str, beyond: str) -> None:
         self.world = world
         self.order = order
         self.refused = refused
         self.hints = hints
+        self.beyond = beyond
         self.calm = False
         self.requests = 0
 
@@ -275,6 +276,8 @@ class Chaos:
         if not self.calm:
             size = chance.choice((size, size, size, 3, 5))
         page = page_of(self.listing(request), request.number, size)
+        if request.number > 1 and not page.batches and self.beyond != "empty":
+            raise PageRefused("404") if self.beyond == "404" else QueryRefused("422")
         if self.hints == "none":
             return Page(page.batches, Pagination())
         return page if self.hints == "all" else Page(page.batches, Pagination(page_count=page.pagination.page_count))
@@ -285,16 +288,16 @@ class Chaos:
     st.booleans(),
     st.sampled_from(("newest", "oldest", "any", "by default")),
     st.sampled_from((set(), {"page_size"}, {"sort"}, {"page_size", "sort"})),
-    st.sampled_from(("all", "page_count", "none")),
+    st.tuples(st.sampled_from(("all", "page_count", "none")), st.sampled_from(("empty", "404", "422"))),
 )
 @settings(max_examples=40)
 def test_any_mix_of_refusals_sizes_orders_and_failures_ends_with_the_right_numbers(
-    seed: int, ties: bool, order: str, refused: set[str], hints: str
+    seed: int, ties: bool, order: str, refused: set[str], hints_and_beyond: tuple[str, str]
 ) -> None:
     world = World(Random(seed), ties=ties)
     for _ in range(world.chance.randint(0, 60)):
         world.happen(world.chance.choice(("create", "create", "progress", "finish")))
-    api = Chaos(world, order, frozenset(refused), hints)
+    api = Chaos(world, order, frozenset(refused), *hints_and_beyond)
     plan = new_plan()
 
     def polls(number: int) -> int:

@@ -14,7 +14,6 @@ listing fails, the next poll continues it.
 import math
 from collections import Counter
 from collections.abc import Callable, Generator
-from functools import partial
 
 from msgspec import Struct
 
@@ -138,7 +137,7 @@ class Plan:
         else:
             listing = self._listing = _Listing(self._sequence(1, whole=True), self._now)
             self.window.cut = -math.inf
-        yield from self._read(listing.pages, lambda: listing.pages.past_window)
+        yield from self._read(listing.pages, lambda pages: pages.past_window)
         self._listing = None
         self.mark.ordered = listing.pages.ordered
         self._check_destinations()
@@ -151,16 +150,17 @@ class Plan:
     def _update(self) -> Conversation:
         head = last = self._sequence(1)
         known = max(self.mark.known, self.mark.cutoff)
-        yield from self._read(head, lambda: head.page_oldest < known or head.past_window)
+        yield from self._read(head, lambda pages: pages.page_oldest < known or pages.past_window)
         self.mark.cursor = min(self.mark.cursor, head.oldest_edge)
-        pages = self._resync_pages()
+        owed = self._resync_pages()
         self._complete_head(self._now)
-        if pages and not self._ends_resync(head):
-            last = yield from self._resync(pages)
+        if owed and not self._ends_resync(head):
+            last = yield from self._resync(owed)
         if self._ends_resync(last):
             self.window.cut = -math.inf
             self.mark.cursor, self.mark.backlog = math.inf, 0.0
-        yield from self._refresh()
+        for batch in [batch for batch in self.window.unfinished if batch.id not in self._seen]:
+            yield from self._refresh(batch)
         self._check_destinations()
 
     def _check_destinations(self) -> None:
@@ -180,38 +180,33 @@ class Plan:
         self.mark.backlog = min(self.mark.backlog + pace * max(0.0, self._now - self.mark.polled_at), most)
         return int(self.mark.backlog / self.mark.page_size)
 
-    def _resync(self, pages: int) -> Generator[PageRequest, Page, PageSequence]:
+    def _resync(self, owed: int) -> Generator[PageRequest, Page, PageSequence]:
         """List pages from the cursor on. The first must begin with a newer batch, or there would be a gap."""
-        before = self.window.rank_at(self.mark.cursor)
         # If it does not, batches have vanished further up, so that these are older than was thought.
-        for first in backwards(max(0, before - 1) // self.mark.page_size + 1):
+        for first in backwards(max(0, self.window.rank_at(self.mark.cursor) - 1) // self.mark.page_size + 1):
             sequence = self._sequence(first)
-            yield from self._read(sequence, partial(self._resynced, sequence, pages))
+            yield from self._read(sequence, lambda pages: self._resynced(pages, owed))
             if sequence.newest_edge > self.mark.cursor:
                 break
         before, self.mark.cursor = self.window.rank_at(self.mark.cursor), min(self.mark.cursor, sequence.oldest_edge)
         self.mark.backlog = max(0.0, self.mark.backlog - (self.window.rank_at(self.mark.cursor) - before))
         return sequence
 
-    def _resynced(self, sequence: PageSequence, pages: int) -> bool:
-        far = sequence.furthest >= sequence.first + pages - 1 and sequence.page_oldest < self.mark.cursor
-        too_far_down = sequence.newest_edge <= self.mark.cursor
-        return far or too_far_down or sequence.page_oldest < self.mark.cutoff or self._beyond(sequence.furthest)
+    def _resynced(self, pages: PageSequence, owed: int) -> bool:
+        far = pages.furthest >= pages.first + owed - 1 and pages.page_oldest < self.mark.cursor
+        too_far_down = pages.newest_edge <= self.mark.cursor
+        return far or too_far_down or pages.page_oldest < self.mark.cutoff or self._beyond(pages.furthest)
 
-    def _refresh(self) -> Conversation:
-        """List the unfinished batches that this poll has not listed yet, or find out that they have vanished."""
-        for batch in [batch for batch in self.window.unfinished if batch.id not in self._seen]:
-            # If it is not where it should be, batches have vanished further up, and it is on an earlier page.
-            for first in backwards(self.window.rank(batch) // self.mark.page_size + 1):
-                if batch.id in self._seen or batch.id not in self.window.unfinished_ids:
-                    break
-                yield from self._read_around(first, batch)
+    def _refresh(self, batch: Batch) -> Conversation:
+        """List an unfinished batch that this poll has not listed yet, or find out that it has vanished."""
+        # If it is not where it should be, batches have vanished further up, and it is on an earlier page.
+        for first in backwards(self.window.rank(batch) // self.mark.page_size + 1):
+            if batch.id in self._seen or batch.id not in self.window.unfinished_ids:
+                break
+            there = self._sequence(first)
+            yield from self._read(there, lambda pages: batch.id in pages.ids or pages.page_oldest < batch.created_at)
 
-    def _read_around(self, first: int, batch: Batch) -> Conversation:
-        around = self._sequence(first)
-        yield from self._read(around, lambda: batch.id in around.ids or around.page_oldest < batch.created_at)
-
-    def _read(self, sequence: PageSequence, enough: Callable[[], bool]) -> Conversation:
+    def _read(self, sequence: PageSequence, enough: Callable[[PageSequence], bool]) -> Conversation:
         """Read pages into the window until `enough` says so or the list ends. Then remove known batches not on them."""
         while True:
             number = sequence.next
@@ -222,7 +217,7 @@ class Plan:
             self.mark.page_size = sequence.size or self.mark.page_size
             if not sequence.ordered and len(self.window.batches) > 2 * self._settings.max_batches:
                 self.window.trim(self.mark.cutoff)
-            if sequence.next > number and (sequence.ended or (sequence.ordered and enough())):
+            if sequence.next > number and (sequence.ended or (sequence.ordered and enough(sequence))):
                 break
         self.window.remove_missing(sequence.ids, sequence.newest_edge, sequence.oldest_edge)
         if sequence.ended_by_surprise:

@@ -113,7 +113,7 @@ class Plan:
                 if not self.mark.listed:
                     raise BadResponse(str(error)) from None
                 self.mark.listed = False  # reading a part is not enough
-        if self._cut_short:
+        if self._cut_short and self.window.batches:
             self.window.cut = max(self.window.cut, self.window.batches[-1].created_at)
         self.window.trim(cutoff)
         self.window.settle(now - self._settings.resync_interval)

@@ -54,10 +54,9 @@ class Storage:
 
         What is stored is not loaded while the disk fails, because it is older than what was published.
         """
-        stored = self._accounts.get(settings.name)
-        if stored is None:
-            stored = AccountStorage(settings.name, AccountFile(self._directory / files.file_name(settings.name)), self)
-            self._accounts[settings.name] = stored
+        if (stored := self._accounts.get(settings.name)) is None:
+            file = AccountFile(self._directory / files.file_name(settings.name))
+            stored = self._accounts[settings.name] = AccountStorage(settings.name, file, self)
         stored.origin = records.origin_of(settings)
         if stored.error is None:
             stored.restore(states)
@@ -105,7 +104,6 @@ class AccountStorage:
     def __init__(self, account: str, file: AccountFile, storage: Storage) -> None:
         self.error: str | None = None
         self.restoring: asyncio.Task[Plan | None] | None = None
-        self._account = account
         self._file = file
         self._storage = storage
         self._thread = ThreadPoolExecutor(1, f"storage of {account}")
@@ -153,11 +151,11 @@ class AccountStorage:
         self._thread.shutdown(wait=False)
 
     async def _restore(self, states: States) -> Plan | None:
-        found = await self._do(partial(self._read, states[self._account].settings))
+        found = await self._do(partial(self._read, states[self.origin.name].settings))
         if found is None:
             return None
         kept, plan = found
-        if (state := states[self._account]).snapshot is None:
+        if (state := states[self.origin.name]).snapshot is None:
             at = boot_time() - abs(time.time() - kept.last_success)  # the clock may be set back
             states.publish(records.restore_state(kept, plan, state, snapshot_at=at))
         return plan

@@ -67,7 +67,7 @@ def make_context(section: TlsSection, folder: Path, read: Read) -> TlsContext | 
     try:
         cert, key, client_ca = (_read_pem(section, name, folder, read) for name in ("cert", "key", "client_ca"))
         _load_pair(context, cert, key)
-        _set_client_policy(context, section, client_ca.data)
+        _set_client_policy(context, section, client_ca)
         _set_algorithms(context, section)
     except ConfigError as error:
         raise ConfigError(f"tls_server_config.{error}") from None
@@ -111,12 +111,12 @@ class _Pem(NamedTuple):
     path: Path | None
 
 
-def _read_pem(section: TlsSection, key: str, folder: Path, read: Read) -> _Pem:
+def _read_pem(section: TlsSection, key: str, folder: Path, read: Read) -> _Pem | None:
     inline, name = getattr(section, key), getattr(section, f"{key}_file")
     if inline and name:
         raise ConfigError(f"{key}: excludes {key}_file; keep one")
     if not name:
-        return _Pem(inline.encode(), None)
+        return _Pem(inline.encode(), None) if inline else None
     path = folder / name
     try:
         return _Pem(read(path), path)
@@ -124,11 +124,10 @@ def _read_pem(section: TlsSection, key: str, folder: Path, read: Read) -> _Pem:
         raise ConfigError(f"{key}_file: {path} can't be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _load_pair(context: ssl.SSLContext, cert: _Pem, key: _Pem) -> None:
-    for name, pem in (("cert_file", cert), ("key_file", key)):
-        if not pem.data:
-            raise ConfigError(f"{name}: missing or empty; TLS needs a certificate and its key")
-    _load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert.data, "cert_file")  # only to check them
+def _load_pair(context: ssl.SSLContext, cert: _Pem | None, key: _Pem | None) -> None:
+    if cert is None or key is None:
+        raise ConfigError(f"{'key_file' if cert else 'cert_file'}: missing; TLS needs a certificate and its key")
+    _load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert, "cert_file")  # only to check them
     try:
         with _as_path(cert) as cert_path, _as_path(key) as key_path:
             context.load_cert_chain(cert_path, key_path, password=lambda: "")  # or OpenSSL would ask the terminal
@@ -139,9 +138,9 @@ def _load_pair(context: ssl.SSLContext, cert: _Pem, key: _Pem) -> None:
         raise ConfigError(f"key_file: is not a PEM key without a password, or not one for TLS ({reason})") from None
 
 
-def _load_certificates(context: ssl.SSLContext, pem: bytes, place: str) -> None:
+def _load_certificates(context: ssl.SSLContext, pem: _Pem, place: str) -> None:
     try:
-        context.load_verify_locations(cadata=pem.decode("ascii", "ignore"))  # comments may have other letters
+        context.load_verify_locations(cadata=pem.data.decode("ascii", "ignore"))  # comments may have other letters
     except (ssl.SSLError, ValueError):
         raise ConfigError(f"{place}: contains no valid certificate in PEM format") from None
 
@@ -160,7 +159,7 @@ def _as_path(pem: _Pem) -> Iterator[Path | str]:
         yield f"/proc/self/fd/{file.fileno()}"
 
 
-def _set_client_policy(context: TlsContext, section: TlsSection, client_ca: bytes) -> None:
+def _set_client_policy(context: TlsContext, section: TlsSection, client_ca: _Pem | None) -> None:
     kind = section.client_auth_type or "NoClientCert"
     if kind in _UNVERIFIED:
         raise ConfigError(
@@ -168,15 +167,15 @@ def _set_client_policy(context: TlsContext, section: TlsSection, client_ca: byte
             "write RequireAndVerifyClientCert, or NoClientCert to let any client in"
         )
     context.verify_mode = mode = choose(kind, _VERIFY_MODES, "client_auth_type")
-    if mode is ssl.CERT_NONE and (section.client_ca or section.client_ca_file):
-        raise ConfigError("client_auth_type: missing; client_ca_file is for RequireAndVerifyClientCert")
-    if mode is ssl.CERT_OPTIONAL and not (section.client_ca or section.client_ca_file):
-        context.load_default_certs(ssl.Purpose.CLIENT_AUTH)  # as Go does; clients without a certificate get in
-    elif mode is not ssl.CERT_NONE:
-        if not client_ca:
-            raise ConfigError(f"client_ca_file: missing or empty; {kind} needs the CA of the clients")
+    if client_ca:
+        if mode is ssl.CERT_NONE:
+            raise ConfigError("client_auth_type: missing; client_ca_file is for RequireAndVerifyClientCert")
         _load_certificates(context, client_ca, "client_ca_file")
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as Go does: trust may begin at an intermediate CA
+    elif mode is ssl.CERT_OPTIONAL:
+        context.load_default_certs(ssl.Purpose.CLIENT_AUTH)  # as Go does; clients without a certificate get in
+    elif mode is ssl.CERT_REQUIRED:
+        raise ConfigError(f"client_ca_file: missing; {kind} needs the CA of the clients")
     if section.client_allowed_sans is not None:
         if mode is not ssl.CERT_REQUIRED:
             raise ConfigError("client_allowed_sans: needs client_auth_type: RequireAndVerifyClientCert")

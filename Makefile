@@ -16,7 +16,7 @@ demo: .venv/runtime  ## export a simulated Inkit API: no key, no configuration
 check: lint  ## check format, lint, types, and run the tests that start no process, in under a minute
 	$(BIN)/pytest $(PARALLEL) -m "not process"
 
-test: lint  ## run every check that CI runs, in about six minutes; prints the lines that no test runs
+test: lint  ## run every check that CI runs, in about six minutes; prints the lines that no test runs, apart from random input
 	tools/debian_packages.sh $(DEBIAN_PACKAGES)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PARALLEL) -m "not alone"

@@ -165,7 +165,7 @@ class Poller:
             snapshot=window.snapshot(state.snapshot),
             snapshot_at=ended,
             snapshot_duration=ended - self._listing_began,
-            newest_first=self._plan.mark.ordered,
+            newest_first=self._plan.mark.newest_first,
             totals=window.totals.totals.copy(),
         )
 
@@ -207,7 +207,7 @@ def _oddities(plan: Plan, before: AccountState, state: AccountState) -> Iterator
     if not state.up:
         return
     settings, window = state.settings, plan.window
-    if not plan.mark.ordered:
+    if not plan.mark.newest_first:
         yield "the API does not list newest first as asked; every poll reads the whole list", {}
     if window.truncated:
         yield "more batches than max_batches, so the oldest are left out", {"max_batches": settings.max_batches}

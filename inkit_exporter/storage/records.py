@@ -92,7 +92,7 @@ def restore_plan(kept: Kept, records: Mapping[str, Record], settings: PollSettin
     window.settle(kept.mark.polled_at - settings.resync_interval)
     totals.edge, window.cut, window.truncated, plan.mark = kept.edge, kept.cut, kept.snapshot.truncated, kept.mark
     if window.truncated and settings.max_batches > kept.max_batches:
-        plan.mark.listed = False
+        plan.mark = replace(kept.mark, newest_first=False)
     totals.counting = True
     totals.changed.clear()
     return plan
@@ -108,6 +108,6 @@ def restore_state(kept: Kept, plan: Plan, state: AccountState, snapshot_at: floa
         snapshot_duration=kept.snapshot_duration,
         snapshot=plan.window.snapshot(kept.snapshot),
         snapshot_at=snapshot_at,
-        newest_first=kept.mark.ordered,
+        newest_first=kept.mark.newest_first,
         totals=kept.totals.copy(),
     )

@@ -38,14 +38,14 @@ class _ParameterLeftOut(Exception):
 class Bookmark(Struct):
     """What polls have learned about the list, and how far they have read it. Times are wall time in seconds.
 
-    `listed`: the whole window, from `cutoff` on, was listed once. If hints were wrong or missing, `promised` is how
-    many batches they promised, `known_last` the id of the last batch in the list, and `ended_at` when that was seen.
+    `newest_first`: the whole window, from `cutoff` on, was listed once, in that order; so reading parts is enough. If
+    hints were wrong or missing, `promised` is how many batches they promised, `known_last` the id of the last batch in
+    the list, and `ended_at` when that was seen.
     The last complete head began at `polled_at`; all batches created up to `known` were known then. The resync has
     listed the batches created since `cursor`, and is `backlog` batches behind its pace.
     """
 
-    ordered: bool = True
-    listed: bool = False
+    newest_first: bool = False
     page_size: int = 1
     cutoff: float = -math.inf
     promised: int | None = None
@@ -94,7 +94,7 @@ class Plan:
         if self.parameters.forget_refusals(now) or (self._listing and now >= self._listing.continues_until):
             self._listing = None
         if cutoff < self.mark.cutoff:  # a longer lookback, or the clock was set back; what it brings in is no news
-            self.mark.listed, self._listing = False, None
+            self.mark.newest_first, self._listing = False, None
             # The cutoff was too late if the clock was far ahead, and `now` is too early if it is far behind.
             latest = max([now, *(batch.created_at for batch in self.window.batches[:1])])
             self.window.totals.edge = max(self.window.totals.edge, min(self.mark.cutoff, latest))
@@ -104,15 +104,15 @@ class Plan:
             self.resumed, self._cut_short, self._seen = self._listing is not None, False, set()
             self._readable = self._readable if self.resumed else Counter()
             try:
-                yield from self._update() if self.mark.listed and self.mark.ordered else self._list_all()
+                yield from self._update() if self.mark.newest_first else self._list_all()
                 break
             except _ParameterLeftOut:
                 self._listing = None
             except InconsistentListing as error:
                 self._listing = None
-                if not self.mark.listed:
+                if not self.mark.newest_first:
                     raise BadResponse(str(error)) from None
-                self.mark.listed = False  # reading a part is not enough
+                self.mark.newest_first = False  # reading a part is not enough
         if self._cut_short and self.window.batches:
             self.window.cut = max(self.window.cut, self.window.batches[-1].created_at)
         self.window.trim(cutoff)
@@ -131,7 +131,7 @@ class Plan:
             listing.failed_after, listing.continues_until = listing.pages.furthest, now + self._settings.stale_after
 
     def _list_all(self) -> Conversation:
-        self.mark.listed = False
+        self.mark.newest_first = False
         if listing := self._listing:
             listing.pages.resume()
         else:
@@ -139,12 +139,11 @@ class Plan:
             self.window.cut = -math.inf
         yield from self._read(listing.pages, lambda pages: pages.past_window)
         self._listing = None
-        self.mark.ordered = listing.pages.ordered
         self._check_destinations()
-        self.mark.listed = True
+        self.mark.newest_first = listing.pages.ordered
         self._complete_head(listing.began)
         self.mark.cursor, self.mark.backlog = math.inf, 0.0
-        if self.resumed and self.mark.ordered:
+        if self.resumed and self.mark.newest_first:
             yield from self._update()  # because much may have happened since the listing began
 
     def _update(self) -> Conversation:
@@ -268,7 +267,7 @@ class Plan:
                 continue
             if number == 1 or page.batches:  # else it may just be beyond the end of the list
                 if self.parameters.leave_out(names, refusal.words, self._now) and "sort" in names:
-                    self.mark.listed = False
+                    self.mark.newest_first = False
                 raise _ParameterLeftOut
         self._refused_in_vain_at = self._now
 

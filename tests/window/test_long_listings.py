@@ -77,7 +77,7 @@ def test_with_a_page_size_of_25_and_some_failures_a_listing_costs_little_more(or
         requests, polls = requests + len(failing.asked), polls + 1
         assert polls < 10
     assert ids(plan.window.batches) == ids(listing)
-    assert plan.mark.ordered is ordered
+    assert plan.mark.newest_first is ordered
     assert requests <= 396 + 4 * polls
 
 
@@ -323,7 +323,7 @@ def test_any_mix_of_refusals_sizes_orders_and_failures_ends_with_the_right_numbe
     before = api.requests
     assert not polls(120), "two resync intervals: in one the plan forgets a wrong end, in the other it reaches the end"
     poll(plan, api, world.now)
-    if order == "any" and plan.mark.ordered and "sort" not in refused:
+    if order == "any" and plan.mark.newest_first and "sort" not in refused:
         return  # a first page that is in order and entirely old looks like the end of the window
     expected = oracle(recent(world.batches, world.now))
     assert essence(plan.window.snapshot(None))[:3] == essence(expected)[:3]

@@ -102,7 +102,7 @@ def settled_of(snapshot: Snapshot, found: list[Batch]) -> set[str]:
 def test_an_ordered_list_gives_the_sums_of_the_recent_batches(listing: list[Batch], size: int) -> None:
     plan = new_plan()
     poll(plan, pages(listing, size))
-    assert plan.mark.ordered
+    assert plan.mark.newest_first
     assert essence(plan.window.snapshot(None)) == essence(oracle(recent(listing)))
 
 
@@ -113,7 +113,7 @@ def test_a_list_in_any_order_gives_the_same_sums(data: st.DataObject, listing: l
     for _ in range(2):
         poll(plan, pages(listing, size))
         # If the first page is in order and entirely old, it looks like the end of the window. Other disorder shows.
-        if plan.mark.ordered:
+        if plan.mark.newest_first:
             return
         assert essence(plan.window.snapshot(None)) == essence(oracle(recent(listing)))
 
@@ -125,7 +125,7 @@ def test_of_an_unordered_list_the_newest_batches_are_kept(chance: Random, most: 
     listing[:2] = sorted(listing[:2], key=lambda batch: batch.created_at)  # else the first page might seem in order
     plan = new_plan(most)
     poll(plan, pages(listing, size))
-    assert not plan.mark.ordered
+    assert not plan.mark.newest_first
     assert [batch.created_at for batch in plan.window.batches] == [NOW - i for i in range(most)]
     assert plan.window.truncated
 
@@ -734,12 +734,12 @@ def test_disorder_is_noticed_within_a_page_and_between_pages(order: list[int]) -
     plan = new_plan()
     listing = [make_batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in order]
     assert poll(plan, pages(listing, 2)) == 2
-    assert plan.mark.ordered is False
+    assert plan.mark.newest_first is False
     assert poll(plan, pages(listing, 2), NOW + 1) == 2
     assert essence(plan.window.snapshot(None)) == essence(oracle(listing))
     listing.sort(key=lambda batch: -batch.created_at)
     poll(plan, pages(listing, 2), NOW + 2)
-    assert plan.mark.ordered
+    assert plan.mark.newest_first
     assert poll(plan, pages(listing, 2), NOW + 3) == 1
 
 

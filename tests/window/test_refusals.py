@@ -74,7 +74,7 @@ def test_parameters_refused_on_any_page_are_left_out_and_the_numbers_are_right(
     assert plan.parameters.reason == "I don't know " + ", ".join(sorted(refused))
     pages = -(-360 // (DEFAULT_PAGE_SIZE if "page_size" in refused else 100))
     assert requests <= first_page + 3 + pages + 1
-    assert plan.mark.ordered == ("sort" not in refused)
+    assert plan.mark.newest_first == ("sort" not in refused)
 
 
 @pytest.mark.parametrize("refused", [{"page_size"}, {"sort"}, BOTH], ids=lambda names: " and ".join(sorted(names)))
@@ -96,7 +96,7 @@ def test_without_sort_the_whole_list_is_read_even_if_its_order_looks_right() -> 
     poll(plan, api)
     assert held(plan) == right(api)
     assert len(held(plan)) == 150
-    assert not plan.mark.ordered
+    assert not plan.mark.newest_first
 
 
 def test_without_sort_a_list_that_is_newest_first_is_read_whole_only_once() -> None:
@@ -105,7 +105,7 @@ def test_without_sort_a_list_that_is_newest_first_is_read_whole_only_once() -> N
     api.listing = listing[::-1]
     plan = new_plan()
     assert poll(plan, api) == 3 + 4, "the refused request, two tries, and all four pages"
-    assert plan.mark.ordered
+    assert plan.mark.newest_first
     assert poll(plan, api, NOW + 60) == 1
 
 

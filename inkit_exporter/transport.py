@@ -74,9 +74,8 @@ class Way:
             case aiohttp.ClientHttpProxyError(status=401 | 407 as status):  # tinyproxy answers 401 to a wrong password
                 words = f"the proxy {self.proxy} wants other credentials ({status}); set them in HTTPS_PROXY"
             case aiohttp.ClientHttpProxyError():
-                remedy = (
-                    "look at its log" if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "allow the connection"
-                )
+                failed = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+                remedy = "look at its log" if failed else "allow the connection"
                 words = f"cannot connect to {there}: it answered {error.status}; {remedy} there"
             case aiohttp.ClientResponseError() if error.request_info.method == "CONNECT":
                 words = f"the server at {self.proxy} is not an HTTP proxy; check its address"

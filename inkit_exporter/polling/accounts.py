@@ -53,7 +53,7 @@ class Accounts:
         self._settings = Settings(accounts=())
         self._accounts: dict[str, _Account] = {}
         self._limiters: dict[tuple[str | None, str | None], RateLimiter] = {}  # by token source, past ones included
-        self._loops: asyncio.TaskGroup | None = None
+        self._applied = asyncio.Event()
 
     def healthy(self) -> bool:
         """Return whether no account's loop has failed again after its restart."""
@@ -85,7 +85,7 @@ class Accounts:
         self._states.keep(self._accounts)
         if self._storage:
             self._storage.keep(self._accounts, settings.poll.lookback)
-        self._start_loops()
+        self._applied.set()
 
     async def poll_once(self) -> bool:
         """Poll each account once, and return whether all polls succeeded."""
@@ -93,9 +93,16 @@ class Accounts:
 
     async def run(self) -> None:
         """Poll all accounts until cancelled, and restart loops that have ended or hang."""
-        async with asyncio.TaskGroup() as self._loops:
-            self._start_loops()
-            await asyncio.Event().wait()
+        async with asyncio.TaskGroup() as loops:
+            while True:
+                interval = self._settings.poll.interval
+                waiting = [account for account in self._accounts.values() if account.task is None]
+                for i, account in enumerate(waiting):
+                    first_after = i * min(_SPREAD_SECONDS, interval / len(waiting))
+                    watching = account.watched.run(first_after, pause=interval, grace=self._grace)
+                    account.task = loops.create_task(watching)
+                self._applied.clear()
+                await self._applied.wait()
 
     def _start_again(self, account: AccountSettings, known: _Account | None) -> _Account:
         """Publish the state that an account begins with. It was `known` with other settings, or is new."""
@@ -125,14 +132,3 @@ class Accounts:
             labels=state.labels,
         )
         return Poller(account.name, client, self._states, self._storage[account.name] if self._storage else None)
-
-    def _start_loops(self) -> None:
-        """Start the loops that are not running, if `run` is."""
-        if self._loops is None:
-            return
-        interval = self._settings.poll.interval
-        waiting = [account for account in self._accounts.values() if account.task is None]
-        for i, account in enumerate(waiting):
-            first_after = i * min(_SPREAD_SECONDS, interval / len(waiting))
-            watching = account.watched.run(first_after, pause=interval, grace=self._grace)
-            account.task = self._loops.create_task(watching)

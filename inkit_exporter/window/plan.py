@@ -58,7 +58,7 @@ class Bookmark(Struct):
 
 
 class _Listing(Struct):
-    """A full listing. It began at wall time `began`. If a request failed after a page, it can continue until then."""
+    """A full listing, begun at wall time `began`. After a failure, polls continue it until `continues_until`."""
 
     pages: PageSequence
     began: float

@@ -36,6 +36,20 @@ def test_after_a_resume_newer_records_may_follow_and_the_page_starts_again() -> 
     assert sequence.ids == {"9", "8", "7", "6", "9.5", "5", "4"}
 
 
+def test_after_a_resume_the_sequence_goes_back_to_a_page_that_begins_with_a_known_record() -> None:
+    sequence = PageSequence(1, cutoff=0.0, max_records=100, whole=True)
+    read(sequence, *([90.0 - i] for i in range(8)))
+    sequence.resume()
+    asked = []
+    for first in (99, 98, 97, 90):
+        asked.append(sequence.next)
+        read(sequence, [first])
+    assert asked == [8, 7, 5, 1]
+    assert sequence.next == 2
+    sequence.resume()
+    assert sequence.next == 1
+
+
 def test_equal_times_do_not_show_that_the_rest_of_the_list_is_older() -> None:
     sequence = PageSequence(1, cutoff=10.0, max_records=100, whole=True)
     read(sequence, [5, 5])

@@ -670,6 +670,19 @@ def test_an_api_that_refuses_pages_beyond_max_batches_has_a_truncated_window(ref
     assert not plan.window.truncated
 
 
+def test_an_unordered_list_of_which_the_api_refuses_pages_fails_the_poll() -> None:
+    """The newest batches may be on those pages."""
+    listing = big_world(150)[::-1]
+
+    def serve(number: int) -> Page:
+        if number > 10:
+            raise PageRefused("404")
+        return page_of(listing, number, 10)
+
+    with pytest.raises(PageRefused):
+        poll(new_plan(100), serve)
+
+
 @pytest.mark.parametrize("invalid", [0, 1])
 @pytest.mark.parametrize(
     "hints", [Pagination(more=True), Pagination(page_count=3, total_count=24), Pagination(more=True, total_count=24)]

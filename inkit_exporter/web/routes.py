@@ -13,8 +13,6 @@ READ: Final[Sequence[str]] = (hdrs.METH_GET, hdrs.METH_HEAD)
 POST: Final[Sequence[str]] = (hdrs.METH_POST,)
 
 _GZIP = re.compile(r"\s*gzip\s*(;\s*q\s*=\s*(?!0(\.0*)?\s*$)[^;]*)?")
-# Larger bodies take milliseconds to compress, which would hold up scrapes.
-_COMPRESS_AT_ONCE_BYTES = 2**14
 
 
 def route(routes: Mapping[str, tuple[Sequence[str], Handler]]) -> Handler:
@@ -71,8 +69,8 @@ def document(
 ) -> web.Response:
     """Make an answer for browsers: with security headers, not cached, and compressed if the client accepts gzip.
 
-    The executor compresses large bodies. The policy is the header `Content-Security-Policy`: by default, the document
-    may load and run nothing.
+    The executor compresses all but small bodies. The policy is the header `Content-Security-Policy`: by default, the
+    document may load and run nothing.
     """
     headers = {
         hdrs.CONTENT_TYPE: content_type,
@@ -81,9 +79,7 @@ def document(
         "Referrer-Policy": "no-referrer",
         hdrs.CACHE_CONTROL: "no-store",
     }
-    response = web.Response(
-        body=body, headers=headers, zlib_executor_size=_COMPRESS_AT_ONCE_BYTES, zlib_executor=executor
-    )
+    response = web.Response(body=body, headers=headers, zlib_executor=executor)
     if accepts_gzip(request):
         response.enable_compression(web.ContentCoding.gzip)
     return response

@@ -50,7 +50,7 @@ ROWS = {
     "inkit-exporter --config.file=config.yaml --shard=*": _COMMAND_LINE
     + "test_a_shard_polls_only_its_own_accounts_and_exports_its_number",
     "prometheus --config.file=deploy/*": "tests/monitoring/test_prometheus.py::"
-    "test_prometheus_scrapes_what_the_api_holds",
+    "test_prometheus_scrapes_what_the_api_holds_and_any_batch_id",
     "alertmanager --config.file=deploy/*": _HERE + "test_amtool_adds_an_alert_and_a_silence",
     "amtool config routes test *": "tests/monitoring/test_alertmanager.py::test_the_document_shows_amtools_output",
     "sed -e *": "tests/monitoring/test_rules.py::test_the_documented_command_renames_the_job_and_sets_the_addresses",

@@ -268,6 +268,19 @@ async def done(_: web.BaseRequest) -> web.StreamResponse:
     return web.Response(text="done")
 
 
+async def test_many_requests_of_one_connection_are_answered_in_whatever_parts_they_come() -> None:
+    request = b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 1000 + b"\r\n\r\n"
+    async with serving(done) as (host, port), asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection(host, port)
+        for i in range(2 * limits.MAX_REQUEST_BYTES // len(request)):
+            cut = len(request) - 1 - i % 4
+            writer.write(request[:cut])
+            await asyncio.sleep(0.002)
+            writer.write(request[cut:])
+            assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
 async def test_an_unexpected_handshake_error_closes_only_that_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     server, client = tls_contexts()
 

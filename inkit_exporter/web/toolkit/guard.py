@@ -35,7 +35,7 @@ class ReloadingWebConfig:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._signatures: dict[Path, _Signature] = {}  # of all files that were read
+        self._signatures: dict[Path, tuple[int, ...] | None] = {}  # of all files that were read
         self._valid = True
         self.latest = self._load()
         self.ssl_context = self._current_context if self.latest.context else None
@@ -93,9 +93,7 @@ class ReloadingWebConfig:
         self._signatures = {}
         config = load(self._path, self._read)
         for user in config.slow_users:
-            log.warning(
-                "a password takes long to check, and others wait meanwhile; make its hash with cost 10", user=user
-            )
+            log.warning("a password takes long to check, and others wait; make its hash with cost 10", user=user)
         return config
 
     def _read(self, path: Path) -> bytes:
@@ -111,10 +109,7 @@ class ReloadingWebConfig:
             raise ConfigError(f"{self._path}: tls_server_config: can't be switched on while running; restart")
 
 
-_Signature = tuple[int, ...] | None
-
-
-def _sign(path: Path) -> _Signature:
+def _sign(path: Path) -> tuple[int, ...] | None:
     """What changes with a file; None if it is missing. This follows links: Kubernetes replaces a link, not the file."""
     try:
         stat = path.stat()

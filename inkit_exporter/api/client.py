@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
@@ -29,7 +29,6 @@ from inkit_exporter.api.usage import Usage
 from inkit_exporter.clock import boot_time
 from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings
 from inkit_exporter.errors import ConfigError
-from inkit_exporter.jsonbody import Body
 from inkit_exporter.transport import BodyError, Way, parse_date, parse_retry_after, quote, read_body
 
 # Between the attempts at one request, in seconds.
@@ -44,8 +43,8 @@ class Client:
     """Requests pages for one account.
 
     `token` reads the account's token; it raises ConfigError if there is none. `usage` counts every request. A request
-    fails at once if the API asks to wait longer than `poll.interval`. During a request, `alive_at` (by
-    `time.monotonic`) advances at least every `patience` seconds, unless the request waits for the rate limit.
+    fails at once if the API asks to wait longer than `poll.interval`. The last attempt at a request began at `alive_at`
+    (by `time.monotonic`). Unless it waits for the rate limit, the next one begins within `patience` seconds.
     """
 
     def __init__(
@@ -60,11 +59,10 @@ class Client:
         labels: AccountLabels,
     ) -> None:
         self.alive_at = time.monotonic()
-        self.patience = max(api.timeout, _LONGEST_WAIT + _WAIT_JITTER if api.max_attempts > 1 else 0.0)
+        self.patience = api.timeout + (_LONGEST_WAIT + _WAIT_JITTER if api.max_attempts > 1 else 0.0)
         self._poll = poll
         self._api = api
         self._token = token
-        self._sent_token = ""
         self._session = session
         self._usage = usage
         self._labels = labels
@@ -72,8 +70,17 @@ class Client:
         self._warned = False  # of a `Retry-After` that is not obeyed
         self._url = URL(account.base_url.rstrip("/")) / _PATHS[account.batches]
         self._way = Way(self._url, api)
-        self._filters = {k: v for k, v in msgspec.structs.asdict(account.filters).items() if v is not None}
+        filters = {k: v for k, v in msgspec.structs.asdict(account.filters).items() if v is not None}
+        self._query = {"page_size": str(poll.page_size), "sort": "-created_at"} | filters
+        self._suspects = " and ".join(["base_url", *(f"filters.{name}" for name in filters)])
         self._log = log.bind(account=account.name)
+        self._retrying = stamina.AsyncRetryingCaller(
+            attempts=api.max_attempts,
+            timeout=None,
+            wait_initial=_FIRST_WAIT,
+            wait_max=_LONGEST_WAIT,
+            wait_jitter=_WAIT_JITTER,
+        ).on(self._backoff)
 
     async def page(self, request: PageRequest) -> Iterator[Page]:
         """Request a page of the list, newest first. It comes in parts; other tasks may run between them.
@@ -81,59 +88,36 @@ class Client:
         Raises:
             ApiError: one of its kinds, after all attempts. Iterating over the parts may raise BadResponse.
         """
-        body, head = await self._get(request)
-        now, final, secret = time.time(), self._poll.final_statuses, self._sent_token
-        return read_page(body, request.number, self._labels, now, final=final, secret=secret, head=head)
-
-    async def _get(self, request: PageRequest) -> tuple[Body, str]:
-        optional = {"page_size": str(self._poll.page_size), "sort": "-created_at"}
-        sent = {name: value for name, value in optional.items() if name not in request.left_out}
-        query = {"page": str(request.number)} | sent | self._filters
-        retries = stamina.retry_context(
-            on=self._backoff,
-            attempts=self._api.max_attempts,
-            timeout=None,
-            wait_initial=_FIRST_WAIT,
-            wait_max=_LONGEST_WAIT,
-            wait_jitter=_WAIT_JITTER,
-        )
-        async for attempt in retries:
-            with attempt:
-                return await self._authorised(query)
-        raise AssertionError("the last attempt returns or raises")
-
-    def _backoff(self, error: Exception) -> bool | float:
-        """Whether to retry, and after how many seconds. True means after stamina's backoff: the API named no time."""
-        self.alive_at = time.monotonic()
-        if not isinstance(error, TransientError) or not error.retry_after:
-            return isinstance(error, TransientError)
-        # The rate limiter keeps the pause for all requests with this token.
-        return 0.0 if error.retry_after <= self._poll.interval else False
-
-    async def _authorised(self, query: Mapping[str, str]) -> tuple[Body, str]:
-        """Attempt a request. If the API refuses the token and the token has been replaced, try the new one."""
-        token = self._read_token()
         try:
-            return await self._attempt(query, token)
-        except AuthError:
-            if (replaced := self._read_token()) == token:
-                raise
-        return await self._attempt(query, replaced)
-
-    def _read_token(self) -> str:
-        try:
-            return self._token()
+            return await self._retrying(self._authorised, request)
         except ConfigError as error:
             raise AuthError(str(error)) from None
 
-    async def _attempt(self, query: Mapping[str, str], token: str) -> tuple[Body, str]:
+    def _backoff(self, error: Exception) -> bool | float:
+        """Whether to retry, and after how many seconds. True means after stamina's backoff: the API named no time."""
+        if not isinstance(error, TransientError) or not error.retry_after:
+            return isinstance(error, TransientError)
+        self._usage.rate_limiter.pause(error.retry_after)  # for all requests with this token
+        return 0.0 if error.retry_after <= self._poll.interval else False
+
+    async def _authorised(self, request: PageRequest) -> Iterator[Page]:
+        """Attempt a request. If the API refuses the token and the token has been replaced, try the new one."""
+        token = self._token()
+        try:
+            return await self._attempt(request, token)
+        except AuthError:
+            if (replaced := self._token()) == token:
+                raise
+        return await self._attempt(request, replaced)
+
+    async def _attempt(self, request: PageRequest, token: str) -> Iterator[Page]:
         await self._wait_for_turn()
-        self._sent_at, self._sent_token = None, token
-        code = "cancelled"
+        query = {name: value for name, value in self._query.items() if name not in request.left_out}
+        self._sent_at, code = None, "cancelled"
         try:
             async with self._session.get(
                 self._url,
-                params=query,
+                params={"page": request.number, **query},
                 headers={"X-Inkit-API-Token": token},
                 timeout=aiohttp.ClientTimeout(total=self._api.timeout),
                 allow_redirects=False,
@@ -152,14 +136,7 @@ class Client:
                 if (ahead := time.time() - now - 1) > self._poll.lookback:  # `Date` is cut to whole seconds
                     problem = f"this machine's clock is {ahead:.0f}s ahead of the API's, more than poll.lookback"
                     raise BadResponse(f"{problem}; set the clock")
-                if response.status == HTTPStatus.NO_CONTENT:
-                    return b'{"items": []}', code
-                content_type = response.headers.get("Content-Type", "no Content-Type").replace(token, "***")[:80]
-                return await read_body(response, self._api.max_response_size), f"{code}, {content_type}"
-        except TransientError as error:
-            if error.retry_after:
-                self._usage.rate_limiter.pause(error.retry_after)
-            raise
+                return await self._read(response, request.number, token)
         except BodyError as error:
             raise BadResponse(str(error)) from None
         except TimeoutError:
@@ -172,25 +149,33 @@ class Client:
             code = BadResponse.reason
             raise BadResponse(f"the answer is not valid HTTP ({type(error).__name__})") from None
         finally:
-            self._count(code, page=query["page"])
+            self._count(code, page=str(request.number))
+
+    async def _read(self, response: aiohttp.ClientResponse, number: int, token: str) -> Iterator[Page]:
+        head = (
+            f"{response.status}, {response.headers.get('Content-Type', 'no Content-Type').replace(token, '***')[:80]}"
+        )
+        body = await read_body(response, self._api.max_response_size)
+        if response.status == HTTPStatus.NO_CONTENT:
+            body = b'{"items": []}'
+        final, now = self._poll.final_statuses, time.time()
+        return read_page(body, number, self._labels, now, final=final, secret=token, head=head)
 
     def _retry_after(self, response: aiohttp.ClientResponse, now: float, token: str) -> float | None:
         text = response.headers.get("Retry-After", "")
         seconds = parse_retry_after(text, now)
         if text and seconds is None and not self._warned:
-            self._warned, quoted = True, text.replace(token, "***")[:40]
-            self._log.warning(
-                "ignoring a Retry-After that is no time within 5 minutes, using our own backoff", value=quoted
-            )
+            self._warned = True
+            problem = "ignoring a Retry-After that is no time within 5 minutes, using our own backoff"
+            self._log.warning(problem, value=text.replace(token, "***")[:40])
         return seconds
 
     async def _explained(self, refusal: QueryRefused, response: aiohttp.ClientResponse, token: str) -> QueryRefused:
         """The refusal, with the names of the filters, which may be its reason, and the server's own words."""
         with suppress(BodyError, aiohttp.ClientError, OSError):
             refusal.words = quote(await read_body(response, self._api.max_response_size), token)
-        places = " and ".join(["base_url", *(f"filters.{name}" for name in self._filters)])
         said = f"; it says: {refusal.words}" if refusal.words else ""
-        return QueryRefused(f"{refusal}; check the account's {places}{said}", refusal.words)
+        return QueryRefused(f"{refusal}; check the account's {self._suspects}{said}", refusal.words)
 
     async def _send(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         """Send a request and count it. If a kept connection turns out to be closed, aiohttp calls this again."""

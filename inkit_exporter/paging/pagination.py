@@ -1,7 +1,7 @@
 """What a page says of the list. Each key is a hint that may be missing, null, elsewhere, or in another spelling."""
 
 from collections.abc import Iterator, Mapping
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from msgspec import Struct
 
@@ -51,9 +51,7 @@ def _keys(document: object, depth: int = 0) -> Iterator[tuple[str, object]]:
 
 def _says_more(next_page: object, number: int) -> bool | None:
     """Whether there is a next page: documented is its number or null, never seen was another page's."""
-    if next_page is None or isinstance(next_page, bool):
-        return bool(next_page)
-    if isinstance(next_page, str) and (page := parse_qs(urlsplit(next_page).query).get("page")):
+    if isinstance(next_page, str) and (page := parse_qs(next_page.partition("#")[0].partition("?")[2]).get("page")):
         next_page = page[-1]
     following = whole_number(next_page)
     if following is None:

@@ -33,8 +33,8 @@ async def serve(
     A place is a host and a port, or a socket that listens already. No host means all interfaces, port 0 means any free
     port. `server_name` is the header `Server`; aiohttp's own would show its version and Python's. Beyond
     `max_connections`, the oldest connection is closed; 0 means no limit. `ssl_context` is None without TLS; otherwise
-    it returns the context for each connection. All answers have `headers`, even those that aiohttp
-    itself gives to errors and to bytes that are not HTTP.
+    it returns the context for each connection. All answers have `headers`, even those that aiohttp itself gives to
+    errors and to bytes that are not HTTP.
 
     Raises ConfigError if it cannot listen on an address.
     """

@@ -14,7 +14,7 @@ from yarl import URL
 from inkit_exporter import egress
 from inkit_exporter.egress import EgressSettings, is_loopback
 from inkit_exporter.errors import ConfigError
-from inkit_exporter.yamlfile import Section, convert, naming, read_file, read_yaml_as
+from inkit_exporter.yamlfile import Section, naming, read_file, read_settings
 
 DEFAULT_BASE_URL: Final = "https://api.inkit.com/v1"
 DEFAULT_TOKEN_ENV: Final = "INKIT_API_TOKEN"  # noqa: S105 - a name
@@ -131,13 +131,10 @@ def load(path: Path, shard: "Shard | None" = None) -> Settings:
 
 def parse(text: str) -> Settings:
     """Validate a configuration, and the environment and file that `api` refers to. Raises ConfigError with a remedy."""
-    document = read_yaml_as(Settings, text)
-    if not isinstance(document, dict):
-        raise ConfigError("expected a mapping with the key `accounts`; see config.example.yaml")
-    settings = convert(document, Settings, reference="config.example.yaml", remedies=_TOKEN_REMEDIES)
+    settings, given = read_settings(text, Settings, reference="config.example.yaml", remedies=_TOKEN_REMEDIES)
     _check_accounts(settings.accounts)
     egress.check(settings.api, os.environ)
-    return msgspec.structs.replace(settings, poll=_fit_to_interval(settings.poll, given=document.get("poll", {})))
+    return msgspec.structs.replace(settings, poll=_fit_to_interval(settings.poll, given=given.get("poll", {})))
 
 
 class Shard(Struct, frozen=True):

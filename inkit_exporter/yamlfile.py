@@ -44,17 +44,28 @@ def read_file(path: Path, most_bytes: int = 2**24) -> bytes:
         return content
 
 
-def read_yaml_as(kind: type[Section], text: str) -> object:
-    """Read a document by the types of the settings. Each scalar is text as written: `no`, `0123`, `1:30`.
+def read_settings(text: str, kind: type[T], *, reference: str, remedies: Mapping[str, str] = {}) -> tuple[T, Any]:
+    """Read YAML as settings. Returns them, and the values that the text gives, without defaults.
 
-    A boolean may be yes, no, on or off. A key without a value is left out, so its default applies. `~` means no value.
-    So does `null`, unless text is required.
+    Each scalar becomes what its setting wants. Text stays as written: `no`, `0123`, `1:30`. A boolean may be yes, no,
+    on or off. A key without a value is left out, so its default applies. `~` means no value. So does `null`, unless
+    text is required. Our own types have a method `parse`, which may raise ValueError.
 
-    Raises ConfigError with line and column. `convert` checks whether the values fit their types.
+    Raises ConfigError with the place. For an unknown key, it has the remedy for that key in snake_case, or else the
+    reference that lists all keys.
     """
+    given = _read(text, inspect.type_info(kind))
+    try:
+        return msgspec.convert(given, kind, strict=False, dec_hook=_parse), given
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error), reference, remedies)) from None
+
+
+def _read(text: str, kind: inspect.Type) -> object:
     try:
         node = _Composer(text).get_single_node()
-        return node and _value(node, inspect.type_info(kind))
+        value = _value(node, kind) if node else None
+        return {} if value is None else value
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -63,18 +74,6 @@ def read_yaml_as(kind: type[Section], text: str) -> object:
         raise ConfigError(f"position {error.position}: a character that YAML does not allow; remove it") from None
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:  # the last two for invalid escapes
         raise ConfigError(f"not valid YAML ({type(error).__name__})") from None
-
-
-def convert(document: object, kind: type[T], *, reference: str, remedies: Mapping[str, str] = {}) -> T:
-    """Make settings from a document. Our own types have a method `parse`, which may raise ValueError.
-
-    Raises ConfigError with the place. For an unknown key, it has the remedy for that key in snake_case, or else the
-    reference that lists all keys.
-    """
-    try:
-        return msgspec.convert(document, kind, strict=False, dec_hook=_parse)
-    except msgspec.ValidationError as error:
-        raise ConfigError(_explain(str(error), reference, remedies)) from None
 
 
 def _parse(kind: Any, value: object) -> object:
@@ -148,4 +147,6 @@ def _explain(message: str, reference: str, remedies: Mapping[str, str]) -> str:
             text = f"missing; {reference} shows it"
     elif text.startswith("Invalid enum value"):
         text = f"{text.removeprefix('Invalid enum value ')} is not one of its values; {reference} lists them"
+    elif not place:
+        text = f"{text}; see {reference}"
     return f"{place + ': ' if place else ''}{text[:1].lower()}{text[1:]}"

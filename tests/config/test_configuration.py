@@ -19,7 +19,7 @@ from inkit_exporter import config
 from inkit_exporter.cli import parse_shard
 from inkit_exporter.config import AccountSettings, Bytes, Seconds, Settings, Shard
 from inkit_exporter.errors import ConfigError
-from inkit_exporter.yamlfile import Section, convert, read_yaml_as
+from inkit_exporter.yamlfile import Section, read_settings
 
 EXAMPLE = (ROOT / "config.example.yaml").read_text()
 ACCOUNT = "accounts: [{name: a, api_token_file: t}]\n"
@@ -76,8 +76,8 @@ def test_the_example_loads_as_it_is_and_shows_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("", "expected a mapping"),
-        ("[]", "expected a mapping"),
+        ("", "accounts: missing; config.example.yaml shows it"),
+        ("[]", "expected `object`, got `array`; see config.example.yaml"),
         ("a: b: c", "line 1, column 5: "),
         ("accounts: [", "line 1, column 12: "),
         ("a: &x 1\nb: *x", "line 2, column 4: aliases"),
@@ -167,7 +167,7 @@ def test_the_example_loads_as_it_is_and_shows_the_defaults() -> None:
         (ACCOUNT + "api_token: ", "api_token: a token does not belong"),
         (ACCOUNT + "poll: ''", "poll: expected `object`, got `str`"),
         (ACCOUNT + "poll: {interval: 60s, interval: }", "line 2, column 23: key `interval` is given twice"),
-        ("null", "expected a mapping"),
+        ("null", "accounts: missing"),
         ("accounts:", "accounts: missing"),
         ("accounts: null", "accounts: missing"),
         ("accounts: [~]", "accounts[0]: expected `object`, got `null`"),
@@ -249,7 +249,7 @@ class Switches(Section, frozen=True):
 
 
 def read_switches(text: str) -> Switches:
-    return convert(read_yaml_as(Switches, text), Switches, reference="nothing")
+    return read_settings(text, Switches, reference="nothing")[0]
 
 
 def test_booleans_are_written_as_in_yaml() -> None:

@@ -11,7 +11,7 @@ from msgspec import field
 
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.web.toolkit.tls import Read, TlsContext, TlsSection, choose, make_context
-from inkit_exporter.yamlfile import Section, convert, naming, read_file, read_yaml_as
+from inkit_exporter.yamlfile import Section, naming, read_file, read_settings
 
 
 class Nanoseconds(int):
@@ -60,8 +60,7 @@ def load(path: Path, read: Read = read_file) -> WebConfig:
     Raises ConfigError with file, place and remedy.
     """
     with naming(path):
-        document = read_yaml_as(_File, read(path).decode())
-        config = convert({} if document is None else document, _File, reference="docs/web-configuration.md")
+        config, given = read_settings(read(path).decode(), _File, reference="docs/web-configuration.md")
         tls = config.tls_server_config
         context = make_context(tls, path.parent, read)
         if config.rate_limit.interval and config.rate_limit.burst < 1:
@@ -80,7 +79,7 @@ def load(path: Path, read: Read = read_file) -> WebConfig:
             headers=_check_headers(config.http_server_config.headers),
             rate_limit=config.rate_limit,
             protections=frozenset(key for key, on in protections.items() if on),
-            keys=frozenset(_keys(document)),
+            keys=frozenset(_keys(given)),
         )
 
 

@@ -103,7 +103,10 @@ def _stop(serving: "asyncio.Task[None] | None") -> None:
 
 
 class Exporter:
-    """The parts of a running exporter, and what signals and endpoints ask of them. Raises ConfigError."""
+    """The parts of a running exporter, and what signals and endpoints ask of them.
+
+    Raises ConfigError if the path of the metrics is invalid.
+    """
 
     def __init__(
         self,

@@ -277,10 +277,12 @@ def test_an_empty_boolean_without_a_default_is_missing(empty: str) -> None:
 
 def test_errors_of_unreadable_files_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"\xe4")
+    (tmp_path / "large").write_bytes(b" " * (2**24 + 1))
     for path, error in (
         (tmp_path / "none", "cannot be read: No such file or directory"),
         (tmp_path, "cannot be read: Is a directory"),
         (tmp_path / "latin", "is not UTF-8 text; save it as UTF-8"),
+        (tmp_path / "large", "cannot be read: larger than 16777216 bytes"),
     ):
         with pytest.raises(ConfigError) as raised:
             config.load(path)
@@ -409,6 +411,25 @@ def test_a_shard_is_written_as_index_slash_count(text: str, shard: Shard) -> Non
 def test_any_other_shard_is_refused(text: str) -> None:
     with pytest.raises(ArgumentTypeError, match="is not I/N with I from 0 to N-1, like 0/3"):
         parse_shard(text)
+
+
+def test_a_shard_has_only_its_accounts_and_needs_only_their_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, shard = tmp_path / "config.yaml", Shard(0, 2)
+    path.write_text(
+        "accounts: [" + ", ".join(f"{{name: {name}, api_token_env: TOKEN_{name}}}" for name in "abcd") + "]"
+    )
+    owned = [name for name in "abcd" if shard.owns(name)]
+    assert 0 < len(owned) < 4
+    for name in owned:
+        monkeypatch.setenv(f"TOKEN_{name}", "t")
+    assert [account.name for account in config.load(path, shard).accounts] == owned
+    monkeypatch.delenv(f"TOKEN_{owned[-1]}")
+    place = rf"accounts\[{'abcd'.index(owned[-1])}\]\.api_token_env"
+    with pytest.raises(ConfigError, match=rf": {place}: environment variable TOKEN_{owned[-1]} is not set"):
+        config.load(path, shard)
+    assert len(config.load(path).accounts) == 4
 
 
 accounts = st.lists(st.text(min_size=1), unique=True, max_size=50)

@@ -163,14 +163,15 @@ class AccountStorage:
     async def _do(self, work: Callable[[], T]) -> T | None:
         """Work in the account's thread. Returns None if that fails, or takes too long; then the thread goes on."""
         working = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        working.add_done_callback(asyncio.Future.exception)  # nobody else reads it if it comes too late
         self._idle = working.done
-        try:
-            async with asyncio.timeout(DISK_SECONDS):
-                return await asyncio.shield(working)
-        except TimeoutError:
+        await asyncio.wait({working}, timeout=DISK_SECONDS)
+        if not working.done():
             self._failed(f"the disk has not answered for {DISK_SECONDS:g}s")
-        except Exception as error:  # whatever is wrong with disk or file, the account continues in memory
+        elif error := working.exception():
             self._failed(getattr(error, "strerror", None) or str(error))
+        else:
+            return working.result()
         return None
 
     def _read(self, settings: PollSettings) -> tuple[records.Kept, Plan] | None:

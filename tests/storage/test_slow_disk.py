@@ -5,8 +5,9 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import AccountSettings, PollSettings
 from inkit_exporter.rate_limit import RateLimiter
 from inkit_exporter.state import AccountState, States
+from inkit_exporter.storage import records
 from inkit_exporter.storage import storage as module
 from inkit_exporter.storage.files import AccountFile, file_name
 from inkit_exporter.storage.storage import Storage, open_storage
@@ -132,6 +134,47 @@ async def test_what_a_disk_that_fails_for_long_lacks_is_bounded_and_made_up_for(
         assert storage.health().healthy
     async with storing(tmp_path, "a") as (storage, states):
         assert (snapshot := states["a"].snapshot) and [one.id for one in snapshot.newest] == [one.id for one in batches]
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_however_the_disk_fails_the_file_holds_what_one_poll_saw(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance, save = Random(seed), AccountFile.save
+
+    def save_or_fail(self: AccountFile, *arguments: Any, **named: Any) -> None:
+        what = chance.choice(("save", "save", "fail", "late", "late and fail", "garbage"))
+        if "late" in what:
+            time.sleep(0.05)
+        if "fail" in what:
+            raise OSError(5, "Input/output error")
+        if what == "garbage":
+            self.close()
+            self.path.write_bytes(b"garbage" * 1000)
+        save(self, *arguments, **named)
+
+    monkeypatch.setattr(AccountFile, "save", save_or_fail)
+    monkeypatch.setattr(module, "DISK_SECONDS", 0.02)
+    seen: list[tuple[records.Kept, dict[str, records.Record | None]]] = []
+    async with storing(tmp_path, "a") as (storage, states):
+        plan, there = Plan(SETTINGS, Totals()), 0
+        for step in range(60):
+            there += chance.randint(0, 3)
+            now = NOW + step * chance.choice((10, 3600))
+            poll(
+                plan, pages([make_batch(f"fb_{i}", "", NOW + i, "completed", {}) for i in range(there)][::-1], 100), now
+            )
+            state = replace(states["a"], last_success=now, snapshot=plan.window.snapshot(None))
+            seen.append((records.take(plan, state, storage["a"].origin), dict(records.take_records(plan, None))))
+            await storage["a"].save(plan, state)
+            await asyncio.sleep(chance.choice((0.0, 0.06)))
+        healthy = storage.health().healthy
+    await asyncio.sleep(0.1)
+    monkeypatch.undo()
+    with closing(AccountFile(tmp_path / file_name("a"))) as file:
+        found = file.load()
+    assert found is None or found in seen
+    assert found == seen[-1] or not healthy
 
 
 async def test_nothing_is_saved_before_a_load_that_hangs_has_ended(

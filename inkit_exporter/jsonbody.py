@@ -24,15 +24,13 @@ DECODE_ERRORS: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 Natural = Annotated[int, Meta(ge=0, le=2**53)]
 """At most 2**53: beyond it, a sample (float64) can't tell neighbouring integers apart."""
 
-_text_decoder = msgspec.json.Decoder(str)
 _ZONE_NAME = re.compile(r"\[.*\]$| (UTC|GMT)$")  # Java writes `Z[UTC]`
-# Each pattern begins with plain text, because Python then searches 20 times faster where that text is missing.
-_NOT_NUMBERS = {
-    word: re.compile(rf"{word}(?<=[\s:,\[]{word})(?=\s*[,\]}}])") for word in ("-Infinity", "Infinity", "-NaN", "NaN")
-}
-# Half of a surrogate pair, as at the end of a name that was cut.
-_HALF_A_CHARACTER = re.compile(r"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..\\u[dD])[c-fC-F]..)")
-
+# What JSON may not have, and what it becomes. The last pattern is half of a surrogate pair, as where a name was cut.
+# Each begins with plain text, because Python then searches 20 times faster where that text is missing.
+_REPAIRS = [
+    *((f"{word}(?<=[\\s:,\\[]{word})(?=\\s*[,\\]}}])", "null") for word in ("-Infinity", "Infinity", "-NaN", "NaN")),
+    (r"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..\\u[dD])[c-fC-F]..)", r"\\ufffd"),
+]
 
 # More would take over 20 ms, in which no scrape is answered. A body with more is not worth it.
 _MOST_REPAIRS = 50_000
@@ -44,24 +42,36 @@ _REPLACED = "\ufffd".encode()
 def decode(body: Body, decoder: msgspec.json.Decoder[T]) -> tuple[T, Sequence[str]]:
     """The decoded body, and what is odd about it.
 
-    Bytes that are not UTF-8 become U+FFFD, NaN and Infinity become null. Raises one of DECODE_ERRORS.
+    Bytes that are not UTF-8 become U+FFFD, NaN and Infinity become null. Raises one of DECODE_ERRORS, which says what
+    the body is if it is not JSON.
     """
-    if not body[:_HEAD_BYTES].lstrip().removeprefix(BOM_UTF8).startswith((b"{", b"[")):
-        raise msgspec.DecodeError("it does not begin like JSON")
+    _check_head(body[:_HEAD_BYTES].lstrip())
     odd = ["a byte order mark"] if body.startswith(BOM_UTF8) else []
     text = _as_utf8(body.removeprefix(BOM_UTF8))
     odd += ["bytes that are not UTF-8"] if _REPLACED in text else []
     try:
         return decoder.decode(text), odd
     except msgspec.DecodeError as error:
-        if "truncated" in str(error) or any(_is_often(word, text) for word in (b"NaN", b"Infinity", rb"\\u")):
+        if "truncated" in str(error):
+            raise msgspec.DecodeError("it is JSON that is cut short") from None
+        if any(_is_often(word, text) for word in (b"NaN", b"Infinity", rb"\\u")):
             raise
-    cleaned = text.decode()
-    for word, pattern in _NOT_NUMBERS.items():
-        if word in cleaned:
-            cleaned = pattern.sub("null", cleaned)
-    cleaned = _HALF_A_CHARACTER.sub(r"\\ufffd", cleaned)
-    return decoder.decode(cleaned), [*odd, "NaN, Infinity or half a character"]
+    repaired = text.decode()
+    for pattern, replacement in _REPAIRS:
+        repaired = re.sub(pattern, replacement, repaired)
+    return decoder.decode(repaired), [*odd, "NaN, Infinity or half a character"]
+
+
+def _check_head(head: Body) -> None:
+    """Raise DecodeError, which says what a body is, if it does not begin like JSON."""
+    if not head:
+        raise msgspec.DecodeError("it is empty")
+    if b"\0" in head[:4]:
+        raise msgspec.DecodeError("it is text in UTF-16 or UTF-32")
+    if head.startswith(b"<"):
+        raise msgspec.DecodeError("it is HTML or XML")
+    if not head.startswith((b"{", b"[", BOM_UTF8)):
+        raise msgspec.DecodeError("it is text, not a JSON object")
 
 
 def _is_often(pattern: bytes, text: Body) -> bool:
@@ -81,20 +91,6 @@ def _as_utf8(body: Body) -> Body:
         if bad > _MOST_REPAIRS:
             raise msgspec.DecodeError("it is not UTF-8 text")
     return b"".join(parts)
-
-
-def explain(body: Body, error: Exception) -> str:
-    """Say what a body is, given the error of decoding it."""
-    head = body[:_HEAD_BYTES].lstrip()
-    if not head:
-        return "it is empty"
-    if b"\0" in head[:4]:
-        return "it is text in UTF-16 or UTF-32"
-    if head.startswith(b"<"):
-        return "it is HTML or XML"
-    if not head.startswith((b"{", b"[", BOM_UTF8)):
-        return "it is text, not a JSON object"
-    return "it is JSON that is cut short" if "truncated" in str(error) else str(error)
 
 
 def whole_number(value: object) -> int | None:
@@ -120,7 +116,7 @@ def snake_case_of_camel(text: str) -> str:
 def read_text(raw: Raw) -> str:
     """A text. Empty for everything else, even for a number that is too large to decode."""
     try:
-        return _text_decoder.decode(raw)
+        return msgspec.json.decode(raw, type=str)
     except DECODE_ERRORS:
         return ""
 

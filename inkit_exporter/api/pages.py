@@ -15,7 +15,7 @@ from inkit_exporter.api.batches import EARLIEST, AccountLabels, Batch, Page
 from inkit_exporter.api.errors import BadResponse
 from inkit_exporter.api.records import AT_ONCE_BYTES, OddRecord, Record, read_record
 from inkit_exporter.api.statuses import MAX_LENGTH, read_status
-from inkit_exporter.jsonbody import DECODE_ERRORS, Body, decode, explain
+from inkit_exporter.jsonbody import DECODE_ERRORS, Body, decode
 from inkit_exporter.paging.pagination import Pagination, read_pagination
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ def read_page(
     try:
         items, pagination, differences = _split(body, number)
     except DECODE_ERRORS as error:
-        raise BadResponse(f"page {number} is not a list of batches: {explain(body, error)} ({head})") from None
+        raise BadResponse(f"page {number} is not a list of batches: {error} ({head})") from None
     if len(secret) < _LEAST_SECRET_LENGTH or not (secret.encode() in body or b"\\" in body):  # escapes may hide it
         secret = ""
     part = Page([], pagination, differences=dict.fromkeys(differences, 0))

@@ -31,9 +31,6 @@ from inkit_exporter.config import AccountSettings, ApiSettings, PollSettings
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.transport import BodyError, Way, parse_date, parse_retry_after, quote, read_body
 
-# Between the attempts at one request, in seconds.
-_FIRST_WAIT, _LONGEST_WAIT, _WAIT_JITTER = 0.25, 10.0, 0.5
-
 _PATHS: Final = {"workflow": "invoke/batch", "document": "batch"}
 
 log = structlog.get_logger()
@@ -43,8 +40,8 @@ class Client:
     """Requests pages for one account.
 
     `token` reads the account's token; it raises ConfigError if there is none. `usage` counts every request. A request
-    fails at once if the API asks to wait longer than `poll.interval`. The last attempt at a request began at `alive_at`
-    (by `time.monotonic`). Unless it waits for the rate limit, the next one begins within `patience` seconds.
+    fails at once if the API asks to wait longer than `poll.interval`. Its last attempt began at `alive_at` (by
+    `time.monotonic`), and takes at most `patience` seconds.
     """
 
     def __init__(
@@ -59,7 +56,7 @@ class Client:
         labels: AccountLabels,
     ) -> None:
         self.alive_at = time.monotonic()
-        self.patience = api.timeout + (_LONGEST_WAIT + _WAIT_JITTER if api.max_attempts > 1 else 0.0)
+        self.patience = api.timeout
         self._poll = poll
         self._api = api
         self._token = token
@@ -74,13 +71,7 @@ class Client:
         self._query = {"page_size": str(poll.page_size), "sort": "-created_at"} | filters
         self._suspects = " and ".join(["base_url", *(f"filters.{name}" for name in filters)])
         self._log = log.bind(account=account.name)
-        self._retrying = stamina.AsyncRetryingCaller(
-            attempts=api.max_attempts,
-            timeout=None,
-            wait_initial=_FIRST_WAIT,
-            wait_max=_LONGEST_WAIT,
-            wait_jitter=_WAIT_JITTER,
-        ).on(self._backoff)
+        self._retrying = stamina.AsyncRetryingCaller(api.max_attempts, timeout=None).on(self._backoff)
 
     async def page(self, request: PageRequest) -> Iterator[Page]:
         """Request a page of the list, newest first. It comes in parts; other tasks may run between them.

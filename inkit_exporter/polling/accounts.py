@@ -34,7 +34,7 @@ class Accounts:
     """Every account that this exporter polls.
 
     `storage` keeps what polls find. A loop counts as hanging if it has not shown that it is alive `grace` seconds after
-    it was due. The grace is for work without a time limit, and for a busy machine.
+    it was due. The grace is for work without a time limit, waits between attempts, and a busy machine.
     """
 
     def __init__(

@@ -555,7 +555,7 @@ async def test_temporary_failures_are_retried_with_backoff_up_to_max_attempts(ap
         await whole(client, 1)
         waited = time.monotonic() - started
     assert usage.codes == ["503", "429", "200"]
-    assert 0.75 <= waited < 10, "waits of 0.25 s and 0.5 s, each with up to 0.5 s of jitter"
+    assert 0.3 <= waited < 10, "waits of 0.1 s and 0.2 s, each with up to a second of jitter"
     assert not usage.throttled_seconds
     api.fault = then(web.Response(status=503))
     async with asyncio.timeout(30), client_of(api.base_url, max_attempts=2) as (client, usage):

@@ -103,16 +103,11 @@ class PageSequence:
         return not self._to_end and (too_old or overfull)
 
     @property
-    def may_have_ended(self) -> bool:
-        """Whether the next page may be beyond the end of the list, if the API refuses it."""
-        moved = self.next == self.first or self._earlier is not None
-        return self.next != 1 and (self._lacks <= 0 or moved or not self._more)
-
-    @property
-    def surely_ended(self) -> bool:
-        """Whether the pages before say that there is no next one, or say nothing, and the last one was short."""
-        ended = self._short if self._more is None else not self._more
-        return self.next != self.first and (self._lacks <= 0 or ended)
+    def past_end(self) -> bool | None:
+        """Whether a next page that the API refuses is beyond the end of the list; None if nothing says so."""
+        if self._lacks <= 0 or self.next == self.first or self._earlier is not None:  # pages may have moved up
+            return self.next > 1
+        return (self._short or None) if self._more is None else not self._more
 
     @property
     def full(self) -> bool:

@@ -229,11 +229,11 @@ class Plan:
         try:
             part = yield request
         except PageRefused as refusal:
-            if sequence.full and not sequence.may_have_ended:
+            if sequence.full and sequence.past_end is False:
                 return
-            if isinstance(refusal, QueryRefused) and not sequence.surely_ended:
+            if isinstance(refusal, QueryRefused) and not sequence.past_end:
                 yield from self._leave_out(request.number, refusal)
-            if not sequence.may_have_ended:
+            if sequence.past_end is False:
                 raise
             part = Page([])
         records, invalid = self._merge(part), part.invalid

@@ -85,9 +85,9 @@ def restore_plan(kept: Kept, records: Mapping[str, Record], settings: PollSettin
     for stored, changed_at in sorted(found, key=lambda pair: -pair[0].created_at):
         # Settings or version may have changed. Nothing can be decided from `other`.
         final = stored.final if stored.status == OTHER else read_status(stored.status, settings.final_statuses)[1]
-        batch = replace(stored, final=final)
+        batch = stored if final == stored.final else replace(stored, final=final)
         window.upsert(batch, kept.last_success if changed_at is None else changed_at)
-        if stored.finished and not batch.finished:
+        if not batch.final and stored.finished:
             totals.past.setdefault(batch.id, past_of(stored))
     window.settle(kept.mark.polled_at - settings.resync_interval)
     totals.edge, window.cut, window.truncated, plan.mark = kept.edge, kept.cut, kept.snapshot.truncated, kept.mark

@@ -118,15 +118,6 @@ class Client:
                 proxy_headers=self._way.proxy_headers,
             ) as response:
                 code = str(response.status)
-                now = self._api_time(response.headers.get("Date", ""))
-                retry_after = self._retry_after(response, now, token)
-                try:
-                    check_status(response.status, retry_after, worked_before="200" in self._usage.by_code)
-                except QueryRefused as error:
-                    raise await self._explained(error, response, token) from None
-                if (ahead := time.time() - now - 1) > self._poll.lookback:  # `Date` is cut to whole seconds
-                    problem = f"this machine's clock is {ahead:.0f}s ahead of the API's, more than poll.lookback"
-                    raise BadResponse(f"{problem}; set the clock")
                 return await self._read(response, request.number, token)
         except BodyError as error:
             raise BadResponse(str(error)) from None
@@ -140,17 +131,27 @@ class Client:
             code = BadResponse.reason
             raise BadResponse(f"the answer is not valid HTTP ({type(error).__name__})") from None
         finally:
-            self._count(code, page=str(request.number))
+            if self._sent_at is not None:
+                seconds, page = time.monotonic() - self._sent_at, str(request.number)
+                self._usage.add(code, seconds)
+                self._log.debug("request", path=self._url.path, page=page, code=code, seconds=round(seconds, 3))
 
     async def _read(self, response: aiohttp.ClientResponse, number: int, token: str) -> Iterator[Page]:
-        head = (
-            f"{response.status}, {response.headers.get('Content-Type', 'no Content-Type').replace(token, '***')[:80]}"
-        )
+        now = self._api_time(response.headers.get("Date", ""))
+        retry_after = self._retry_after(response, now, token)
+        try:
+            check_status(response.status, retry_after, worked_before="200" in self._usage.by_code)
+        except QueryRefused as error:
+            raise await self._explained(error, response, token) from None
+        if (ahead := time.time() - now - 1) > self._poll.lookback:  # `Date` is cut to whole seconds
+            problem = f"this machine's clock is {ahead:.0f}s ahead of the API's, more than poll.lookback"
+            raise BadResponse(f"{problem}; set the clock")
         body = await read_body(response, self._api.max_response_size)
         if response.status == HTTPStatus.NO_CONTENT:
             body = b'{"items": []}'
-        final, now = self._poll.final_statuses, time.time()
-        return read_page(body, number, self._labels, now, final=final, secret=token, head=head)
+        content_type = response.headers.get("Content-Type", "no Content-Type").replace(token, "***")[:80]
+        head, final = f"{response.status}, {content_type}", self._poll.final_statuses
+        return read_page(body, number, self._labels, time.time(), final=final, secret=token, head=head)
 
     def _retry_after(self, response: aiohttp.ClientResponse, now: float, token: str) -> float | None:
         text = response.headers.get("Retry-After", "")
@@ -169,21 +170,11 @@ class Client:
         return QueryRefused(f"{refusal}; check the account's {self._suspects}{said}", refusal.words)
 
     async def _send(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        """Send a request and count it. If a kept connection turns out to be closed, aiohttp calls this again."""
+        """Send a request once. If a kept connection turns out to be closed, aiohttp calls this again."""
         if self._sent_at is not None:
-            self._count(ConnectionFailed.reason)
-            if self._usage.rate_limiter.delay() > 0:
-                raise aiohttp.ServerDisconnectedError
-            self._usage.rate_limiter.count_request()
+            raise aiohttp.ServerDisconnectedError  # the next attempt waits for its turn
         self._sent_at = time.monotonic()
         return await handler(request)
-
-    def _count(self, code: str, **details: str) -> None:
-        if self._sent_at is not None:
-            seconds = time.monotonic() - self._sent_at
-            self._sent_at = None
-            self._usage.add(code, seconds)
-            self._log.debug("request", path=self._url.path, code=code, seconds=round(seconds, 3), **details)
 
     async def _wait_for_turn(self) -> None:
         limiter = self._usage.rate_limiter

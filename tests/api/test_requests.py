@@ -688,7 +688,7 @@ async def test_a_request_on_a_closed_kept_alive_connection_is_counted_and_retrie
     async with listening(one_answer_each) as port:
         url = f"http://127.0.0.1:{port}/v1"
         limiter = RateLimiter(3)
-        async with client_of(url, rate_limiter=limiter) as (client, usage):
+        async with client_of(url, rate_limiter=limiter, max_attempts=2) as (client, usage):
             await whole(client, 1)
             await whole(client, 1)
             assert usage.codes == ["200", "connection", "200"]

@@ -67,26 +67,25 @@ def read_page(
 ) -> Iterator[Page]:
     """Read page `number` in parts of a few milliseconds each. The last part has `more` False.
 
-    `now` is wall time. `final` has further final statuses. `head` describes the rest of the answer.
-    `secret` is the token: a record that holds it elsewhere than in its name can't be read.
+    `now` is wall time. `final` has further final statuses. `head` describes the rest of the answer. `secret` is the
+    token: a record that holds it elsewhere than in its name can't be read.
 
     Raises:
         BadResponse: the body is not a page, or more than half of its records can't be read.
     """
     try:
-        items, pagination, differences = _split(body, number)
+        items, part = _split(body, number)
     except DECODE_ERRORS as error:
         raise BadResponse(f"page {number} is not a list of batches: {error} ({head})") from None
-    if len(secret) < _LEAST_SECRET_LENGTH or not (secret.encode() in body or b"\\" in body):  # escapes may hide it
-        secret = ""
-    part = Page([], pagination, differences=dict.fromkeys(differences, 0))
+    if len(secret) < _LEAST_SECRET_LENGTH or not (b"\\" in body or secret.encode() in body):
+        secret = ""  # no record holds it, because only escapes can hide it
     bad, first_bad = 0, ""
     size = len(body) // _SPLIT_BYTES_AS_A_RECORD
     for place, item in enumerate(items, start=1):
         if size >= _PART_SIZE:
             part.more = True
             yield part
-            part, size = Page([], pagination), 0
+            part, size = Page([], part.pagination), 0
         size += 1
         try:
             record = read_record(item) if isinstance(item, Raw) else item
@@ -104,16 +103,16 @@ def read_page(
     yield part
 
 
-def _split(body: Body, number: int) -> tuple[Sequence[Record | Raw], Pagination, Sequence[str]]:
-    """The records, the pagination, and what is odd about the body. Records stay raw if one is odd or the body large."""
+def _split(body: Body, number: int) -> tuple[Sequence[Record | Raw], Page]:
+    """The records, and the page without them. Records stay raw if one is odd or the body large."""
     if len(body) <= AT_ONCE_BYTES:
         with suppress(*DECODE_ERRORS):
             page = _page_decoder.decode(body)
-            return _items(page), _pagination(page, number), ()
+            return _items(page), Page([], _pagination(page, number))
     if body.count(b",") > _MOST_VALUES:
         raise msgspec.DecodeError("it has too many small values")
-    page_of_raw, differences = decode(body, _raw_page_decoder)
-    return _items(page_of_raw), _pagination(page_of_raw, number), differences
+    page_of_raw, odd = decode(body, _raw_page_decoder)
+    return _items(page_of_raw), Page([], _pagination(page_of_raw, number), differences=dict.fromkeys(odd, 0))
 
 
 def _items(page: _Page[T]) -> Sequence[T]:

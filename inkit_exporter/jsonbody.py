@@ -113,10 +113,10 @@ def snake_case_of_camel(text: str) -> str:
     return snake_case(re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text))
 
 
-def read_text(raw: Raw) -> str:
-    """A text. Empty for everything else, even for a number that is too large to decode."""
+def read_text(raw: Raw, kind: type[str]) -> str:
+    """A text of that kind. Empty for everything else, even for a number that is too large to decode."""
     try:
-        return msgspec.json.decode(raw, type=str)
+        return msgspec.json.decode(raw, type=kind)
     except DECODE_ERRORS:
         return ""
 

@@ -14,7 +14,7 @@ from msgspec import Raw, Struct
 from inkit_exporter.api.batches import EARLIEST, AccountLabels, Batch, Page
 from inkit_exporter.api.errors import BadResponse
 from inkit_exporter.api.records import AT_ONCE_BYTES, OddRecord, Record, read_record
-from inkit_exporter.api.statuses import MAX_LENGTH, read_status
+from inkit_exporter.api.statuses import read_status
 from inkit_exporter.jsonbody import DECODE_ERRORS, Body, decode
 from inkit_exporter.paging.pagination import Pagination, read_pagination
 
@@ -140,7 +140,7 @@ def _batch(record: Record, labels: AccountLabels, final: tuple[str, ...], latest
     created = record.created_at.timestamp()
     if not EARLIEST <= created <= latest:
         raise msgspec.ValidationError("by this machine's clock it is not between 2015 and tomorrow - at `$.created_at`")
-    status, is_final = read_status(record.status[: MAX_LENGTH + 1], final)
+    status, is_final = read_status(record.status, final)
     status, destinations = labels.statuses.of(status), labels.destinations.of_keys(record.destinations)
     return Batch(record.id, name[:_MAX_NAME_LENGTH], created, status, destinations, is_final)
 

@@ -15,6 +15,7 @@ AT_ONCE_BYTES: Final = 2**21
 
 _MOST_DESTINATIONS = Meta(max_length=1000)  # Inkit documents nine
 _Id = Annotated[str, Meta(min_length=1, max_length=256)]
+_Status = Annotated[str, Meta(max_length=256)]
 _NULL = Raw(b"null")
 _Empty = Annotated[list[Any], Meta(max_length=0)] | None  # PHP writes an empty object as a list
 
@@ -24,7 +25,7 @@ class Record(Struct, gc=False):
 
     id: _Id
     created_at: Annotated[datetime, Meta(tz=True)]
-    status: str
+    status: _Status
     destinations: Annotated[dict[str, Counts], _MOST_DESTINATIONS]
     name: str | None = None
 
@@ -86,9 +87,9 @@ def read_record(raw: Raw) -> Record:
     return OddRecord(
         str(loose.id),
         read_time(loose.created_at, "$.created_at"),
-        read_text(loose.status),
+        read_text(loose.status, _Status),
         destinations,
-        read_text(loose.name),
+        read_text(loose.name, str),
         differs=differs + "; a missing count was inferred" * repaired,
         repaired=repaired,
         unreadable=unreadable,

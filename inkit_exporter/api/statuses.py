@@ -28,23 +28,17 @@ FAILED: Final = re.compile(
 )
 """Matches the name of a final status that means that the whole batch failed. The alerts have the same words."""
 
-MAX_LENGTH: Final = 256
-"""Characters. Of a longer status, nothing is known."""
-
 
 @lru_cache(maxsize=64)
 def read_status(text: str, further: tuple[str, ...] = ()) -> tuple[str, bool | None]:
     """The name of a status in snake_case, and whether it is final: whether a batch with it does not change any more.
 
-    None means that this is unknown. The statuses in `further` are final too, in any spelling. The beginning of a long
-    text is enough.
+    None means that this is unknown. The statuses in `further` are final too, in any spelling.
     """
     name = snake_case_of_camel(text)
     words = name.split("_")
     if name in map(snake_case_of_camel, further):
         return name, True
-    if len(text) > MAX_LENGTH:
-        return name, None
     if any(map(_WAITING.fullmatch, words)):
         return name, False
     return name, True if any(map(_FINAL.fullmatch, words)) else None

@@ -80,7 +80,7 @@ def test_a_final_word_makes_a_status_final_unless_it_also_has_a_word_of_waiting(
         )),
         *((text, None) for text in (
             "", "!?", "unknown", "Archived", "Cancellation", "Undelivered", "Uncompleted", "Completedness",
-            "Wellfailed", "Geliefert", "x" * 10_000, "Completed " * 26,
+            "Wellfailed", "Geliefert", "x" * 256,
         )),
     ],
 )  # fmt: skip
@@ -102,6 +102,13 @@ def test_a_configured_final_status_matches_as_a_whole_not_by_its_words() -> None
     assert read_status("AwaitingArchive", further) == ("awaiting_archive", True)
     assert read_status("awaiting archive documents", further)[1] is False
     assert read_status("Archive", further)[1] is None
+
+
+def test_of_a_status_of_more_than_256_characters_nothing_is_known() -> None:
+    statuses = ["Completed " * 25 + "again.", "Completed " * 26]
+    body = {"items": [batch(f"fb_{i}", status=status) for i, status in enumerate(statuses)]}
+    page = joined(read_page(json.dumps(body).encode(), 1, AccountLabels(), time.time()))
+    assert [(b.status, b.final) for b in page.batches] == [("other", False), ("unknown", None)]
 
 
 def test_a_status_that_is_labelled_other_is_still_read_as_final_or_not() -> None:

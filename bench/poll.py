@@ -48,7 +48,7 @@ from inkit_exporter.state import States
 from inkit_exporter.transport import open_session
 from inkit_exporter.window.window import Window
 
-TOKEN = "bench"
+TOKEN = "a-token-as-long-as-real-ones-are"  # because pages are searched for it
 SCRAPE_EVERY = (
     0.02  # seconds; one scrape in fifty is then the first after a second, so that its rendering shows in the p99
 )
@@ -141,7 +141,7 @@ def without_http(bodies: list[bytes], batches: int) -> float:
         plan = conversation.new_plan(interval=3600, lookback=86_400, resync_interval=3600, max_batches=batches)
         conversation.poll(
             plan,
-            lambda number: read_page(bodies[number - 1], number, labels, time.time()),
+            lambda number: read_page(bodies[number - 1], number, labels, time.time(), secret=TOKEN),
             time.time(),
             most=len(bodies),
         )

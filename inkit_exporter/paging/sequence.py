@@ -133,7 +133,6 @@ class PageSequence:
         """
         self._earlier = backwards(max(1, self.next - 1))
         self.next = next(self._earlier)
-        self.page_oldest = math.inf
         self._most_barren = _BARREN_PAGES + self.furthest
 
     def add(self, records: Sequence[tuple[str, float]], unreadable: int, hints: Pagination) -> None:

@@ -51,9 +51,10 @@ def test_after_a_resume_the_sequence_goes_back_to_a_page_that_begins_with_a_know
 
 
 def test_equal_times_do_not_show_that_the_rest_of_the_list_is_older() -> None:
-    sequence = PageSequence(1, cutoff=10.0, max_records=100, whole=True)
+    sequence = PageSequence(1, cutoff=10.0, max_records=2, whole=True)
     read(sequence, [5, 5])
     assert not sequence.past_window
+    assert not sequence.full
     read(sequence, [4, 4])
     assert sequence.past_window
 

@@ -77,6 +77,21 @@ def test_parameters_refused_on_any_page_are_left_out_and_the_numbers_are_right(
     assert plan.mark.newest_first == ("sort" not in refused)
 
 
+def test_a_page_that_does_not_exist_is_no_reason_to_stop_looking_for_the_refused_parameter() -> None:
+    """Pages are not smaller without `page_size`, so the page that would have the same batches does not exist."""
+    api = Picky(batches(360), frozenset({"sort"}), first_page=2)
+    plan = new_plan()
+
+    def serve(request: PageRequest) -> Page:
+        if request.number > 4:
+            raise PageRefused("404")
+        return api(request)
+
+    conversation.converse(plan, serve, NOW)
+    assert plan.parameters.left_out == {"sort"}
+    assert held(plan) == right(api)
+
+
 @pytest.mark.parametrize("refused", [{"page_size"}, {"sort"}, BOTH], ids=lambda names: " and ".join(sorted(names)))
 def test_a_poll_succeeds_when_a_parameter_is_first_refused(refused: set[str]) -> None:
     api = Picky(batches(360), frozenset())

@@ -251,6 +251,7 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     "a time with an offset": {"created_at": "2023-11-07T05:05:52.298042+02:00"},
     "a time with an offset without a colon": {"created_at": "2023-11-07T05:05:52.298042+0200"},
     "a time without a zone": {"created_at": "2023-11-07T03:05:52.298042"},
+    "a time in lower case": {"id": 1, "created_at": "2023-11-07t03:05:52.298042z"},
     "a time with a blank": {"created_at": "2023-11-07 03:05:52.298042Z"},
     "a time with nanoseconds": {"created_at": "2023-11-07T03:05:52.298042123Z"},
     "a time in seconds since the epoch": {"created_at": 1699326352.298042},
@@ -347,6 +348,10 @@ def test_an_unreadable_destination_is_left_out_of_each_record_and_named_once() -
     [
         ({"id": 17}, "Expected `str`, got `int` - at `$.id`"),
         ({"created_at": 1699326352}, "Expected `datetime`, got `int` - at `$.created_at`"),
+        (
+            {"created_at": "2023-11-07T03:05:52"},
+            "Expected `datetime` with a timezone component - at `$.created_at`",
+        ),
         ({"status": None}, "Expected `str`, got `null` - at `$.status`"),
         ({"name": 3}, "Expected `str | null`, got `int` - at `$.name`"),
         ({"destinations": None}, "Expected `object`, got `null` - at `$.destinations`"),
@@ -479,6 +484,14 @@ def test_a_page_with_invalid_utf_8_or_nan_in_unneeded_fields_is_read(written: by
     answer = read(b'{"items": [%b, %b], "metadata": %b}' % (odd, record(id="fb_2").encode(), hints))
     assert answer.batches[0].name == name
     assert (len(answer.batches), answer.invalid, answer.pagination) == (2, 0, Pagination())
+
+
+@pytest.mark.parametrize(("length", "hints"), [(2**16, Pagination(page_count=3)), (2**16 + 1, Pagination())])
+def test_a_pagination_beyond_64_kib_is_no_hint(length: int, hints: Pagination) -> None:
+    metadata = json.dumps({"page_count": 3, "remark": ""})
+    metadata = metadata.replace('""', '"' + "x" * (length - len(metadata)) + '"')
+    assert len(metadata) == length
+    assert read(f'{{"items": [], "metadata": {metadata}}}'.encode()).pagination == hints
 
 
 def test_byte_order_marks_and_all_kinds_of_empty_lists_are_read() -> None:

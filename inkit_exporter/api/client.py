@@ -71,7 +71,7 @@ class Client:
         self._query = {"page_size": str(poll.page_size), "sort": "-created_at"} | filters
         self._suspects = " and ".join(["base_url", *(f"filters.{name}" for name in filters)])
         self._log = log.bind(account=account.name)
-        self._retrying = stamina.AsyncRetryingCaller(api.max_attempts, timeout=None).on(self._backoff)
+        self._retry = stamina.AsyncRetryingCaller(api.max_attempts, timeout=None)
 
     async def page(self, request: PageRequest) -> Iterator[Page]:
         """Request a page of the list, newest first. It comes in parts; other tasks may run between them.
@@ -80,7 +80,7 @@ class Client:
             ApiError: one of its kinds, after all attempts. Iterating over the parts may raise BadResponse.
         """
         try:
-            return await self._retrying(self._authorised, request)
+            return await self._retry(self._backoff, self._authorised, request)
         except ConfigError as error:
             raise AuthError(str(error)) from None
 

@@ -472,12 +472,14 @@ EDGES: dict[str, list[World]] = {
         World(
             "6.5% in six hours, and 5.5%",
             480,
+            step=2,
             more=documents(PRODUCTION, "0+6.5x480", "0+93.5x480") | documents("below", "0+5.5x480", "0+94.5x480"),
-            fires=[Fires("InkitSloBurnFast", 347, 481)],
+            fires=[Fires("InkitSloBurnFast", 348, 482)],
         ),
         World(
             "three batches in six hours, with 11 documents, and 9; and two batches",
             480,
+            step=2,
             more=documents("above", "0x250 6x89 11x140", "0+0.1x480")
             | documents("below", "0x250 5x89 9x140", "0+0.1x480")
             | documents("two", "0x250 6x89 11x140", "0+0.1x480")
@@ -489,7 +491,7 @@ EDGES: dict[str, list[World]] = {
                     ("two", "0x250 1x89 2x140"),
                 )
             },
-            fires=[Fires("InkitSloBurnFast", 347, 371)],
+            fires=[Fires("InkitSloBurnFast", 348, 372)],
         ),
     ],
     "InkitSloBurnSlow": [
@@ -505,13 +507,13 @@ EDGES: dict[str, list[World]] = {
         World(
             "1.1% for three days, and 0.9%; 11 documents, and 9",
             4400,
-            step=4,
+            step=8,
             scrape=240,
             more=documents(PRODUCTION, "0+11x1100", "0+989x1100")
             | documents("below", "0+9x1100", "0+991x1100")
             | documents("eleven", "0+0.01x1100", "0+0.1x1100")
             | documents("nine", "0+0.0082x1100", "0+0.08x1100"),
-            fires=[Fires("InkitSloBurnSlow", 3820, 4404), Fires("InkitSloBurnSlow", 4156, 4404)],
+            fires=[Fires("InkitSloBurnSlow", 3824, 4408), Fires("InkitSloBurnSlow", 4160, 4408)],
         ),
     ],
 }

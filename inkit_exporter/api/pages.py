@@ -6,7 +6,7 @@ All functions are pure, except that labels remember the names that they have adm
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -16,7 +16,7 @@ from inkit_exporter.api.errors import BadResponse
 from inkit_exporter.api.records import AT_ONCE_BYTES, OddRecord, Record, read_record
 from inkit_exporter.api.statuses import read_status
 from inkit_exporter.jsonbody import DECODE_ERRORS, Body, decode
-from inkit_exporter.paging.pagination import Pagination, read_pagination
+from inkit_exporter.paging.pagination import read_pagination
 
 T = TypeVar("T")
 _MISSING = Raw()
@@ -107,24 +107,19 @@ def _split(body: Body, number: int) -> tuple[Sequence[Record | Raw], Page]:
     """The records, and the page without them. Records stay raw if one is odd or the body large."""
     if len(body) <= AT_ONCE_BYTES:
         with suppress(*DECODE_ERRORS):
-            page = _page_decoder.decode(body)
-            return _items(page), Page([], _pagination(page, number))
+            return _open(_page_decoder.decode(body), (), number)
     if body.count(b",") > _MOST_VALUES:
         raise msgspec.DecodeError("it has too many small values")
-    page_of_raw, odd = decode(body, _raw_page_decoder)
-    return _items(page_of_raw), Page([], _pagination(page_of_raw, number), differences=dict.fromkeys(odd, 0))
+    return _open(*decode(body, _raw_page_decoder), number)
 
 
-def _items(page: _Page[T]) -> Sequence[T]:
+def _open(page: _Page[T], odd: Sequence[str], number: int) -> tuple[Sequence[T], Page]:
     if not page.items and not {bytes(page.error), bytes(page.errors)} <= _NO_ERROR:
         raise msgspec.DecodeError("it has no items but an error")
-    return page.items or ()
-
-
-def _pagination(page: _Page[Any], number: int) -> Pagination:
     raw = {key: value for key, value in msgspec.structs.asdict(page).items() if isinstance(value, Raw)}
     places = {key: value for key, value in raw.items() if 0 < len(value) <= _MOST_PAGINATION_BYTES}
-    return read_pagination({key: json.loads(bytes(value), parse_int=float) for key, value in places.items()}, number)
+    document = {key: json.loads(bytes(value), parse_int=float) for key, value in places.items()}
+    return page.items or (), Page([], read_pagination(document, number), differences=dict.fromkeys(odd, 0))
 
 
 def _batch(record: Record, labels: AccountLabels, final: tuple[str, ...], latest: float, secret: str) -> Batch:

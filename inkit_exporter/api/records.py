@@ -16,7 +16,6 @@ AT_ONCE_BYTES: Final = 2**21
 _MOST_DESTINATIONS = Meta(max_length=1000)  # Inkit documents nine
 _Id = Annotated[str, Meta(min_length=1, max_length=256)]
 _Status = Annotated[str, Meta(max_length=256)]
-_NULL = Raw(b"null")
 _Empty = Annotated[list[Any], Meta(max_length=0)] | None  # PHP writes an empty object as a list
 
 
@@ -51,8 +50,8 @@ class _LooseCounts(Struct, gc=False):
 class _LooseRecord(Struct, gc=False):
     id: _Id | int
     created_at: str | float
-    status: Raw = _NULL
-    name: Raw = _NULL
+    status: Raw = Raw()
+    name: Raw = Raw()
     destinations: Annotated[dict[str, Raw], _MOST_DESTINATIONS] | _Empty = None
 
 

@@ -8,6 +8,7 @@ import math
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from inkit_exporter.api.batches import Batch
 from inkit_exporter.counters import Counter, Exemplar, Histogram
@@ -31,7 +32,7 @@ class Past(Struct, frozen=True):
 
 
 class Totals(Struct):
-    """The sums so far: documents and batches with failures by destination, finished batches by status, durations."""
+    """Sums: documents and batches with failures by destination, new batches, finished ones by status, and durations."""
 
     completed: dict[str, Counter] = {}
     failed: dict[str, Counter] = {}
@@ -42,8 +43,7 @@ class Totals(Struct):
 
     def copy(self) -> "Totals":
         """A copy that later observations do not change."""
-        by_label = dict(self.completed), dict(self.failed), dict(self.with_failures)
-        return Totals(*by_label, self.created, dict(self.finished), self.durations)
+        return replace(self, **{field: dict(value) for field, value in asdict(self).items() if isinstance(value, dict)})
 
 
 class TotalsTracker:

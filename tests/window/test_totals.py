@@ -99,6 +99,21 @@ def test_no_total_ever_decreases(history: list[Poll]) -> None:
             assert all(after[label].value >= counter.value for label, counter in before.items())
 
 
+class MoreTotals(Totals, kw_only=True):
+    """Totals with fields that are added one day."""
+
+    retried: int
+    cancelled: dict[str, Total]
+
+
+def test_a_copy_has_every_total_whatever_is_added_to_them() -> None:
+    totals = MoreTotals(created=Total(2), retried=3, cancelled={"box": Total(4)})
+    copy = totals.copy()
+    assert copy == totals
+    totals.cancelled["box"] = Total(5)
+    assert copy != totals
+
+
 @given(polls, polls)
 def test_a_new_window_continues_the_totals_of_the_previous_one(history: list[Poll], later: list[Poll]) -> None:
     before = observe(history)[-1]

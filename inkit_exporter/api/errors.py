@@ -65,7 +65,9 @@ class QueryRefused(PageRefused):
         self.words = words
 
 
-REASONS: Final = ("auth", "rate_limited", "timeout", "connection", "server_error", "bad_response")
+REASONS: Final = tuple(
+    kind.reason for kind in (AuthError, RateLimited, RequestTimeout, ConnectionFailed, ServerError, BadResponse)
+)
 
 
 def check_status(status: int, retry_after: float | None = None, *, worked_before: bool = False) -> None:

@@ -53,6 +53,8 @@ def _add(metric: Metric, labels: list[str], value: Value) -> None:
             metric.add_metric(labels, value.value, exemplar=_exemplar(value.exemplar))
         case CounterMetricFamily() | GaugeMetricFamily(), int() | float():
             metric.add_metric(labels, value)
+        case _:
+            raise TypeError(f"{metric.name} is a {metric.type}, but has a {type(value).__name__}")
 
 
 def _buckets(histogram: Histogram) -> Iterator[tuple[str, float] | tuple[str, float, SampleExemplar]]:

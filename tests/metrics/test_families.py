@@ -14,6 +14,7 @@ from inkit_exporter.config import PollSettings, Seconds
 from inkit_exporter.counters import Counter, Exemplar, Histogram
 from inkit_exporter.metrics.account import AccountMetrics
 from inkit_exporter.metrics.exposition import OPENMETRICS
+from inkit_exporter.metrics.families import Family, collect
 from inkit_exporter.rate_limit import RateLimiter
 from inkit_exporter.state import AccountState, States
 from inkit_exporter.window.totals import Totals
@@ -120,6 +121,12 @@ def test_after_a_poll_each_family_has_the_right_value() -> None:
         "inkit_batch_duration_seconds_sum{}": 1_000_065,
     }
     assert {key: found[key] for key in expected} == expected
+
+
+def test_a_family_whose_values_are_not_of_its_kind_is_an_error() -> None:
+    misnamed = Family("inkit_documents", "Documents.", lambda _: Counter(1))
+    with pytest.raises(TypeError, match=r"^inkit_documents is a gauge, but has a Counter$"):
+        list(collect([misnamed], None))
 
 
 def test_requests_are_shown_as_soon_as_they_are_counted() -> None:

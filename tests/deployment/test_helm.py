@@ -1,4 +1,4 @@
-"""The Helm chart: rendered by Helm, checked with schemas of Kubernetes and a reviewer's rules, true to the exporter."""
+"""The Helm chart: rendered by Helm, checked with schemas of Kubernetes and rules for charts, true to the exporter."""
 
 import asyncio
 import json
@@ -156,7 +156,7 @@ def references(spec: Any, *keys: str) -> Iterator[tuple[str, str]]:
 
 
 @COMBINATIONS
-def test_the_objects_follow_a_reviewers_rules(values: Values) -> None:
+def test_the_objects_follow_the_rules_for_charts(values: Values) -> None:
     objects = render(values, name=RELEASE)
     labels = objects["workload"]["spec"]["template"]["metadata"]["labels"]
     selector = objects["workload"]["spec"]["selector"]["matchLabels"]
@@ -291,15 +291,17 @@ def test_the_schema_and_the_values_have_the_same_keys() -> None:
     compare(SCHEMA, DEFAULTS)
 
 
-@pytest.mark.parametrize("section", ["accounts", "poll", "api"])
-def test_the_schema_accepts_every_key_of_the_configuration(section: str) -> None:
-    schema = SCHEMA["properties"]["config"]["properties"][section]
-    (field,) = [field for field in msgspec.structs.fields(Settings) if field.name == section]
-    described = msgspec.inspect.type_info(field.type)
-    if isinstance(described, msgspec.inspect.VarTupleType):
-        schema, described = schema["items"], described.item_type
-    assert isinstance(described, msgspec.inspect.StructType)
-    assert {field.name for field in described.fields} == schema["properties"].keys() - {"tokenSecret"}
+def test_the_schema_accepts_every_key_of_the_configuration() -> None:
+    def compare(schema: Object, described: msgspec.inspect.Type, place: str) -> None:
+        if isinstance(described, msgspec.inspect.VarTupleType):
+            schema, described = schema.get("items", {}), described.item_type
+        if isinstance(described, msgspec.inspect.StructType):
+            fields = {field.name: field.type for field in described.fields}
+            assert fields.keys() == schema["properties"].keys() - {"tokenSecret"}, place
+            for key, kind in fields.items():
+                compare(schema["properties"][key], kind, f"{place}.{key}")
+
+    compare(SCHEMA["properties"]["config"], msgspec.inspect.type_info(Settings), "config")
 
 
 @pytest.mark.parametrize(

@@ -97,8 +97,8 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _stop(serving: "asyncio.Task[None] | None") -> None:
-    log.info("stopping")
-    if serving:
+    if serving and not serving.cancelling():  # a second signal must not cancel what ends the first time
+        log.info("stopping")
         serving.cancel()
 
 

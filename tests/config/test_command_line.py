@@ -2,17 +2,27 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from support import ROOT
 from support.api import TOKEN, Api, batch, hang
-from support.exporter import HUNG_UP, StartExporter, demo, hang_up_while_it_starts, run_to_end, write_config
+from support.exporter import (
+    HUNG_UP,
+    StartExporter,
+    demo,
+    hang_up_while_it_starts,
+    run_to_end,
+    start_process,
+    write_config,
+)
 from support.samples import documents, up
 
 import inkit_exporter
@@ -154,6 +164,41 @@ async def test_a_signal_ends_the_exporter_within_a_second_even_during_a_request(
     async with asyncio.timeout(2):  # one second, and another for a busy machine
         assert await running.process.wait() == 0
     assert "Traceback" not in "".join(running.log)
+
+
+_SLOW_TO_STOP = f"""
+import asyncio, contextlib, sys
+sys.path.insert(0, {str(ROOT)!r})
+from inkit_exporter import __main__, demo
+
+@contextlib.asynccontextmanager
+async def serve_api(app, serve=demo.serve_api):
+    async with serve(app) as url:
+        yield url
+    await asyncio.sleep(0.3)
+
+demo.serve_api = serve_api
+__main__.main()
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_more_signals_do_not_disturb_an_exporter_that_stops(number: signal.Signals, tmp_path: Path) -> None:
+    program = tmp_path / "slow_to_stop.py"
+    program.write_text(_SLOW_TO_STOP)
+    running = await start_process("--demo", program=program)
+    logging = asyncio.create_task(running.collect_log())
+    await running.wait_for_line("msg=started")
+    async with asyncio.timeout(10):
+        while running.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(running.process.pid, number)  # not `send_signal`, which would take the exit status away
+            await asyncio.sleep(0.01)
+        await logging
+    await running.http.close()
+    assert running.process.returncode == 0, "".join(running.log)
+    assert [line.partition(" level=")[2] for line in running.log[1:]] == ["info msg=stopping\n"]
 
 
 async def test_startup_logs_one_line_with_version_accounts_and_addresses(api: Api, exporter: StartExporter) -> None:

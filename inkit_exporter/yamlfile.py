@@ -85,15 +85,15 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 class _Composer(yaml.BaseLoader):
-    """Reads YAML without tags, half characters, and aliases, which could expand without end."""
+    """Reads YAML without tags, characters that no file's name may have, and aliases, which could expand without end."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or event.tag:
             raise _misplaced("aliases (*name) and tags (!name) are not supported", event)
         node = super().compose_node(parent, index)
-        if isinstance(node, yaml.ScalarNode) and any("\ud800" <= character <= "\udfff" for character in node.value):
-            raise _misplaced("half a character (a surrogate); remove it", node)
+        if isinstance(node, yaml.ScalarNode) and _UNUSABLE.search(node.value):
+            raise _misplaced("a NUL or half a character (a surrogate); remove it", node)
         return node
 
 
@@ -129,6 +129,16 @@ def _mapping(node: yaml.MappingNode, kind: inspect.Type) -> dict[str, object]:
 
 
 _ANY: Final = inspect.AnyType()
+_UNUSABLE: Final = re.compile("[\0\ud800-\udfff]")
+_KINDS: Final = {
+    "object": "a mapping",
+    "array": "a list",
+    "str": "text",
+    "int": "a whole number",
+    "bool": "true or false",
+    "null": "nothing",
+}
+"""In plain words, what msgspec calls by the names of types."""
 
 
 def _misplaced(problem: str, where: Any) -> yaml.MarkedYAMLError:
@@ -147,6 +157,6 @@ def _explain(message: str, reference: str, remedies: Mapping[str, str]) -> str:
             text = f"missing; {reference} shows it"
     elif text.startswith("Invalid enum value"):
         text = f"{text.removeprefix('Invalid enum value ')} is not one of its values; {reference} lists them"
-    elif not place:
-        text = f"{text}; see {reference}"
+    elif text.startswith("Expected"):
+        text = re.sub(r"`(\w+)( \| null)?`", lambda kind: _KINDS[kind[1]], text) + f"; see {reference}"
     return f"{place + ': ' if place else ''}{text[:1].lower()}{text[1:]}"

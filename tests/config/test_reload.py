@@ -83,7 +83,7 @@ async def test_a_reload_starts_new_accounts_ends_removed_ones_and_keeps_the_rest
 
 INVALID = [
     ("accounts: [", r"line 1, column 12: "),
-    ("accounts: []", r"accounts: expected `array` of length >= 1"),
+    ("accounts: []", r"accounts: expected a list of length >= 1; see config.example.yaml"),
     ("accounts: [{name: a, api_token_env: NOT_SET}]", r"accounts\[0\].api_token_env: .*NOT_SET is not set"),
     ("accounts: [{name: a, api_token: s3cret}]", r"accounts\[0\].api_token: a token does not belong"),
     ("accounts: [{name: a, api_token_file: t}]\npoll: {interval: !!int ''}", r"line 2, column 18: "),

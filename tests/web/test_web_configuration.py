@@ -360,7 +360,7 @@ async def test_every_answer_has_the_configured_headers(world: World, serve: Any)
 BAD: dict[str, tuple[str, str]] = {
     "unknown section": ("tls_config: {}", "tls_config: unknown key"),
     "unknown key": ("tls_server_config: {cert_fil: x}", "tls_server_config.cert_fil: unknown key"),
-    "a list": ("[]", "expected `object`"),
+    "a list": ("[]", "expected a mapping, got a list; see docs/web-configuration.md"),
     "no YAML": ("a: [", "line 1"),
     "key given twice": ("basic_auth_users: {}\nbasic_auth_users: {}", "given twice"),
     "certificate without key": ("tls_server_config: {cert_file: server.pem}", "tls_server_config.key_file: missing"),

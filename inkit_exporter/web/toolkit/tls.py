@@ -120,8 +120,8 @@ def _read_pem(section: TlsSection, key: str, folder: Path, read: Read) -> _Pem |
     path = folder / name
     try:
         return _Pem(read(path), path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{key}_file: {path} can't be read: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise ConfigError(f"{key}_file: {path} can't be read: {error.strerror or error}") from None
 
 
 def _load_pair(context: ssl.SSLContext, cert: _Pem | None, key: _Pem | None) -> None:

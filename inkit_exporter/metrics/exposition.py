@@ -7,7 +7,7 @@ account changes. The metrics of the process always change, so they are rendered 
 import asyncio
 import re
 import zlib
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -19,6 +19,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 _NOT_WANTED = re.compile(r"(?i)q=0(\.0*)?")
+_LINE = re.compile(rb".*\n")
 _FIRST_SAMPLE = re.compile(rb"^(?!#)", re.MULTILINE)
 # About 60 samples, or half a millisecond.
 _LONG_BYTES = 5_000
@@ -96,11 +97,10 @@ class Exposition:
 
     async def selected(self, form: Format, names: Iterable[str]) -> bytes:
         """Return only the samples of these names, for `name[]`."""
-        pattern = "|".join(map(re.escape, names)).encode()
-        lines = re.compile(rb"^(?:%b)[{ ].*\n" % pattern, re.MULTILINE)
+        wanted = {name.encode() for name in names}
         chosen: list[_Rendering] = []
         for _, rendering in (await self._now(form)).renderings.values():
-            found = {header: b"".join(lines.findall(samples)) for header, samples in rendering.items()}
+            found = {header: _select(samples, wanted) for header, samples in rendering.items()}
             chosen.append({header: samples for header, samples in found.items() if samples})
             await asyncio.sleep(0)
         return _join(chosen) + form.end
@@ -154,6 +154,11 @@ async def _render(source: Source, form: Format) -> _Rendering:
             await asyncio.sleep(0)
     await asyncio.sleep(0)
     return rendering
+
+
+def _select(samples: bytes, names: Collection[bytes]) -> bytes:
+    """The lines of samples of these names."""
+    return b"".join(line for line in _LINE.findall(samples) if line.partition(b"{")[0].partition(b" ")[0] in names)
 
 
 def _join(renderings: Iterable[_Rendering]) -> bytes:

@@ -101,9 +101,7 @@ class Poller:
         )
         state = self._failed(state, failure) if failure else self._succeeded(state)
         self._tell(before, state)
-        if self._storage is None:
-            self._plan.window.totals.changed.clear()
-        elif state.up:  # before others see it, or totals could go down at a restart
+        if self._storage and state.up:  # before others see it, or totals could go down at a restart
             await self._storage.save(self._plan, state)
         self._states.publish(state)
         self.rounds += 1

@@ -98,7 +98,7 @@ def restore_plan(kept: Kept, records: Mapping[str, Record], settings: PollSettin
     if window.truncated and settings.max_batches > kept.max_batches:
         plan.mark = replace(kept.mark, newest_first=False)
     totals.counting = True
-    totals.changed.clear()
+    totals.changes.take()  # all of this is stored
     return plan
 
 

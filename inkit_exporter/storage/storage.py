@@ -108,8 +108,6 @@ class AccountStorage:
         self._storage = storage
         self._thread = ThreadPoolExecutor(1, f"storage of {account}")
         self._idle: Callable[[], bool] = lambda: True  # whether the thread has done its work
-        # The file holds all but the batches in this set, in which a plan collects what changes. The thread sets it.
-        self._lacking: set[str] | None = None
         self._log = log.bind(account=account)
 
     def restore(self, states: States) -> None:
@@ -134,12 +132,8 @@ class AccountStorage:
         if not self._idle():  # a save that waited for the thread would find the plan of a later poll
             self._failed(f"the disk has not answered for more than {DISK_SECONDS:g}s")
             return
-        kept, lacking = records.take(plan, state, self.origin), plan.window.totals.changed
-        ids = lacking.copy() if lacking is self._lacking else None
-        lacking.clear()
-        if not await self._do(partial(self._write, plan, kept, ids)):
-            lacking |= ids or set()
-        elif self.error is not None:
+        kept, changed = records.take(plan, state, self.origin), plan.window.totals.changes.take()
+        if await self._do(partial(self._write, plan, kept, changed)) and self.error is not None:
             self._log.info("the account is stored again")
             self.error = None
 
@@ -183,19 +177,17 @@ class AccountStorage:
         if found is None or found[0].origin != self.origin:
             return None
         kept, stored = found
-        plan = records.restore_plan(kept, stored, settings)
-        self._lacking = plan.window.totals.changed
-        return kept, plan
+        return kept, records.restore_plan(kept, stored, settings)
 
-    def _write(self, plan: Plan, kept: records.Kept, ids: set[str] | None) -> bool:
-        # First of all: while the disk hangs, the next poll changes the plan.
-        lacking, taken = plan.window.totals.changed, records.take_records(plan, ids)
+    def _write(self, plan: Plan, kept: records.Kept, changed: set[str] | None) -> bool:
+        """Write these batches, or all. If that fails, however late, put them back: `save` does nothing until then."""
         try:
-            self._file.save(kept, taken, whole=ids is None)
-        except UnusableFile:
-            self._lacking = None
+            # First of all: while the disk hangs, the next poll changes the plan.
+            taken = records.take_records(plan, changed)
+            self._file.save(kept, taken, whole=changed is None)
+        except Exception as error:
+            plan.window.totals.changes.put_back(None if isinstance(error, UnusableFile) else changed)
             raise
-        self._lacking = lacking
         self._storage.tidy()
         return True
 

@@ -46,6 +46,34 @@ class Totals(Struct):
         return replace(self, **{field: dict(value) for field, value in asdict(self).items() if isinstance(value, dict)})
 
 
+class Changes:
+    """Which batches are not stored as they are: at first `all`, later those with these `ids`.
+
+    A storage takes them after a complete poll, and puts back what it could not write, maybe in another thread. So it
+    lacks nothing else.
+    """
+
+    def __init__(self) -> None:
+        self.all = True
+        self.ids: set[str] = set()
+
+    def add(self, batch_id: str) -> None:
+        """A batch is new, has changed, or is forgotten."""
+        if not self.all:
+            self.ids.add(batch_id)
+
+    def take(self) -> set[str] | None:
+        """The ids, or None for all. Later ones are noted from now on."""
+        taken = None if self.all else self.ids
+        self.all, self.ids = False, set()
+        return taken
+
+    def put_back(self, taken: set[str] | None) -> None:
+        """Note these again; None for all."""
+        self.all |= taken is None
+        self.ids.update(taken or ())
+
+
 class TotalsTracker:
     """Follows one account's batches, and adds what happens to them to the totals.
 
@@ -53,8 +81,7 @@ class TotalsTracker:
     the window, what it did before does not count either.
 
     Batches created up to `edge` have left the window, or may have. `past` is the past of batches that show less than
-    before, `missing` that of vanished ones. `changed` collects the batches that changed; its reader empties it.
-    When it would have more than there are, a new set replaces it: its reader must read all of them then.
+    before, `missing` that of vanished ones. `changes` are for a storage.
     """
 
     def __init__(self, totals: Totals) -> None:
@@ -63,11 +90,11 @@ class TotalsTracker:
         self.edge = -math.inf
         self.past: dict[str, Past] = {}
         self.missing: dict[str, Past] = {}
-        self.changed: set[str] = set()
+        self.changes = Changes()
 
     def observe(self, known: Batch | None, batch: Batch, now: float) -> None:
         """Count what a poll at wall time `now` sees: a batch that was `known`, or None if new, is now `batch`."""
-        self.changed.add(batch.id)
+        self.changes.add(batch.id)
         past = self.past if known else self.missing
         before = past.pop(batch.id) if batch.id in past else past_of(known) if known else None
         if before is None:
@@ -92,24 +119,26 @@ class TotalsTracker:
 
     def vanished(self, batch: Batch) -> None:
         """The API no longer lists a batch. It may come back."""
-        self.changed.add(batch.id)
+        self.changes.add(batch.id)
         self.missing[batch.id] = self.past.pop(batch.id) if batch.id in self.past else past_of(batch)
         while len(self.missing) > _MOST_VANISHED:
             self._forget(next(iter(self.missing)))
 
     def expired(self, batch: Batch) -> None:
         """A batch has left the window. It is not new if it ever comes back."""
-        self.changed.add(batch.id)
+        self.changes.add(batch.id)
         self.past.pop(batch.id, None)
         self.edge = max(self.edge, batch.created_at)
 
-    def trim(self, cutoff: float) -> None:
-        """Forget vanished batches created before the cutoff."""
+    def trim(self, cutoff: float, batches: int) -> None:
+        """Forget vanished batches created before the cutoff. The window has that many others."""
         for batch_id in [batch_id for batch_id, past in self.missing.items() if past.created_at < cutoff]:
             self._forget(batch_id)
+        if len(self.changes.ids) > batches + len(self.missing):
+            self.changes = Changes()  # all are fewer
 
     def _forget(self, batch_id: str) -> None:
-        self.changed.add(batch_id)
+        self.changes.add(batch_id)
         self.edge = max(self.edge, self.missing.pop(batch_id).created_at)
 
 

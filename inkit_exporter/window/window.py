@@ -127,9 +127,7 @@ class Window:
         while len(self.batches) > kept:
             self.totals.expired(self.batches[-1])
             self._discard(self.batches[-1])
-        self.totals.trim(cutoff)
-        if len(self.totals.changed) > len(self.by_id) + len(self.totals.missing):
-            self.totals.changed = set()
+        self.totals.trim(cutoff, len(self.batches))
 
     def settle(self, before: float) -> None:
         """Treat unfinished batches as settled if their documents are done and they have not changed since `before`."""

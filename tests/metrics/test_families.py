@@ -124,7 +124,7 @@ def test_after_a_poll_each_family_has_the_right_value() -> None:
 
 
 def test_a_family_whose_values_are_not_of_its_kind_is_an_error() -> None:
-    misnamed = Family("inkit_documents", "Documents.", lambda _: Counter(1))
+    misnamed: Family[None] = Family("inkit_documents", "Documents.", lambda _: Counter(1))
     with pytest.raises(TypeError, match=r"^inkit_documents is a gauge, but has a Counter$"):
         list(collect([misnamed], None))
 

@@ -44,7 +44,6 @@ class Account:
         self.file = AccountFile(path)
         self.state = AccountState(account="a", settings=poll_settings, usage=Usage(RateLimiter(60)))
         self.plan = Plan(poll_settings, Totals())
-        self.lacking: set[str] | None = None
 
     def poll(self, batches: list[Batch], size: int, now: float) -> int:
         """Poll, and store the result. Returns the number of requests."""
@@ -57,14 +56,12 @@ class Account:
             snapshot=window.snapshot(self.state.snapshot),
             totals=window.totals.totals.copy(),
         )
-        whole = self.lacking is not window.totals.changed
+        changed = window.totals.changes.take()
         self.file.save(
             records.take(self.plan, self.state, ORIGIN),
-            records.take_records(self.plan, None if whole else window.totals.changed),
-            whole=whole,
+            records.take_records(self.plan, changed),
+            whole=changed is None,
         )
-        self.lacking = window.totals.changed
-        self.lacking.clear()
         return requests
 
     def restart(self, poll_settings: PollSettings = POLL) -> "Account":
@@ -76,7 +73,6 @@ class Account:
         kept, batches = stored
         after.plan = records.restore_plan(kept, batches, poll_settings)
         after.state = records.restore_state(kept, after.plan, after.state, snapshot_at=0.0)
-        after.lacking = after.plan.window.totals.changed
         return after
 
     @property

@@ -128,7 +128,7 @@ async def test_what_a_disk_that_fails_for_long_lacks_is_bounded_and_made_up_for(
                 batches = [make_batch(f"fb_{i}_{j}", "", later - j, "completed", {}) for j in range(5)]
                 poll(plan, pages(batches, 100), later)
                 await storage["a"].save(plan, states["a"])
-                assert len(plan.window.totals.changed) <= 2 * 5
+                assert len(plan.window.totals.changes.ids) <= 2 * 5
             assert not storage.health().healthy
         await storage["a"].save(plan, states["a"])
         assert storage.health().healthy

@@ -46,9 +46,9 @@ def main() -> NoReturn:
     The exit status is 0 if fine, 1 for a failed check or poll, 2 for bad usage or configuration.
     """
     cli.prepare_output()
-    options = cli.make_parser().parse_args()
     runner = asyncio.Runner()
     try:
+        options = cli.make_parser().parse_args()
         if options.config_check:
             status = cli.check(options.config_file, options.web_config_file)
         else:

@@ -166,6 +166,12 @@ async def test_a_signal_ends_the_exporter_within_a_second_even_during_a_request(
     assert "Traceback" not in "".join(running.log)
 
 
+@pytest.mark.process
+async def test_ctrl_c_during_the_imports_shows_no_traceback(tmp_path: Path) -> None:
+    status, out, err = await run_to_end("--demo", env=hang_up_while_it_starts(tmp_path, number=signal.SIGINT))
+    assert (status, out, err) == (-signal.SIGINT, "", "")
+
+
 _SLOW_TO_STOP = f"""
 import asyncio, contextlib, sys
 sys.path.insert(0, {str(ROOT)!r})

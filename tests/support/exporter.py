@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -206,13 +207,13 @@ async def run_to_end(*arguments: str, env: dict[str, str] | None = None) -> tupl
 HUNG_UP = "hung up\n"
 
 _HANG_UP = """
-import os, signal, sys
+import os, sys
 
 def hook(event, args):
     global hung_up
     if event == "import" and args[0] == "aiohttp" and not hung_up:
         hung_up = True
-        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), {number})
         print("hung up", file=sys.stderr)
 
 hung_up = False
@@ -220,7 +221,9 @@ sys.addaudithook(hook)
 """
 
 
-def hang_up_while_it_starts(folder: Path, package: Path = ROOT) -> dict[str, str]:
-    """The environment of a process that gets SIGHUP during its imports, and then writes HUNG_UP."""
-    (folder / "sitecustomize.py").write_text(_HANG_UP)
+def hang_up_while_it_starts(
+    folder: Path, package: Path = ROOT, number: signal.Signals = signal.SIGHUP
+) -> dict[str, str]:
+    """The environment of a process that gets a signal during its imports, and if it lives on, writes HUNG_UP."""
+    (folder / "sitecustomize.py").write_text(_HANG_UP.format(number=int(number)))
     return {"PYTHONPATH": f"{folder}{os.pathsep}{package}"}

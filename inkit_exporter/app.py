@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from inkit_exporter import __version__, cli, config, logs
 from inkit_exporter.config import ApiSettings, PollSettings, Seconds, Settings
 from inkit_exporter.endpoints import Endpoints
-from inkit_exporter.errors import ConfigError
+from inkit_exporter.errors import ConfigError, reason_of
 from inkit_exporter.metrics.account import AccountMetrics
 from inkit_exporter.metrics.exposition import TEXT, Exposition
 from inkit_exporter.metrics.process import REVISION, ProcessMetrics
@@ -43,7 +43,8 @@ log = structlog.get_logger()
 def main() -> NoReturn:
     """Run the command line, and end the process.
 
-    The exit status is 0 if fine, 1 for a failed check or poll, 2 for bad usage or configuration.
+    The exit status is 0 if fine, 1 for a failed check or poll, 2 for bad usage or configuration. It is also 1 if the
+    output is full or closed, or Ctrl-C ends `--once`. SIGTERM and Ctrl-C end the serving exporter with 0.
     """
     cli.prepare_output()
     runner = asyncio.Runner()
@@ -64,7 +65,7 @@ def main() -> NoReturn:
     except (BrokenPipeError, KeyboardInterrupt):  # the reader of the output has closed it, or the user has enough
         status = 1
     except OSError as error:
-        cli.complain(f"standard output can't be written: {error.strerror or error}; make room, or write elsewhere")
+        cli.complain(f"standard output can't be written: {reason_of(error)}; make room, or write elsewhere")
         status = 1
     # Not sys.exit: a name lookup that hangs in its thread can't be cancelled, and would delay the exit.
     os._exit(status)

@@ -157,7 +157,7 @@ def share(settings: Settings, shard: Shard) -> Settings:
     for i, account in enumerate(settings.accounts):
         if shard.owns(account.name):
             try:
-                if account.api_token_env:
+                if account.api_token_env:  # a file may come later, but the environment stays as it is
                     read_token(account, os.environ)
             except ConfigError as error:
                 raise ConfigError(f"accounts[{i}].api_token_env: {error}") from None
@@ -180,8 +180,8 @@ def read_token(account: AccountSettings, environ: Mapping[str, str]) -> str:
         try:
             text = read_file(Path(account.api_token_file or ""), _MAX_TOKEN_BYTES).decode()
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            raise ConfigError(f"{place} cannot be read ({reason}); {remedy}") from None
+            reason = getattr(error, "strerror", None) or type(error).__name__  # not its text, which may quote the token
+            raise ConfigError(f"{place} can't be read ({reason}); {remedy}") from None
     token = text.strip()
     if not token:
         raise ConfigError(f"{place} is empty; {remedy}")

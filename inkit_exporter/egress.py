@@ -9,7 +9,7 @@ from pathlib import Path
 
 from yarl import URL
 
-from inkit_exporter.errors import ConfigError
+from inkit_exporter.errors import ConfigError, reason_of
 from inkit_exporter.yamlfile import Section, read_file
 
 
@@ -62,11 +62,11 @@ def authorities(ca_file: str | None) -> ssl.SSLContext:
     except ssl.SSLError:
         raise ConfigError(f"api.ca_file: {ca_file} contains no certificates in PEM format") from None
     except OSError as error:
-        raise ConfigError(f"api.ca_file: {ca_file} cannot be read: {error.strerror or error}") from None
+        raise ConfigError(f"api.ca_file: {ca_file} can't be read: {reason_of(error)}") from None
 
 
 @lru_cache(maxsize=2)
-def _read_authorities(ca_file: str | None, _content: bytes) -> ssl.SSLContext:
+def _read_authorities(ca_file: str | None, _content: bytes) -> ssl.SSLContext:  # the content is only a cache key
     context = ssl.create_default_context(cafile=ca_file)
     # Python 3.13 began to refuse authorities with small flaws, which those of companies often have. Go takes them.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT

@@ -1,4 +1,4 @@
-"""Errors that any room may raise."""
+"""Errors that any room may raise, and the reasons of others."""
 
 
 class ConfigError(Exception):
@@ -6,3 +6,8 @@ class ConfigError(Exception):
 
     def __str__(self) -> str:
         return " ".join(super().__str__().split())
+
+
+def reason_of(error: BaseException) -> str:
+    """The system's words for an error, if it has some. They don't repeat the name of the file, unlike `str`."""
+    return getattr(error, "strerror", None) or str(error)

@@ -12,7 +12,7 @@ import msgspec
 import yaml
 from msgspec import Struct, inspect
 
-from inkit_exporter.errors import ConfigError
+from inkit_exporter.errors import ConfigError, reason_of
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise ConfigError(f"{path}: can't be read: {reason_of(error)}") from None
     except UnicodeError:
         raise ConfigError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     except ConfigError as error:

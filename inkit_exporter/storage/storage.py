@@ -14,7 +14,7 @@ import structlog
 
 from inkit_exporter.clock import boot_time
 from inkit_exporter.config import AccountSettings, PollSettings
-from inkit_exporter.errors import ConfigError
+from inkit_exporter.errors import ConfigError, reason_of
 from inkit_exporter.state import AccountState, States
 from inkit_exporter.storage import files, records
 from inkit_exporter.storage.files import AccountFile, UnusableFile
@@ -163,7 +163,7 @@ class AccountStorage:
         if not working.done():
             self._failed(f"the disk has not answered for {DISK_SECONDS:g}s")
         elif error := working.exception():
-            self._failed(getattr(error, "strerror", None) or str(error))
+            self._failed(reason_of(error))
         else:
             return working.result()
         return None
@@ -214,6 +214,6 @@ async def open_storage(directory: Path, patience: float = 30.0) -> Storage:
             await asyncio.sleep(_LOCK_EVERY)
             lock = files.lock(directory)
     except OSError as error:
-        reason = error.strerror or error
-        raise ConfigError(f"{flag}: can't be written to ({reason}); let the exporter's user write there") from None
+        problem = f"can't be written to ({reason_of(error)})"
+        raise ConfigError(f"{flag}: {problem}; let the exporter's user write there") from None
     return Storage(directory, lock)

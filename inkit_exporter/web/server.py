@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
-from inkit_exporter.errors import ConfigError
+from inkit_exporter.errors import ConfigError, reason_of
 from inkit_exporter.web import limits
 from inkit_exporter.web.connections import Connections, GetContext
 from inkit_exporter.web.routes import Handler
@@ -81,7 +81,7 @@ async def serve(
 def _explain(error: OSError | UnicodeError, place: Place) -> str:
     """What is wrong, with the address as users write it. asyncio shows a tuple."""
     code = getattr(error, "errno", None) or 0  # below 0 it is of name resolution
-    problem = os.strerror(code) if code > 0 else getattr(error, "strerror", None) or str(error)
+    problem = os.strerror(code) if code > 0 else reason_of(error)
     where = "" if isinstance(place, socket) else f"{place[0] or ''}:{place[1]}: "
     return f"{where}{problem}; choose another address or port"
 

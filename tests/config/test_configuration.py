@@ -288,10 +288,10 @@ def test_errors_of_unreadable_files_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"\xe4")
     (tmp_path / "large").write_bytes(b" " * (2**24 + 1))
     for path, error in (
-        (tmp_path / "none", "cannot be read: No such file or directory"),
-        (tmp_path, "cannot be read: Is a directory"),
+        (tmp_path / "none", "can't be read: No such file or directory"),
+        (tmp_path, "can't be read: Is a directory"),
         (tmp_path / "latin", "is not UTF-8 text; save it as UTF-8"),
-        (tmp_path / "large", "cannot be read: larger than 16777216 bytes"),
+        (tmp_path / "large", "can't be read: larger than 16777216 bytes"),
     ):
         with pytest.raises(ConfigError) as raised:
             config.load(path)
@@ -368,8 +368,8 @@ def test_plain_http_is_allowed_only_to_loopback(url: str) -> None:
         (b"two\nlines", " is not an API token"),
         (b"with blank", " is not an API token"),
         ("tökén".encode(), " is not an API token"),
-        (b"\xff", " cannot be read (UnicodeDecodeError); put the API token of account `a` there"),
-        (b"a" * (2**16 + 1), " cannot be read (larger than 65536 bytes); put"),
+        (b"\xff", " can't be read (UnicodeDecodeError); put the API token of account `a` there"),
+        (b"a" * (2**16 + 1), " can't be read (larger than 65536 bytes); put"),
     ],
 )
 def test_a_token_that_is_no_valid_header_value_is_refused_and_not_shown(
@@ -405,7 +405,7 @@ def test_a_token_path_that_is_no_regular_file_is_refused_without_blocking(tmp_pa
         ("none", "No such file or directory"),
     ):
         account = AccountSettings(name="a", api_token_file=str(tmp_path / place))
-        with pytest.raises(ConfigError, match=rf"^api_token_file .* cannot be read \({reason}\)"):
+        with pytest.raises(ConfigError, match=rf"^api_token_file .* can't be read \({reason}\)"):
             config.read_token(account, {})
 
 

@@ -87,7 +87,7 @@ INVALID = [
     ("accounts: [{name: a, api_token_env: NOT_SET}]", r"accounts\[0\].api_token_env: .*NOT_SET is not set"),
     ("accounts: [{name: a, api_token: s3cret}]", r"accounts\[0\].api_token: a token does not belong"),
     ("accounts: [{name: a, api_token_file: t}]\npoll: {interval: !!int ''}", r"line 2, column 18: "),
-    (None, r"cannot be read: No such file"),
+    (None, r"can't be read: No such file"),
 ]
 
 

@@ -211,7 +211,7 @@ async def test_a_removed_token_fails_polls_as_auth_without_any_request(
     asked = len(api.requests)
     await running.wait_for(lambda s: failures(s, "auth") >= failures(failed, "auth") + 2)
     assert len(api.requests) == asked
-    assert any("token cannot be read" in line for line in running.log)
+    assert any("token can't be read" in line for line in running.log)
 
 
 async def test_the_budget_limits_the_requests_a_minute_and_the_wait_is_exported(

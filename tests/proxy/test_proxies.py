@@ -197,7 +197,7 @@ async def test_a_proxy_that_inspects_tls_is_refused_until_its_ca_is_trusted(ca: 
                 await client.page(PageRequest(1))
             assert account.requests == 0
             (tmp_path / "ca.pem").unlink()
-            with pytest.raises(ConnectionFailed, match=r"^api\.ca_file: .* cannot be read: No such file"):
+            with pytest.raises(ConnectionFailed, match=r"^api\.ca_file: .* can't be read: No such file"):
                 await client.page(PageRequest(1))
             (tmp_path / "ca.pem").write_text("not a certificate")
             with pytest.raises(ConnectionFailed, match=r"^api\.ca_file: .* contains no certificates in PEM format"):
@@ -217,9 +217,9 @@ async def test_an_api_on_loopback_is_reached_without_the_proxy(ca: trustme.CA, t
 @pytest.mark.parametrize(
     ("api", "env", "error"),
     [
-        ("ca_file: no-such-file", {}, "api.ca_file: no-such-file cannot be read: No such file or directory"),
-        ("ca_file: .", {}, "api.ca_file: . cannot be read: Is a directory"),
-        ("ca_file: /dev/null", {}, "api.ca_file: /dev/null cannot be read: not a regular file"),
+        ("ca_file: no-such-file", {}, "api.ca_file: no-such-file can't be read: No such file or directory"),
+        ("ca_file: .", {}, "api.ca_file: . can't be read: Is a directory"),
+        ("ca_file: /dev/null", {}, "api.ca_file: /dev/null can't be read: not a regular file"),
         (f"ca_file: {__file__}", {}, f"api.ca_file: {__file__} contains no certificates in PEM format"),
         (
             "proxy_from_environment: true",

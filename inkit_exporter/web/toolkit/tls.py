@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from inkit_exporter.errors import ConfigError
+from inkit_exporter.errors import ConfigError, reason_of
 from inkit_exporter.yamlfile import Section
 
 T = TypeVar("T")
@@ -121,7 +121,7 @@ def _read_pem(section: TlsSection, key: str, folder: Path, read: Read) -> _Pem |
     try:
         return _Pem(read(path), path)
     except OSError as error:
-        raise ConfigError(f"{key}_file: {path} can't be read: {error.strerror or error}") from None
+        raise ConfigError(f"{key}_file: {path} can't be read: {reason_of(error)}") from None
 
 
 def _load_pair(context: ssl.SSLContext, cert: _Pem | None, key: _Pem | None) -> None:

@@ -14,6 +14,7 @@ from inkit_exporter.status import page
 from inkit_exporter.status.batches import VALUES, Query
 from inkit_exporter.status.report import Status, make_status
 from inkit_exporter.storage.health import StorageHealth
+from inkit_exporter.web import limits
 from inkit_exporter.web.routes import POST, READ, Handler, accepts_gzip, document, probe, route
 
 
@@ -38,8 +39,8 @@ class Endpoints(Struct, frozen=True):
         routes: dict[str, tuple[Sequence[str], Handler]] = {
             "/": (READ, self._page),
             "/api/v1/status": (READ, self._status),
-            "/-/healthy": (READ, probe(self.healthy, "healthy", "a poll loop has ended")),
-            "/-/ready": (READ, probe(self._ready, "ready", "the API has not answered for every account yet")),
+            limits.HEALTHY: (READ, probe(self.healthy, "healthy", "a poll loop has ended")),
+            limits.READY: (READ, probe(self._ready, "ready", "the API has not answered for every account yet")),
             "/-/reload": (POST, self._reload),
         }
         valid = re.fullmatch("/[^{}?#]*", self.telemetry_path)

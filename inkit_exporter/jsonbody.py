@@ -25,12 +25,12 @@ Natural = Annotated[int, Meta(ge=0, le=2**53)]
 """At most 2**53: beyond it, a sample (float64) can't tell neighbouring integers apart."""
 
 _ZONE_NAME = re.compile(r"\[.*\]$| (UTC|GMT)$")  # Java writes `Z[UTC]`
-# What JSON may not have, and what it becomes. The last pattern is half of a surrogate pair, as where a name was cut.
-# Each begins with plain text, because Python then searches 20 times faster where that text is missing.
-_REPAIRS = [
-    *((f"{word}(?<=[\\s:,\\[]{word})(?=\\s*[,\\]}}])", "null") for word in ("-Infinity", "Infinity", "-NaN", "NaN")),
-    (r"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..\\u[dD])[c-fC-F]..)", r"\\ufffd"),
-]
+# What JSON may not have. Each pattern begins with plain text, because Python then searches 20 times faster where that
+# text is missing.
+_NO_NUMBERS = [rf"{word}(?<=[\s:,\[]{word})(?=\s*[,\]}}])" for word in ("-Infinity", "Infinity", "-NaN", "NaN")]
+# Of a surrogate pair, as where a name was cut.
+_HALF_A_PAIR = r"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..\\u[dD])[c-fC-F]..)"
+_REPAIRS = [*((pattern, "null") for pattern in _NO_NUMBERS), (_HALF_A_PAIR, r"\\ufffd")]
 
 # More would take over 20 ms, in which no scrape is answered. A body with more is not worth it.
 _MOST_REPAIRS = 50_000
@@ -42,8 +42,8 @@ _REPLACED = "\ufffd".encode()
 def decode(body: Body, decoder: msgspec.json.Decoder[T]) -> tuple[T, Sequence[str]]:
     """The decoded body, and what is odd about it.
 
-    Bytes that are not UTF-8 become U+FFFD, NaN and Infinity become null. Raises one of DECODE_ERRORS, which says what
-    the body is if it is not JSON.
+    Bytes that are not UTF-8 become U+FFFD, NaN and Infinity become null. Where that is needed, it also changes texts:
+    `"a, NaN, b"` becomes `"a, null, b"`. Raises one of DECODE_ERRORS, which says what the body is if it is not JSON.
     """
     _check_head(body[:_HEAD_BYTES].lstrip())
     odd = ["a byte order mark"] if body.startswith(BOM_UTF8) else []

@@ -40,7 +40,8 @@ class BodyError(Exception):
 class Way:
     """How to reach one address: directly, or through a proxy. Raises ConfigError if the proxy's address is invalid.
 
-    Requests there need `proxy`, which has no user and password, and `proxy_headers`, which have them.
+    Requests there need `proxy`, which has no user and password, and `proxy_headers`, which have them. `via` ends a
+    sentence that names the address: the proxy, or nothing.
     """
 
     def __init__(self, url: URL, settings: EgressSettings, environ: Mapping[str, str] = os.environ) -> None:
@@ -48,13 +49,11 @@ class Way:
         self._ca_file = settings.ca_file
         proxy = find_proxy(url, settings, environ)
         self.proxy = proxy and proxy.with_user(None)
+        self.via = f" through the proxy {self.proxy}" if self.proxy else ""
         self.proxy_headers: dict[str, str] = {}
         if proxy and (proxy.user or proxy.password):
             authorization = aiohttp.encode_basic_auth(proxy.user or "", proxy.password or "")
             self.proxy_headers["Proxy-Authorization"] = authorization
-
-    def __str__(self) -> str:
-        return f" through the proxy {self.proxy}" if self.proxy else ""
 
     def tls(self) -> ssl.SSLContext | bool:
         """The TLS settings of the next request. Raises ConfigError if the file of authorities can't be read."""
@@ -66,7 +65,7 @@ class Way:
         The words come from the system, TLS or this module. Words of aiohttp may quote the server, which may repeat the
         token.
         """
-        there = f"{self._url.host}:{self._url.port}{self}"
+        there = f"{self._url.host}:{self._url.port}{self.via}"
         words: str | None = None
         match error:
             case ConfigError():

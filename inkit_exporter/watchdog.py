@@ -53,8 +53,8 @@ class WatchedLoop(Generic[L]):
         while True:
             running = self._running = asyncio.create_task(self.loop.run(first_after), name=self._account)
             try:
-                while not running.done() and (left := self.loop.due + grace - time.monotonic()) > 0:
-                    await asyncio.wait([running], timeout=min(left, grace))
+                while not running.done() and (overdue := time.monotonic() - self.loop.due) < grace:
+                    await asyncio.wait([running], timeout=min(grace - overdue, grace))
             finally:
                 running.cancel()
             self._restarts = 1 if self.loop.rounds else self._restarts + 1
@@ -63,8 +63,7 @@ class WatchedLoop(Generic[L]):
                 log.error("the poll loop has ended, restarting it", account=self._account, error=error)
                 await asyncio.sleep(pause)
             else:
-                overdue = round(grace - left)
-                log.error("the poll loop hangs, restarting it", account=self._account, overdue_seconds=overdue)
+                log.error("the poll loop hangs, restarting it", account=self._account, overdue_seconds=round(overdue))
             self.loop, first_after = self._make(), 0.0
 
     def stop(self) -> None:

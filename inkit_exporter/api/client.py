@@ -123,7 +123,7 @@ class Client:
             raise BadResponse(str(error)) from None
         except TimeoutError:
             code = RequestTimeout.reason
-            raise RequestTimeout(f"no complete answer within {self._api.timeout}{self._way}") from None
+            raise RequestTimeout(f"no complete answer within {self._api.timeout}{self._way.via}") from None
         except (aiohttp.ClientError, ConfigError, OSError, ValueError) as error:
             if words := self._way.explain(error):
                 code = ConnectionFailed.reason

@@ -84,11 +84,11 @@ class Exposition:
         self._rendering = asyncio.Lock()
 
     async def text(self, form: Format) -> bytes:
-        """Return all metrics as they are now."""
+        """All metrics as they are now."""
         return (await self._now(form)).text
 
     async def gzipped(self, form: Format) -> bytes:
-        """Return all metrics as they are now, compressed."""
+        """All metrics as they are now, compressed."""
         latest = await self._now(form)
         if latest.compressing is None:
             latest.compressing = asyncio.get_running_loop().run_in_executor(COMPRESSORS, _compress, latest.text)
@@ -96,7 +96,7 @@ class Exposition:
         return await asyncio.shield(latest.compressing)
 
     async def selected(self, form: Format, names: Iterable[str]) -> bytes:
-        """Return only the samples of these names, for `name[]`."""
+        """Only the samples of these names, for `name[]`."""
         wanted = {name.encode() for name in names}
         chosen: list[_Rendering] = []
         for _, rendering in (await self._now(form)).renderings.values():

@@ -65,7 +65,7 @@ def _buckets(histogram: Histogram) -> Iterator[tuple[str, float] | tuple[str, fl
 
 
 def _exemplar(exemplar: Exemplar | None) -> SampleExemplar | None:
-    """Return an exemplar, or None if it would make Prometheus refuse the scrape: too long, or not printable."""
+    """An exemplar, or None if it would make Prometheus refuse the scrape: too long, or not printable."""
     if exemplar is None or len(exemplar.batch_id) > _MAX_EXEMPLAR or not exemplar.batch_id.isprintable():
         return None
     return SampleExemplar({"batch_id": exemplar.batch_id}, exemplar.value, exemplar.at)

@@ -56,7 +56,7 @@ class Accounts:
         self._applied = asyncio.Event()
 
     def healthy(self) -> bool:
-        """Return whether no account's loop has failed again after its restart."""
+        """Whether no account's loop has failed again after its restart."""
         return all(account.watched.healthy for account in self._accounts.values())
 
     def apply(self, settings: Settings) -> None:

@@ -1,6 +1,7 @@
 "use strict";
 // How the page writes numbers and times, and makes elements. Whatever comes from outside becomes a text node or an
 // attribute's value here, never markup.
+// page.py joins elements.js, rows.js and page.js to one script, in this order: each uses names of the others.
 
 const RUNBOOKS = "https://github.com/inkit-exporter/inkit-exporter/blob/main/docs/runbooks.md#";
 

@@ -1,4 +1,4 @@
-// What the page shows, and how it follows the exporter.
+// What the page shows, and how it follows the exporter, with names from elements.js and rows.js.
 
 // Without the user and password that the page's own address may have: fetch refuses them.
 const SOURCE = location.origin + location.pathname.replace(/[^/]*$/, "api/v1/status");
@@ -9,7 +9,7 @@ const STEP = 50;  // rows more with each click
 const MOST = 500;  // batches that can be asked for
 // The share of failed documents that is more than usual, of at least so many, as the alert InkitDocumentsFailing has it.
 const MANY = 0.05, ENOUGH = 50;
-const FEWEST = 20;  // documents that tell something
+const TOO_FEW = 20;  // fewer finished documents tell nothing
 const LARGE = { batches: 3, documents: 100 };  // failed: enough to wake somebody, as the alerts have it
 const RECENT = 3600;  // seconds: a destination that has failed since is failing now
 const SKEWED = 60;  // seconds, as the exporter's log warns

@@ -1,4 +1,4 @@
-// The tables. `row` makes a row: its key, its class, and its cells. Columns from `numbers` on are numbers.
+// The tables, with names from elements.js and page.js. `row` makes a row: its key, its class, and its cells. Columns from `numbers` on are numbers.
 
 const TABLES = {
   accounts: { columns: ["Account", "Health", "Last poll", "Cost", "Next poll", "Recent batches"], row: accountRow },
@@ -131,7 +131,7 @@ function condition(destination) {
       small("for ", since(run.since_timestamp_seconds), `, in ${plural(run.batches, "batch")}`),
       !isRecent(destination) && small("no batch since ", at(run.newest_batch_created_timestamp_seconds)),
       small(runbook(alertOf(run))),
-    ] : !finished ? "nothing finished yet" : !failed ? "none failed" : finished < FEWEST ? "too few to tell" : "under the threshold",
+    ] : !finished ? "nothing finished yet" : !failed ? "none failed" : finished < TOO_FEW ? "too few to tell" : "under the threshold",
     failure && small("last failure ", since(failure), " ago"),
     arrival && small("last arrival ", since(arrival), " ago"),
   ];

@@ -17,7 +17,10 @@ TURN_TIMEOUT_SECONDS: Final = 1.0  # for a request to wait for its turn
 ANSWER_TIMEOUT_SECONDS: Final = 30.0  # for a client to read its answer; Prometheus waits for less
 IDLE_TIMEOUT_SECONDS: Final = 130.0  # between requests; longer than the usual scrape intervals
 
-HEALTH_PATHS: Final = frozenset({"/-/healthy", "/-/ready"})
+HEALTHY: Final = "/-/healthy"
+READY: Final = "/-/ready"
+HEALTH_PATHS: Final = frozenset({HEALTHY, READY})
+"""What answers whatever the limits, and without a password."""
 
 
 def limit_requests(handler: Handler, max_requests: int) -> Handler:

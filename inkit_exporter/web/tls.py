@@ -18,7 +18,7 @@ _RECORD_BYTES: Final = 2**14
 
 
 class TlsTransport(asyncio.Transport):
-    """Encrypts what the server writes, and decrypts what the client sends."""
+    """Encrypts what the server writes, and decrypts what the client sends. `socket` is the transport below TLS."""
 
     def __init__(self, socket: asyncio.Transport, context: ssl.SSLContext) -> None:
         super().__init__()

@@ -97,7 +97,7 @@ def test_no_proxy_lists_names_with_any_letters_in_either_form(base_url: str, lis
 def test_proxy_credentials_are_sent_as_utf_8_and_shown_nowhere(user_info: str, authorization: str | None) -> None:
     way = Way(URL("https://api.example"), FROM_ENVIRONMENT, {"HTTPS_PROXY": f"http://{user_info}p:1"})
     assert way.proxy_headers == ({"Proxy-Authorization": authorization} if authorization else {})
-    assert str(way) == " through the proxy http://p:1" and way.proxy == URL("http://p:1")
+    assert way.via == " through the proxy http://p:1" and way.proxy == URL("http://p:1")
 
 
 def test_a_user_with_a_colon_is_an_error_because_no_proxy_could_read_it() -> None:

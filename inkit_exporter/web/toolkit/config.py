@@ -103,7 +103,7 @@ def _keys(node: object, place: str = "") -> Iterator[str]:
 
 
 class _HttpSection(Section, frozen=True):
-    http2: bool = True
+    http2: bool = True  # accepted, without effect
     headers: dict[str, str | None] = field(default_factory=dict)
 
 
@@ -130,9 +130,9 @@ _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ns|us|µs|ms|s|m|h)")
 def _check_hash(user: str, text: str | None) -> bytes:
     if ":" in user:
         raise ConfigError("basic_auth_users: a user's name can't hold a colon; rename it")
-    if not _HASH.fullmatch(text or ""):
+    if text is None or not _HASH.fullmatch(text):
         raise ConfigError(f'basic_auth_users.{user}: is not a bcrypt hash; make one with htpasswd -nBC 10 ""')
-    return (text or "").encode()
+    return text.encode()
 
 
 def _check_headers(headers: Mapping[str, str | None]) -> Mapping[str, str]:

@@ -47,19 +47,19 @@ class ReloadingWebConfig:
         return self.latest if self._valid else None
 
     def headers(self) -> Mapping[str, str]:
-        """Return the headers of every answer."""
+        """The headers of every answer."""
         return self.latest.headers
 
     def protect(self, handler: Handler) -> Handler:
         """Make a handler that first checks the rate limit and the password, except for health checks."""
-        limiter, passwords = _RateLimiter(), _Passwords()
+        bucket, passwords = _TokenBucket(), _Passwords()
 
         async def protected(request: web.BaseRequest) -> web.StreamResponse:
             if request.path in HEALTH_PATHS and request.method in READ:
                 return await handler(request)
             if (current := self.current()) is None:
                 return web.Response(status=500, text="the web configuration is broken; the log says how\n")
-            if not limiter.allow(current.rate_limit, time.monotonic_ns()):
+            if not bucket.allow(current.rate_limit, time.monotonic_ns()):
                 return web.Response(status=429, text="too many requests\n")
             if current.users and not await passwords.check(current, request):
                 challenge = {hdrs.WWW_AUTHENTICATE: 'Basic realm="exporter"'}
@@ -118,8 +118,8 @@ def _sign(path: Path) -> tuple[int, ...] | None:
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-class _RateLimiter:
-    """A token bucket, stored as the time when it will be full (generic cell rate algorithm), in exact integers."""
+class _TokenBucket:
+    """Stored as the time when it will be full (generic cell rate algorithm), in exact integers."""
 
     def __init__(self) -> None:
         self._limit = RateLimit()

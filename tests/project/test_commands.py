@@ -40,7 +40,7 @@ ROWS = {
     "make compat": "downloads today's servers; a scheduled workflow runs it",
     ".venv/bin/uvx mutmut==* show NAME": "needs the result of `make mutate`",
     "gh attestation verify *": _GITHUB,
-    "INKIT_API_TOKEN=… .venv/bin/python exporter.py --once*": _COMMAND_LINE
+    "INKIT_API_TOKEN=$(cat PATH_OF_THE_TOKEN) .venv/bin/python exporter.py --once*": _COMMAND_LINE
     + "test_without_a_config_file_the_token_in_the_environment_is_enough",
     "curl -si -H *": _HERE + "test_the_captured_answer_does_not_contain_the_token",
     "inkit-exporter --config.file=/etc/*": _COMMAND_LINE

@@ -26,7 +26,7 @@ class Block(NamedTuple):
         lines = re.sub(r"\\\n\s*", "", self.text).splitlines()
         if prompted := [line[2:] for line in lines if line.startswith("$ ")]:
             lines = prompted
-        elif self.language or not re.match(rf"(?:[A-Z_]+=\S+ )?(?:{_PROGRAMS})\s", self.text):
+        elif self.language or not re.match(rf"(?:[A-Z_]+=(?:\$\(.*?\)|\S+) )?(?:{_PROGRAMS})\s", self.text):
             return []
         return [re.sub(r"\s+# .*", "", line).strip() for line in lines if line.strip()]
 

@@ -178,7 +178,9 @@ def read_token(account: AccountSettings, environ: Mapping[str, str]) -> str:
     else:
         place = f"api_token_file {account.api_token_file}"
         try:
-            text = read_file(Path(account.api_token_file or ""), _MAX_TOKEN_BYTES).decode()
+            text = read_file(
+                Path(account.api_token_file or ""), _MAX_TOKEN_BYTES
+            ).decode()  # checked settings have a path
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__  # not its text, which may quote the token
             raise ConfigError(f"{place} can't be read ({reason}); {remedy}") from None

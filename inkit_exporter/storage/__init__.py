@@ -1,4 +1,4 @@
-"""Window and totals of each account on disk, so that a restart loses nothing. SQLite, and nothing above it.
+"""Window and totals of each account in SQLite files, so that a restart loses nothing.
 
 May import: errors, clock, labels, config, api, window, state.
 """

@@ -120,6 +120,6 @@ def test_the_core_and_each_module_are_small_enough_to_read() -> None:
 def test_files_and_names_in_the_document_exist() -> None:
     for name in re.findall(r"`([\w/]+\.(?:py|js|md|yaml))`", DOCUMENT):
         assert any((folder / name).exists() for folder in (ROOT, PACKAGE)), name
-    code = "\n".join(path.read_text() for path in MODULES)
+    code = "\n".join(path.read_text() for path in (*MODULES, *(ROOT / "tests" / "support").glob("*.py")))
     for name in re.findall(r"`(?:\w+\.)?([A-Za-z_]+)`", DOCUMENT.partition("## From an answer")[2]):
         assert re.search(rf"\b{name}\b", code), name

@@ -35,6 +35,8 @@ ROWS = {
     "make demo": _COMMAND_LINE + "test_the_demo_needs_no_key_and_shows_all_destinations_changing",
     "make check": _TESTS,
     "make test": _TESTS,
+    "make format": "changes the files of this repository",
+    ".venv/bin/pytest tests/*": _TESTS,
     "make mutate*": _LONG,
     "make bench-report": _LONG,
     "make compat": "downloads today's servers; a scheduled workflow runs it",

@@ -80,7 +80,7 @@ class Endpoints(Struct, frozen=True):
         return web.Response(status=500, text=f"not reloaded: {error}\n") if error else web.Response(text="reloaded\n")
 
     def _ready(self) -> bool:
-        return all(state.answered for state in self.states)
+        return all(state.ready for state in self.states)
 
     async def _report(self, request: web.BaseRequest, order: str) -> Status:
         health = self.storage_health() if self.storage_health else None

@@ -27,8 +27,8 @@ class Progress(Struct, frozen=True):
 class AccountState(Struct, frozen=True, kw_only=True):
     """What is known about one account. A change makes a new value. Only `usage` and `labels` change in place.
 
-    `up` is None until the first poll ends. `answered` is True once the API has answered a page or a poll has failed.
-    `polled_at` and `last_success` are wall time in seconds since the epoch. `snapshot_at`, `down_since` and
+    `up` is None until the first poll ends. `ready` is True once the API has answered a page or a poll has failed.
+    `poll_ended_at` and `last_success` are wall time in seconds since the epoch. `snapshot_at`, `down_since` and
     `next_poll_at` are seconds by `boot_time`. During a poll, `next_poll_at` is when that poll began. `duration` is the
     last poll's, in seconds. `snapshot_duration` is how long it took to list the snapshot, failed polls included.
     """
@@ -40,7 +40,7 @@ class AccountState(Struct, frozen=True, kw_only=True):
     up: bool | None = None
     error: str | None = None
     reason: str | None = None
-    polled_at: float | None = None
+    poll_ended_at: float | None = None
     duration: float = 0.0
     poll_requests: int = 0
     last_success: float | None = None
@@ -51,7 +51,7 @@ class AccountState(Struct, frozen=True, kw_only=True):
     snapshot: Snapshot | None = None
     snapshot_at: float = 0.0
     snapshot_duration: float = 0.0
-    answered: bool = False
+    ready: bool = False
     progress: Progress | None = None
     newest_first: bool = True
     totals: Totals = field(default_factory=Totals)

@@ -60,7 +60,7 @@ def _destinations(state: AccountState) -> Iterable[str]:
 
 # The statuses that Inkit documents for a GET.
 _CODES = ("200", "400", "401", "403", "404", "422", "429", "500", "503")
-_FINAL_STATUSES = ("completed", "failed", "cancelled")
+_STATUSES_FROM_ZERO = ("completed", "failed", "cancelled")
 
 _STATE: Final[Sequence[Family[AccountState]]] = (
     Family("inkit_up", "Whether the last poll of the Inkit API succeeded (1) or not (0).", lambda s: s.up),
@@ -150,7 +150,7 @@ _STATE: Final[Sequence[Family[AccountState]]] = (
     Family(
         "inkit_batches_finished_total",
         "Batches that finished between two polls, by final status. Each counts once.",
-        lambda s: _from_zero(_FINAL_STATUSES, s.totals.finished),
+        lambda s: _from_zero(_STATUSES_FROM_ZERO, s.totals.finished),
         ("batch_status",),
     ),
     Family(

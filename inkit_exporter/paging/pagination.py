@@ -50,10 +50,12 @@ def _keys(document: object, depth: int = 0) -> Iterator[tuple[str, object]]:
 
 
 def _says_more(next_page: object, number: int) -> bool | None:
-    """Whether there is a next page: documented is its number or null, never seen was another page's."""
+    """Whether there is a next page. Inkit documents its number or null. The number of another page says nothing."""
     if isinstance(next_page, str) and (page := parse_qs(next_page.partition("#")[0].partition("?")[2]).get("page")):
         next_page = page[-1]
     following = whole_number(next_page)
     if following is None:
         return bool(next_page)  # an address or a mark that we can't read; we ask by number anyway
-    return True if following > number else None if following else False
+    if 0 < following <= number:
+        return None
+    return following > number

@@ -8,11 +8,15 @@ _REFUSAL_HOLDS = 86_400.0
 
 
 class OptionalParameters:
-    """The parameters that requests leave out because the server refuses them, and its reason in its own words."""
+    """The parameters that requests leave out because the server refuses them, and its `reason` in its own words.
+
+    `in_vain_at` is when no alternative helped. Times are wall time in seconds.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
         self.left_out: frozenset[str] = frozenset()
         self.reason = ""
+        self.in_vain_at = -math.inf
         self._names = frozenset(names)
         self._refused: frozenset[str] = frozenset()
         self._since = -math.inf
@@ -26,6 +30,10 @@ class OptionalParameters:
         before, holds = self.left_out, 0 <= now - self._since < _REFUSAL_HOLDS
         self.left_out = self._refused if holds else frozenset()
         return self.left_out != before
+
+    def tried_in_vain(self, now: float, seconds: float) -> bool:
+        """Whether leaving out all alternatives has not helped within these seconds."""
+        return 0 <= now - self.in_vain_at < seconds
 
     def alternatives(self) -> list[frozenset[str]]:
         """What to try leaving out, the likeliest first: what was refused before, one parameter more, or all."""

@@ -59,14 +59,14 @@ class PageSequence:
         self._known_last = known_last
         self._oldest = math.inf
         self._unreadable = 0
-        self._barren, self._most_barren = 0, _BARREN_PAGES
-        self._more: bool | None = None
-        self._short = False
+        self._barren, self._most_barren = 0, _BARREN_PAGES  # how many pages in a row brought nothing new
+        self._promises_more: bool | None = None  # as the last page says
+        self._last_is_short = False
         self._largest = 0
-        self._said = 0  # how many pages the first one says that there are
+        self._pages_promised = 0  # by the first page
         self._page_count: int | None = None
         self._total: int | None = None
-        self._least = 0  # how many records there must be: the first total, less what vanished since
+        self._expected = 0  # records: the first total, less what vanished since
         self._steps_back = 0
         self._earlier: Iterator[int] | None = None  # after a pause, where to go back to if a page is not known
 
@@ -76,14 +76,17 @@ class PageSequence:
 
     @property
     def _lacks(self) -> float:
-        """How many records of the list were not read at least, by its total or its pages; infinite without either."""
-        least = (self._page_count - 1) * self.size + 1 if self._total is None and self._page_count else self._total
-        return math.inf if least is None or self.first > 1 else least - self._read
+        """How many records are still missing, at least; infinite if unknown, as always if `first` > 1."""
+        if self.first == 1 and self._total is not None:
+            return self._total - self._read
+        if self.first == 1 and self._page_count:
+            return (self._page_count - 1) * self.size + 1 - self._read
+        return math.inf
 
     @property
     def _repeated(self) -> bool:
         """Whether pages repeat records instead of others that there must be, as where the order is not stable."""
-        return self._whole and self._least > self._read
+        return self._whole and self._expected > self._read
 
     @property
     def newest_edge(self) -> float:
@@ -103,17 +106,24 @@ class PageSequence:
         return not self._to_end and (too_old or overfull)
 
     @property
-    def past_end(self) -> bool | None:
-        """Whether a next page that the API refuses is beyond the end of the list; None if nothing says so."""
+    def next_promised(self) -> bool | None:
+        """Whether the list should have the next page, whatever the API says to a request; None if nothing tells."""
         if self._lacks <= 0 or self.next == self.first or self._earlier is not None:  # pages may have moved up
-            return self.next > 1
-        return (self._short or None) if self._more is None else not self._more
+            return self.next == 1
+        if self._promises_more is None and self._last_is_short:
+            return False
+        return self._promises_more
 
     @property
     def full(self) -> bool:
         """Whether the next page has only records beyond `max_records`."""
         beyond = (self.next - 1) * self.size >= self._max_records and self.newest >= self._cutoff
         return beyond and self.ordered and not self._to_end
+
+    @property
+    def beyond_max(self) -> bool:
+        """Whether the pages read reach past `max_records`."""
+        return self.furthest * self.size > self._max_records
 
     def expected_pages(self, now: float) -> int | None:
         """About how many pages there are to read; None if unknown. `now` is wall time. One must have been read."""
@@ -140,51 +150,64 @@ class PageSequence:
 
         A record is its id and when it was created, in seconds since the epoch.
 
-        If the list gets shorter while it is read, records may move to a page that was already read. Then the next page
-        is the first that may have such records.
-
         Raises:
             InconsistentListing: the pages contradict one another, or the list is too long to read without order.
         """
         number, size = self.next, len(records) + unreadable
-        known = next((i for i, (record_id, _) in enumerate(records) if record_id not in self.ids), len(records))
-        self._note_records(records, known)
+        first_new = next((i for i, (record_id, _) in enumerate(records) if record_id not in self.ids), len(records))
+        self._note_records(records, first_new)
         self.next += 1
-        if self._earlier and number > 1 and not known:
+        if self._earlier and number > 1 and first_new == 0:
             self.next = next(self._earlier)
             return
         self._earlier = None
         position = (number - 1) * max(self.size, size) + size
-        before = self._total
-        if hints.total_count is not None and hints.total_count >= position:  # else it is no total
-            self._total = hints.total_count
-        shrunk_by = 0 if before is None or self._total is None else max(0, before - self._total)
-        self._least = self._least - shrunk_by if before is not None else self._total or 0
+        shrunk_by = self._note_total(hints.total_count, position)
+        promises_more = hints.promises(number, position)
         if size:
             self._check_length(number, size, hints)
             if number > self.furthest:
                 self.furthest = number
                 self._unreadable += unreadable
-                self._barren = self._barren + 1 if known == len(records) > 0 else 0
-            self._more, self._short = hints.promises(number, position), size < self.size
+                self._barren = (self._barren + 1) if first_new == len(records) > 0 else 0
+            self._promises_more, self._last_is_short = promises_more, size < self.size
             self._check_end()
         else:
-            # If more was promised, one empty page may be a mistake of the API. Two are the end of the list.
-            more = hints.promises(number, position) if self._more is None else self._more
-            self.ended = self.ended_by_surprise = not more
-            if 0 < self._lacks < math.inf and (more or self._repeated):
-                self.promised = self._total
-            self._more = False
+            self._note_empty_page(promises_more)
         if shrunk_by and number > self.first:
-            self._steps_back += 1
-            if self._steps_back > _MOST_STEPS_BACK:
-                raise InconsistentListing("batches keep vanishing from the list while it is read")
-            self.next = max(self.first, number - math.ceil(shrunk_by / max(1, self.size)))
+            self._step_back(number, shrunk_by)
 
-    def _note_records(self, records: Sequence[tuple[str, float]], known: int) -> None:
-        """Note the records and their order. So many at the beginning of the page were known before."""
+    def _note_total(self, total: int | None, position: int) -> int:
+        """Note the total that a page says which ends at this position. Returns by how much the list has shrunk."""
+        before = self._total
+        if total is not None and total >= position:  # else it is no total
+            self._total = total
+        if before is None or self._total is None:
+            self._expected = self._total or 0
+            return 0
+        shrunk_by = max(0, before - self._total)
+        self._expected -= shrunk_by
+        return shrunk_by
+
+    def _note_empty_page(self, promises_more: bool | None) -> None:
+        """If more was promised, one empty page may be a mistake of the API. Two are the end of the list."""
+        more = promises_more if self._promises_more is None else self._promises_more
+        self.ended = self.ended_by_surprise = not more
+        if 0 < self._lacks < math.inf and (more or self._repeated):
+            self.promised = self._total
+        self._promises_more = False
+
+    def _step_back(self, number: int, shrunk_by: int) -> None:
+        """The list got shorter while it was read: go back to the first page to which unread records may have moved."""
+        self._steps_back += 1
+        if self._steps_back > _MOST_STEPS_BACK:
+            raise InconsistentListing("batches keep vanishing from the list while it is read")
+        self.next = max(self.first, number - math.ceil(shrunk_by / max(1, self.size)))
+
+    def _note_records(self, records: Sequence[tuple[str, float]], first_new: int) -> None:
+        """Note the records and their order. Those before index `first_new` were known."""
         times = [created for _, created in records]
-        newest_new = times[known] if known < len(times) and self.next > self.furthest else -math.inf
+        newest_new = times[first_new] if first_new < len(times) and self.next > self.furthest else -math.inf
         if times != sorted(times, reverse=True) or newest_new > self.page_oldest:
             self.ordered = False
             if not self._whole:
@@ -204,11 +227,11 @@ class PageSequence:
         self.size = max(self.size, size)
         self._page_count = hints.page_count if (hints.page_count or 0) >= number else None
         if not self.furthest:
-            self._said = max(self._page_count or 0, math.ceil((self._total or 0) / self.size))
+            self._pages_promised = max(self._page_count or 0, math.ceil((self._total or 0) / self.size))
         unordered = self._to_end or not self.ordered
         if self._whole and (unordered or self._oldest == self.newest):  # records of one time show no order either
-            most = max(self._said, math.ceil(self._max_records / self.size))
-            if number > most + most // 10 + 10 or (unordered and self._said * self.size > _MOST_RECORDS):
+            most = max(self._pages_promised, math.ceil(self._max_records / self.size))
+            if number > most + most // 10 + 10 or (unordered and self._pages_promised * self.size > _MOST_RECORDS):
                 raise InconsistentListing(
                     f"page {number}: the list is in no order and too long to read; narrow it with"
                     " filters, or raise poll.max_batches"
@@ -217,11 +240,21 @@ class PageSequence:
     def _check_end(self) -> None:
         """Find out whether the list ends with this page. One without new records ends it if no more are promised."""
         at_known_end = self.ordered and not self._whole and self.last_id == self._known_last != ""
-        told = (self._more is False and not self._repeated) or at_known_end
+        told = (self._promises_more is False and not self._repeated) or at_known_end
         self.ended = self._lacks <= 0 if self._barren else told
         if self._barren >= self._most_barren and not self.ended:
             read = f"{self._read} of {self._total}" if self._total else self._read
             raise InconsistentListing(f"page {self.next - 1} repeats earlier pages, after {read} records")
+
+
+def page_with(place: int, size: int) -> int:
+    """The page that has the record at that place of the list, from 0."""
+    return place // size + 1
+
+
+def page_after(records: int, size: int) -> int:
+    """The first page that has none of so many records at the beginning of the list."""
+    return math.ceil(records / size) + 1
 
 
 def backwards(number: int) -> Iterator[int]:

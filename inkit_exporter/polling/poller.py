@@ -59,7 +59,7 @@ class Poller:
 
     async def run(self, first_after: float) -> None:
         """Poll until cancelled, first after that many seconds. A slow poll skips the ticks that it missed."""
-        if self._storage and (stored := await self._storage.plan()):
+        if self._storage and (stored := await self._storage.take_plan()):
             self._plan = stored
         tick = boot_time() + first_after
         while True:
@@ -92,11 +92,11 @@ class Poller:
             self._listing_began = began
         state = replace(
             self._state,
-            polled_at=time.time(),
+            poll_ended_at=time.time(),
             duration=time.monotonic() - started,
             poll_requests=before.usage.requests - requests_before,
             polls=before.polls + 1,
-            answered=True,
+            ready=True,
             progress=None,
         )
         state = self._failed(state, failure) if failure else self._succeeded(state)
@@ -126,7 +126,7 @@ class Poller:
                     request = conversation.send(part)
                     await asyncio.sleep(0)
                 progress = self._progress(started, requests_before)
-                self._states.amend(replace(self._state, answered=True, progress=progress))
+                self._states.amend(replace(self._state, ready=True, progress=progress))
                 if progress and time.monotonic() - told > _TELL_EVERY_SECONDS:
                     told = time.monotonic()
                     self._log.info("listing all batches", **asdict(progress))
@@ -158,7 +158,7 @@ class Poller:
             up=True,
             error=None,
             reason=None,
-            last_success=state.polled_at,
+            last_success=state.poll_ended_at,
             down_since=None,
             snapshot=window.snapshot(state.snapshot),
             snapshot_at=ended,

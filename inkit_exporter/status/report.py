@@ -112,7 +112,7 @@ async def make_status(states: Iterable[AccountState], query: Query, storage: Sto
 
 def _account(state: AccountState, query: Query, wall: float, now: float) -> AccountStatus:
     """`wall` and `now` are the same moment, in seconds since the epoch and by `boot_time`."""
-    limiter, ended = state.usage.rate_limiter, state.polled_at is not None
+    limiter, ended = state.usage.rate_limiter, state.poll_ended_at is not None
 
     def stamp(boot: float) -> float:
         return round(wall + boot - now, 3)
@@ -124,7 +124,7 @@ def _account(state: AccountState, query: Query, wall: float, now: float) -> Acco
         error=state.error,
         down_since_timestamp_seconds=None if state.down_since is None else stamp(state.down_since),
         last_successful_poll_timestamp_seconds=state.last_success,
-        last_poll_timestamp_seconds=state.polled_at,
+        last_poll_timestamp_seconds=state.poll_ended_at,
         poll_duration_seconds=state.duration if ended else None,
         poll_requests=state.poll_requests if ended else None,
         poll_interval_seconds=float(state.settings.interval),

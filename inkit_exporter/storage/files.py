@@ -14,7 +14,7 @@ from zlib import crc32
 
 import msgspec
 
-from inkit_exporter.storage.records import Kept, Record
+from inkit_exporter.storage.records import Kept, KeptBatch
 
 LOCK: Final = "lock"
 
@@ -33,7 +33,7 @@ _OURS = re.compile(r"(.+-[0-9a-f]{8}\.db)(-journal|\.set-aside)?")
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_kept = msgspec.msgpack.Decoder(Kept).decode
-_decode_record = msgspec.msgpack.Decoder(Record).decode
+_decode_record = msgspec.msgpack.Decoder(KeptBatch).decode
 
 
 class UnusableFile(Exception):
@@ -91,7 +91,7 @@ class AccountFile:
         self._connection: sqlite3.Connection | None = None
         self._saved = b""
 
-    def load(self) -> tuple[Kept, dict[str, Record]] | None:
+    def load(self) -> tuple[Kept, dict[str, KeptBatch]] | None:
         """Read what the file holds; None if it is empty.
 
         Raises:
@@ -109,7 +109,7 @@ class AccountFile:
         self._saved = first[1]
         return kept, records
 
-    def save(self, kept: Kept, records: Iterable[tuple[str, Record | None]], *, whole: bool) -> None:
+    def save(self, kept: Kept, records: Iterable[tuple[str, KeptBatch | None]], *, whole: bool) -> None:
         """Write the state and these records, either all or those that changed. None deletes a record.
 
         Raises as `load` does, also if changes are to be written and the file does not hold what was last loaded or

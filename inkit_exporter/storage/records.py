@@ -38,7 +38,7 @@ class Kept(Struct, frozen=True):
     records: int
 
 
-class Record(Struct, frozen=True, omit_defaults=True, gc=False):
+class KeptBatch(Struct, frozen=True, omit_defaults=True, gc=False):
     """What is kept of one batch: all that window and totals know. `batch` is None if it has vanished."""
 
     batch: Batch | None = None
@@ -51,13 +51,13 @@ def origin_of(account: AccountSettings) -> AccountSettings:
     return replace(account, api_token_file=None, api_token_env=None)
 
 
-def take_records(plan: Plan, ids: Iterable[str] | None) -> list[tuple[str, Record | None]]:
+def take_records(plan: Plan, ids: Iterable[str] | None) -> list[tuple[str, KeptBatch | None]]:
     """What is kept of these batches, or of all, by id. None for a batch that is forgotten."""
     window, totals = plan.window, plan.window.totals
-    taken: list[tuple[str, Record | None]] = []
+    taken: list[tuple[str, KeptBatch | None]] = []
     for batch_id in window.by_id.keys() | totals.missing.keys() if ids is None else ids:
         batch, missing = window.by_id.get(batch_id), totals.missing.get(batch_id)
-        record = Record(batch, window.changed_at.get(batch_id), missing or totals.past.get(batch_id))
+        record = KeptBatch(batch, window.changed_at.get(batch_id), missing or totals.past.get(batch_id))
         taken.append((batch_id, record if batch or missing else None))
     return taken
 
@@ -69,8 +69,8 @@ def take(plan: Plan, state: AccountState, origin: AccountSettings) -> Kept:
         origin=origin,
         max_batches=state.settings.max_batches,
         mark=replace(plan.mark),
-        edge=window.totals.edge,
-        cut=window.cut,
+        edge=window.totals.not_new_until,
+        cut=window.newest_dropped,
         snapshot=replace(snapshot, newest=(), failing=TopBatches(), unfinished=TopBatches()),
         snapshot_duration=state.snapshot_duration,
         last_success=state.last_success or 0.0,
@@ -79,7 +79,7 @@ def take(plan: Plan, state: AccountState, origin: AccountSettings) -> Kept:
     )
 
 
-def restore_plan(kept: Kept, records: Mapping[str, Record], settings: PollSettings) -> Plan:
+def restore_plan(kept: Kept, records: Mapping[str, KeptBatch], settings: PollSettings) -> Plan:
     """A plan that continues the kept one, as far as these settings allow."""
     plan = Plan(settings, kept.totals)
     window, totals = plan.window, plan.window.totals
@@ -94,11 +94,16 @@ def restore_plan(kept: Kept, records: Mapping[str, Record], settings: PollSettin
         if not batch.final and stored.finished:
             totals.past.setdefault(batch.id, past_of(stored))
     window.settle(kept.mark.polled_at - settings.resync_interval)
-    totals.edge, window.cut, window.truncated, plan.mark = kept.edge, kept.cut, kept.snapshot.truncated, kept.mark
+    totals.not_new_until, window.newest_dropped, window.truncated, plan.mark = (
+        kept.edge,
+        kept.cut,
+        kept.snapshot.truncated,
+        kept.mark,
+    )
     if window.truncated and settings.max_batches > kept.max_batches:
         plan.mark = replace(kept.mark, newest_first=False)
     totals.counting = True
-    totals.changes.take()  # all of this is stored
+    totals.take_changed()  # all of this is stored
     return plan
 
 

@@ -116,7 +116,7 @@ class AccountStorage:
             self.restoring.cancel()
         self.restoring = asyncio.create_task(self._restore(states))
 
-    async def plan(self) -> Plan | None:
+    async def take_plan(self) -> Plan | None:
         """The stored plan, once it is loaded. None if there is none, and at later calls."""
         if self.restoring is None:
             return None
@@ -132,7 +132,7 @@ class AccountStorage:
         if not self._idle():  # a save that waited for the thread would find the plan of a later poll
             self._failed(f"the disk has not answered for more than {DISK_SECONDS:g}s")
             return
-        kept, changed = records.take(plan, state, self.origin), plan.window.totals.changes.take()
+        kept, changed = records.take(plan, state, self.origin), plan.window.totals.take_changed()
         if await self._do(partial(self._write, plan, kept, changed)) and self.error is not None:
             self._log.info("the account is stored again")
             self.error = None
@@ -186,7 +186,7 @@ class AccountStorage:
             taken = records.take_records(plan, changed)
             self._file.save(kept, taken, whole=changed is None)
         except Exception as error:
-            plan.window.totals.changes.put_back(None if isinstance(error, UnusableFile) else changed)
+            plan.window.totals.put_back(None if isinstance(error, UnusableFile) else changed)
             raise
         self._storage.tidy()
         return True

@@ -1,7 +1,10 @@
 """Decides which pages a poll reads, from the known batches and the pages so far. No I/O, no clock.
 
 A poll is a generator: it yields a request for a page, and the caller sends it that page. If a page comes in parts,
-the generator yields the same request until it has all of them. If the list is newest first, a poll reads:
+the generator yields the same request until it has all of them. If the API refuses the page, the caller throws that
+PageRefused in. After any other error it drops the generator, and calls `break_off`.
+
+If the list is newest first, a poll reads:
 
 1. the *head*: pages until one ends with a batch older than the newest known one, mostly one page;
 2. the *resync*: a few older pages, so that polls list the whole window again within `resync_interval`;
@@ -21,7 +24,7 @@ from inkit_exporter.api.batches import DEFAULT_PAGE_SIZE, OPTIONAL_PARAMETERS, B
 from inkit_exporter.api.errors import BadResponse, PageRefused, QueryRefused
 from inkit_exporter.config import PollSettings
 from inkit_exporter.paging.parameters import OptionalParameters
-from inkit_exporter.paging.sequence import InconsistentListing, PageSequence, backwards
+from inkit_exporter.paging.sequence import InconsistentListing, PageSequence, backwards, page_after, page_with
 from inkit_exporter.window.totals import Totals, TotalsTracker
 from inkit_exporter.window.window import Window
 
@@ -41,7 +44,7 @@ class Bookmark(Struct):
     `newest_first`: the whole window, from `cutoff` on, was listed once, in that order; so reading parts is enough. If
     hints were wrong or missing, `promised` is how many batches they promised, `known_last` the id of the last batch in
     the list, and `ended_at` when that was seen.
-    The last complete head began at `polled_at`; all batches created up to `known` were known then. The resync has
+    The last poll with a complete head began at `polled_at`. It knew all batches created up to `known`. The resync has
     listed the batches created since `cursor`, and is `backlog` batches behind its pace.
     """
 
@@ -75,12 +78,11 @@ class Plan:
         self.parameters = OptionalParameters(OPTIONAL_PARAMETERS)
         self.resumed = False
         self._settings = settings
-        self._refused_in_vain_at = -math.inf
         self._listing: _Listing | None = None
         # Of the current poll: wall time, whether the API refused pages that are beyond `max_batches`, the unfinished
         # batches that it has listed, and the records by destination, less those in which it can't be read.
         self._now = 0.0
-        self._cut_short = False
+        self._refused_beyond_max = False
         self._seen: set[str] = set()
         self._readable: Counter[str] = Counter()
 
@@ -90,18 +92,9 @@ class Plan:
         Raises:
             BadResponse: the pages contradict one another, or most records of a destination can't be read.
         """
-        cutoff = now - self._settings.lookback
-        if self.parameters.forget_refusals(now) or (self._listing and now >= self._listing.continues_until):
-            self._listing = None
-        if cutoff < self.mark.cutoff:  # a longer lookback, or the clock was set back; what it brings in is no news
-            self.mark.newest_first, self._listing = False, None
-            # The cutoff was too late if the clock was far ahead, and `now` is too early if it is far behind.
-            latest = max([now, *(batch.created_at for batch in self.window.batches[:1])])
-            self.window.totals.edge = max(self.window.totals.edge, min(self.mark.cutoff, latest))
-        self._now, self.mark.cutoff = now, cutoff
-        self.window.trim(cutoff)
+        self._begin(now)
         while True:
-            self.resumed, self._cut_short, self._seen = self._listing is not None, False, set()
+            self.resumed, self._refused_beyond_max, self._seen = self._listing is not None, False, set()
             self._readable = self._readable if self.resumed else Counter()
             try:
                 yield from self._update() if self.mark.newest_first else self._list_all()
@@ -113,9 +106,9 @@ class Plan:
                 if not self.mark.newest_first:
                     raise BadResponse(str(error)) from None
                 self.mark.newest_first = False  # reading a part is not enough
-        if self._cut_short and self.window.batches:
-            self.window.cut = max(self.window.cut, self.window.batches[-1].created_at)
-        self.window.trim(cutoff)
+        if self._refused_beyond_max and self.window.batches:
+            self.window.newest_dropped = max(self.window.newest_dropped, self.window.batches[-1].created_at)
+        self.window.trim(self.mark.cutoff)
         self.window.settle(now - self._settings.resync_interval)
 
     @property
@@ -130,13 +123,26 @@ class Plan:
         if listing and listing.pages.furthest > listing.failed_after:
             listing.failed_after, listing.continues_until = listing.pages.furthest, now + self._settings.stale_after
 
+    def _begin(self, now: float) -> None:
+        """Start at wall time `now`, and forget what does not hold any more."""
+        cutoff = now - self._settings.lookback
+        if self.parameters.forget_refusals(now) or (self._listing and now >= self._listing.continues_until):
+            self._listing = None  # its pages were other ones, or have moved too far
+        if cutoff < self.mark.cutoff:  # a longer lookback, or the clock was set back; what it brings in is no news
+            self.mark.newest_first, self._listing = False, None
+            # The cutoff was too late if the clock was far ahead, and `now` is too early if it is far behind.
+            latest = max([now, *(batch.created_at for batch in self.window.batches[:1])])
+            self.window.totals.not_new_until = max(self.window.totals.not_new_until, min(self.mark.cutoff, latest))
+        self._now, self.mark.cutoff = now, cutoff
+        self.window.trim(cutoff)
+
     def _list_all(self) -> Conversation:
         self.mark.newest_first = False
         if listing := self._listing:
             listing.pages.resume()
         else:
             listing = self._listing = _Listing(self._sequence(1, whole=True), self._now)
-            self.window.cut = -math.inf
+            self.window.newest_dropped = -math.inf
         yield from self._read(listing.pages, lambda pages: pages.past_window)
         self._listing = None
         self._check_destinations()
@@ -156,7 +162,7 @@ class Plan:
         if owed and not self._ends_resync(head):
             last = yield from self._resync(owed)
         if self._ends_resync(last):
-            self.window.cut = -math.inf
+            self.window.newest_dropped = -math.inf
             self.mark.cursor, self.mark.backlog = math.inf, 0.0
         for batch in [batch for batch in self.window.unfinished if batch.id not in self._seen]:
             yield from self._refresh(batch)
@@ -181,26 +187,29 @@ class Plan:
 
     def _resync(self, owed: int) -> Generator[PageRequest, Page, PageSequence]:
         """List pages from the cursor on. The first must begin with a newer batch, or there would be a gap."""
+        last_listed = max(0, self.window.rank_at(self.mark.cursor) - 1)
         # If it does not, batches have vanished further up, so that these are older than was thought.
-        for first in backwards(max(0, self.window.rank_at(self.mark.cursor) - 1) // self.mark.page_size + 1):
+        for first in backwards(page_with(last_listed, self.mark.page_size)):
             sequence = self._sequence(first)
             yield from self._read(sequence, lambda pages: self._resynced(pages, owed))
             if sequence.newest_edge > self.mark.cursor:
                 break
-        before, self.mark.cursor = self.window.rank_at(self.mark.cursor), min(self.mark.cursor, sequence.oldest_edge)
-        self.mark.backlog = max(0.0, self.mark.backlog - (self.window.rank_at(self.mark.cursor) - before))
+        before = self.window.rank_at(self.mark.cursor)
+        self.mark.cursor = min(self.mark.cursor, sequence.oldest_edge)
+        listed = self.window.rank_at(self.mark.cursor) - before
+        self.mark.backlog = max(0.0, self.mark.backlog - listed)
         return sequence
 
     def _resynced(self, pages: PageSequence, owed: int) -> bool:
         far = pages.furthest >= pages.first + owed - 1 and pages.page_oldest < self.mark.cursor
         too_far_down = pages.newest_edge <= self.mark.cursor
-        return far or too_far_down or pages.page_oldest < self.mark.cutoff or self._beyond(pages.furthest)
+        return far or too_far_down or pages.page_oldest < self.mark.cutoff or pages.beyond_max
 
     def _refresh(self, batch: Batch) -> Conversation:
         """List an unfinished batch that this poll has not listed yet, or find out that it has vanished."""
         # If it is not where it should be, batches have vanished further up, and it is on an earlier page.
-        for first in backwards(self.window.rank(batch) // self.mark.page_size + 1):
-            if batch.id in self._seen or batch.id not in self.window.unfinished_ids:
+        for first in backwards(page_with(self.window.rank(batch), self.mark.page_size)):
+            if batch.id in self._seen or batch.id not in self.window.changed_at:
                 break
             there = self._sequence(first)
             yield from self._read(there, lambda pages: batch.id in pages.ids or pages.page_oldest < batch.created_at)
@@ -209,9 +218,8 @@ class Plan:
         """Read pages into the window until `enough` says so or the list ends. Then remove known batches not on them."""
         while True:
             number = sequence.next
-            yield from self._read_page(sequence)
-            if sequence.next == number:  # the API refuses it, and nobody needs it
-                self._cut_short = True
+            if not (yield from self._read_page(sequence)):
+                self._refused_beyond_max = True
                 break
             self.mark.page_size = sequence.size or self.mark.page_size
             if not sequence.ordered and len(self.window.batches) > 2 * self._settings.max_batches:
@@ -223,53 +231,55 @@ class Plan:
             self.mark.known_last, self.mark.ended_at = sequence.last_id, self._now
             self.mark.promised = sequence.promised if sequence.promised is not None else self.mark.promised
 
-    def _read_page(self, sequence: PageSequence) -> Conversation:
-        """Read the next page into the window and the sequence. A page beyond the end of the list is empty."""
+    def _read_page(self, sequence: PageSequence) -> Generator[PageRequest, Page, bool]:
+        """Read the next page into window and sequence. Returns False if it is refused, and beyond `max_batches`."""
         request = PageRequest(sequence.next, self.parameters.left_out)
         try:
             part = yield request
         except PageRefused as refusal:
-            if sequence.full and sequence.past_end is False:
-                return
-            if isinstance(refusal, QueryRefused) and not sequence.past_end:
+            promised = sequence.next_promised
+            if promised and sequence.full:
+                return False
+            if isinstance(refusal, QueryRefused) and promised is not False:
                 yield from self._leave_out(request.number, refusal)
-            if sequence.past_end is False:
+            if promised:
                 raise
-            part = Page([])
+            part = Page([])  # it is beyond the end of the list
         records, invalid = self._merge(part), part.invalid
         while part.more:
             part = yield request
             records += self._merge(part)
             invalid += part.invalid
         sequence.add(records, invalid, part.pagination)
+        return True
 
     def _merge(self, part: Page) -> list[tuple[str, float]]:
         """Update the window. Returns the ids of the batches and when they were created."""
         self.window.update(part.batches, self._now, self.mark.cutoff)
         self._readable.update(name for batch in part.batches for name in batch.destinations)
         self._readable.subtract(part.unreadable)
-        self._seen |= self.window.unfinished_ids.intersection(batch.id for batch in part.batches)
+        self._seen.update(batch.id for batch in part.batches if batch.id in self.window.changed_at)
         return [(batch.id, batch.created_at) for batch in part.batches]
 
     def _leave_out(self, number: int, refusal: QueryRefused) -> Conversation:
         """Find what the API refuses, leave it out, and raise _ParameterLeftOut. Return if that does not help."""
-        if 0 <= self._now - self._refused_in_vain_at < self._settings.stale_after:
+        if self.parameters.tried_in_vain(self._now, self._settings.stale_after):
             return
         for names in self.parameters.alternatives():
-            # If pages become smaller, ask for the first one that has nothing from the pages before.
             smaller = "page_size" in names - self.parameters.left_out
-            place = math.ceil((number - 1) * self.mark.page_size / DEFAULT_PAGE_SIZE) + 1 if smaller else number
+            read = (number - 1) * self.mark.page_size
+            request = PageRequest(page_after(read, DEFAULT_PAGE_SIZE) if smaller else number, names)
             try:
-                page = part = yield PageRequest(place, names)
+                page = part = yield request
                 while part.more:
-                    part = yield PageRequest(place, names)
+                    part = yield request
             except PageRefused:
                 continue
             if number == 1 or page.batches:  # else it may just be beyond the end of the list
                 if self.parameters.leave_out(names, refusal.words, self._now) and "sort" in names:
                     self.mark.newest_first = False
                 raise _ParameterLeftOut
-        self._refused_in_vain_at = self._now
+        self.parameters.in_vain_at = self._now
 
     def _sequence(self, first: int, *, whole: bool = False) -> PageSequence:
         known_last = self.mark.known_last if self._now - self.mark.ended_at < self._settings.resync_interval else ""
@@ -283,9 +293,5 @@ class Plan:
             known_last=known_last,
         )
 
-    def _beyond(self, number: int) -> bool:
-        """Whether a page reaches past the last batch that may be kept."""
-        return number * self.mark.page_size > self._settings.max_batches
-
     def _ends_resync(self, sequence: PageSequence) -> bool:
-        return self.mark.cursor < self.mark.cutoff or self._beyond(sequence.furthest) or self._cut_short
+        return self.mark.cursor < self.mark.cutoff or sequence.beyond_max or self._refused_beyond_max

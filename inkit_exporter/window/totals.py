@@ -46,59 +46,35 @@ class Totals(Struct):
         return replace(self, **{field: dict(value) for field, value in asdict(self).items() if isinstance(value, dict)})
 
 
-class Changes:
-    """Which batches are not stored as they are: at first `all`, later those with these `ids`.
-
-    A storage takes them after a complete poll, and puts back what it could not write, maybe in another thread. So it
-    lacks nothing else.
-    """
-
-    def __init__(self) -> None:
-        self.all = True
-        self.ids: set[str] = set()
-
-    def add(self, batch_id: str) -> None:
-        """A batch is new, has changed, or is forgotten."""
-        if not self.all:
-            self.ids.add(batch_id)
-
-    def take(self) -> set[str] | None:
-        """The ids, or None for all. Later ones are noted from now on."""
-        taken = None if self.all else self.ids
-        self.all, self.ids = False, set()
-        return taken
-
-    def put_back(self, taken: set[str] | None) -> None:
-        """Note these again; None for all."""
-        self.all |= taken is None
-        self.ids.update(taken or ())
-
-
 class TotalsTracker:
     """Follows one account's batches, and adds what happens to them to the totals.
 
     New batches count only while it is `counting`. Those before are the baseline. If an older batch comes (back) into
     the window, what it did before does not count either.
 
-    Batches created up to `edge` have left the window, or may have. `past` is the past of batches that show less than
-    before, `missing` that of vanished ones. `changes` are for a storage.
+    Batches created up to `not_new_until` have left the window, or may have. `past` is the past of batches that show
+    less than before, `missing` that of vanished ones.
+
+    `stored`: a storage has all batches as they are, except those with the `changed` ids. It takes these before it
+    writes them, and puts back what it could not write. If it is False, the storage has to write all of them.
     """
 
     def __init__(self, totals: Totals) -> None:
         self.totals = totals.copy()
         self.counting = False
-        self.edge = -math.inf
+        self.not_new_until = -math.inf
         self.past: dict[str, Past] = {}
         self.missing: dict[str, Past] = {}
-        self.changes = Changes()
+        self.stored = False
+        self.changed: set[str] = set()
 
     def observe(self, known: Batch | None, batch: Batch, now: float) -> None:
         """Count what a poll at wall time `now` sees: a batch that was `known`, or None if new, is now `batch`."""
-        self.changes.add(batch.id)
+        self.changed.add(batch.id)
         past = self.past if known else self.missing
         before = past.pop(batch.id) if batch.id in past else past_of(known) if known else None
         if before is None:
-            if not self.counting or batch.created_at <= self.edge:
+            if not self.counting or batch.created_at <= self.not_new_until:
                 return
             self.totals.created = self.totals.created.add(1, batch.id, now)
             before = Past(batch.created_at)
@@ -119,27 +95,39 @@ class TotalsTracker:
 
     def vanished(self, batch: Batch) -> None:
         """The API no longer lists a batch. It may come back."""
-        self.changes.add(batch.id)
+        self.changed.add(batch.id)
         self.missing[batch.id] = self.past.pop(batch.id) if batch.id in self.past else past_of(batch)
         while len(self.missing) > _MOST_VANISHED:
             self._forget(next(iter(self.missing)))
 
     def expired(self, batch: Batch) -> None:
         """A batch has left the window. It is not new if it ever comes back."""
-        self.changes.add(batch.id)
+        self.changed.add(batch.id)
         self.past.pop(batch.id, None)
-        self.edge = max(self.edge, batch.created_at)
+        self.not_new_until = max(self.not_new_until, batch.created_at)
 
     def trim(self, cutoff: float, batches: int) -> None:
         """Forget vanished batches created before the cutoff. The window has that many others."""
         for batch_id in [batch_id for batch_id, past in self.missing.items() if past.created_at < cutoff]:
             self._forget(batch_id)
-        if len(self.changes.ids) > batches + len(self.missing):
-            self.changes = Changes()  # all are fewer
+        if not self.stored or len(self.changed) > batches + len(self.missing):
+            self.stored, self.changed = False, set()
+
+    def take_changed(self) -> set[str] | None:
+        """The ids of the batches to write; None for all of them."""
+        taken = self.changed if self.stored else None
+        self.stored, self.changed = True, set()
+        return taken
+
+    def put_back(self, taken: set[str] | None) -> None:
+        """These could not be written. Another thread may call this during a poll."""
+        if taken is None:
+            self.stored = False
+        self.changed.update(taken or ())
 
     def _forget(self, batch_id: str) -> None:
-        self.changes.add(batch_id)
-        self.edge = max(self.edge, self.missing.pop(batch_id).created_at)
+        self.changed.add(batch_id)
+        self.not_new_until = max(self.not_new_until, self.missing.pop(batch_id).created_at)
 
 
 def past_of(batch: Batch) -> Past:

@@ -48,21 +48,20 @@ class Snapshot(Struct, frozen=True):
 
 
 class Window:
-    """At most `max_batches` batches, newest first, and their sums. It passes every change to the totals.
+    """Batches, newest first, and their sums; after `trim` at most `max_batches`. It passes every change to the totals.
 
-    Other modules may read `batches`, `by_id`, and these: `unfinished` and `unfinished_ids` have the batches that are
-    neither finished nor settled; `changed_at` is when each unfinished or settled batch last changed, as polls saw it;
-    `cut` is the `created_at` of the newest batch that was dropped because of `max_batches`. Full listings reset it, and
-    `trim` finds out again.
+    Other modules may read `batches`, `by_id`, and these: `unfinished` has the batches that are neither finished nor
+    settled; `changed_at` is when each unfinished or settled batch last changed, as polls saw it; `newest_dropped` is
+    the `created_at` of the newest batch that was dropped because of `max_batches`. Full listings reset it, and `trim`
+    finds out again.
     """
 
     def __init__(self, max_batches: int, totals: TotalsTracker) -> None:
         self.truncated = False
-        self.cut = -math.inf
+        self.newest_dropped = -math.inf
         self.totals = totals
         self.batches: list[Batch] = []
         self.unfinished: list[Batch] = []  # sorted too, so that a snapshot need not look for them
-        self.unfinished_ids: set[str] = set()
         self._failing: list[Batch] = []
         self._max_batches = max_batches
         self.by_id: dict[str, Batch] = {}
@@ -109,7 +108,6 @@ class Window:
             _insert(self._failing, batch)
         if in_progress or not batch.final:
             _insert(self.unfinished, batch)
-            self.unfinished_ids.add(batch.id)
             self.changed_at[batch.id] = now
 
     def remove(self, batch_id: str) -> None:
@@ -121,8 +119,8 @@ class Window:
         """Drop the batches created before the cutoff, and the oldest beyond `max_batches`."""
         recent = bisect.bisect_right(self.batches, -cutoff, key=_age)
         if recent > self._max_batches:
-            self.cut = max(self.cut, self.batches[self._max_batches].created_at)
-        self.truncated = self.cut >= cutoff
+            self.newest_dropped = max(self.newest_dropped, self.batches[self._max_batches].created_at)
+        self.truncated = self.newest_dropped >= cutoff
         kept = min(recent, self._max_batches)
         while len(self.batches) > kept:
             self.totals.expired(self.batches[-1])
@@ -132,7 +130,6 @@ class Window:
     def settle(self, before: float) -> None:
         """Treat unfinished batches as settled if their documents are done and they have not changed since `before`."""
         settled = {batch.id for batch in self.unfinished if self.changed_at[batch.id] <= before and batch.done}
-        self.unfinished_ids -= settled
         self.unfinished = [batch for batch in self.unfinished if batch.id not in settled]
 
     def snapshot(self, previous: Snapshot | None) -> Snapshot:
@@ -158,7 +155,6 @@ class Window:
     def _discard(self, batch: Batch) -> None:
         del self.by_id[batch.id]
         self.changed_at.pop(batch.id, None)
-        self.unfinished_ids.discard(batch.id)
         self._count(batch, -1)
         for ranking in (self.batches, self.unfinished, self._failing):
             place = _place(ranking, batch)

@@ -61,7 +61,7 @@ async def test_a_successful_poll_records_its_result_and_its_requests(api: Api) -
         assert first.snapshot is not None and first.snapshot.batches == {"completed": 25}
         assert first.usage.by_code == {"200": 3}
         assert 0 < first.duration < 5
-        assert first.last_success == first.polled_at
+        assert first.last_success == first.poll_ended_at
         assert first.newest_first and first.down_since is None
         second = await one.poll()
         assert (second.polls, second.poll_requests, second.usage.requests) == (2, 3, 6), "all batches are unfinished"

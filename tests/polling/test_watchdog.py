@@ -78,8 +78,8 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def polled_again(accounts: Watched, name: str = "fails") -> None:
-    before = accounts.state(name).polled_at
-    await until(lambda: accounts.state(name).polled_at != before)
+    before = accounts.state(name).poll_ended_at
+    await until(lambda: accounts.state(name).poll_ended_at != before)
 
 
 async def test_a_loop_that_ends_is_restarted_with_its_state(api: Api) -> None:

@@ -18,7 +18,7 @@ from inkit_exporter.rate_limit import RateLimiter
 from inkit_exporter.state import AccountState
 from inkit_exporter.storage import files, records
 from inkit_exporter.storage.files import AccountFile, UnusableFile
-from inkit_exporter.storage.records import Kept, Record
+from inkit_exporter.storage.records import Kept, KeptBatch
 from inkit_exporter.window.plan import Plan
 from inkit_exporter.window.totals import Totals
 
@@ -34,7 +34,7 @@ def plan_of(batches: list[Batch]) -> Plan:
     return plan
 
 
-def taken(plan: Plan) -> tuple[Kept, list[tuple[str, Record | None]]]:
+def taken(plan: Plan) -> tuple[Kept, list[tuple[str, KeptBatch | None]]]:
     state = AccountState(account="a", settings=PollSettings(), usage=Usage(RateLimiter(60)), last_success=NOW)
     return records.take(plan, state, ORIGIN), records.take_records(plan, None)
 
@@ -72,7 +72,7 @@ def test_a_save_that_fails_half_way_leaves_the_file_unchanged(path: Path) -> Non
     assert file.load()
     kept, found = taken(plan_of(BATCHES[:100]))
 
-    def broken() -> Iterator[tuple[str, Record | None]]:
+    def broken() -> Iterator[tuple[str, KeptBatch | None]]:
         yield from found
         raise OSError("gone")
 

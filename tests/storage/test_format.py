@@ -23,7 +23,7 @@ from inkit_exporter.counters import Counter, Exemplar, Histogram
 from inkit_exporter.rate_limit import RateLimiter
 from inkit_exporter.state import AccountState
 from inkit_exporter.storage.files import AccountFile
-from inkit_exporter.storage.records import Kept, Record, restore_plan, restore_state
+from inkit_exporter.storage.records import Kept, KeptBatch, restore_plan, restore_state
 from inkit_exporter.window.plan import Bookmark
 from inkit_exporter.window.totals import Past, Totals
 from inkit_exporter.window.window import Snapshot
@@ -80,13 +80,13 @@ KEPT = Kept(
     records=3,
 )
 RECORDS = {
-    "fb_1": Record(Batch("fb_1", "May", NOW - 90, "completed", {"box": Counts(5, 4, 1, 0)}, True)),  # noqa: FBT003
-    "fb_2": Record(
+    "fb_1": KeptBatch(Batch("fb_1", "May", NOW - 90, "completed", {"box": Counts(5, 4, 1, 0)}, True)),  # noqa: FBT003
+    "fb_2": KeptBatch(
         Batch("fb_2", "June", NOW - 10, "in_progress", {"box": Counts(6, 2, 1, 3)}, None),
         changed_at=NOW - 5,
         past=Past(NOW - 10, {"box": (3, 2)}, finished=True),
     ),
-    "fb_vanished": Record(past=Past(NOW - 80, {"box": (1, 0)}, finished=True)),
+    "fb_vanished": KeptBatch(past=Past(NOW - 80, {"box": (1, 0)}, finished=True)),
 }
 
 
@@ -109,7 +109,7 @@ def sample_of_this_format(directory: Path) -> Path:
     return SAMPLES / f"stored-format-{format_number(present)}.db"
 
 
-def load(path: Path) -> tuple[Kept, dict[str, Record]]:
+def load(path: Path) -> tuple[Kept, dict[str, KeptBatch]]:
     file = AccountFile(path)
     try:
         found = file.load()

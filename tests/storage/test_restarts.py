@@ -56,7 +56,7 @@ class Account:
             snapshot=window.snapshot(self.state.snapshot),
             totals=window.totals.totals.copy(),
         )
-        changed = window.totals.changes.take()
+        changed = window.totals.take_changed()
         self.file.save(
             records.take(self.plan, self.state, ORIGIN),
             records.take_records(self.plan, changed),

@@ -106,7 +106,7 @@ async def test_a_save_that_outlasts_its_poll_stores_nothing_of_the_next_one(
         assert not storage.health().healthy, "the last poll is not stored"
     async with storing(directory, "a") as (storage, states):
         assert (snapshot := states["a"].snapshot) and len(snapshot.newest) == 2
-        restored = await storage["a"].plan()
+        restored = await storage["a"].take_plan()
         assert restored is not None
         await storage["a"].save(restored, polled(restored, 3, states["a"]))
         assert storage.health().healthy
@@ -128,7 +128,7 @@ async def test_what_a_disk_that_fails_for_long_lacks_is_bounded_and_made_up_for(
                 batches = [make_batch(f"fb_{i}_{j}", "", later - j, "completed", {}) for j in range(5)]
                 poll(plan, pages(batches, 100), later)
                 await storage["a"].save(plan, states["a"])
-                assert len(plan.window.totals.changes.ids) <= 2 * 5
+                assert len(plan.window.totals.changed) <= 2 * 5
             assert not storage.health().healthy
         await storage["a"].save(plan, states["a"])
         assert storage.health().healthy
@@ -155,7 +155,7 @@ async def test_however_the_disk_fails_the_file_holds_what_one_poll_saw(
 
     monkeypatch.setattr(AccountFile, "save", save_or_fail)
     monkeypatch.setattr(module, "DISK_SECONDS", 0.02)
-    seen: list[tuple[records.Kept, dict[str, records.Record | None]]] = []
+    seen: list[tuple[records.Kept, dict[str, records.KeptBatch | None]]] = []
     async with storing(tmp_path, "a") as (storage, states):
         plan, there = Plan(SETTINGS, Totals()), 0
         for step in range(60):
@@ -191,7 +191,7 @@ async def test_nothing_is_saved_before_a_load_that_hangs_has_ended(
     storage, states, plan = await open_storage(tmp_path), States(), Plan(SETTINGS, Totals())
     states.publish(AccountState(account="a", settings=SETTINGS, usage=Usage(RateLimiter(60))))
     storage.follow(AccountSettings(name="a", api_token_env="T"), states)
-    assert await storage["a"].plan() is None
+    assert await storage["a"].take_plan() is None
     await storage["a"].save(plan, polled(plan, 2, states["a"]))
     assert not storage.health().healthy
     polled(plan, 3, states["a"])
@@ -219,7 +219,7 @@ async def test_nothing_is_saved_while_a_reload_waits_for_a_save_that_hangs(
         hanging = asyncio.create_task(storage["a"].save(plan, polled(plan, 2, states["a"])))
         await asyncio.sleep(0)
         storage.follow(AccountSettings(name="a", api_token_env="T"), states)
-        assert await storage["a"].plan() is None
+        assert await storage["a"].take_plan() is None
         await storage["a"].save(later, polled(later, 3, states["a"]))
         polled(later, 4, states["a"])
         free.set()
@@ -240,7 +240,7 @@ async def test_a_new_token_while_the_disk_fails_does_not_bring_back_older_totals
         storage.follow(AccountSettings(name="a", api_token_env="OTHER"), states)
         await storage.loaded(60)
         assert states["a"].snapshot is None
-        assert await storage["a"].plan() is None
+        assert await storage["a"].take_plan() is None
 
 
 @pytest.mark.process
@@ -275,6 +275,6 @@ async def test_an_account_whose_file_is_unreadable_starts_empty_and_reports_the_
     monkeypatch.setattr(AccountFile, "load", fails)
     async with storing(tmp_path, "a") as (storage, states):
         assert states["a"].snapshot is None
-        assert await storage["a"].plan() is None
+        assert await storage["a"].take_plan() is None
         assert storage.health().error == "a: Input/output error"
         assert storage.health().failures == 1

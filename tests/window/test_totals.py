@@ -17,7 +17,7 @@ from support.samples import sample_key, up
 from inkit_exporter.api.batches import Counts
 from inkit_exporter.counters import Counter as Total
 from inkit_exporter.counters import Exemplar
-from inkit_exporter.window.totals import Changes, Totals, TotalsTracker
+from inkit_exporter.window.totals import Totals, TotalsTracker
 from inkit_exporter.window.window import Window
 
 NOW = 10_000.0
@@ -172,31 +172,33 @@ def test_the_clock_may_jump_without_counting_anything_twice() -> None:
 
 def test_the_list_of_changes_is_bounded_though_nobody_reads_it() -> None:
     window = counting_window(100)
-    assert window.totals.changes.take() is None, "nothing is stored at first"
+    assert window.totals.take_changed() is None, "nothing is stored at first"
     for i in range(100):
         window.update([make_batch(f"fb_{i}_{j}", "", NOW + i, "completed", {}) for j in range(5)], NOW + i, NOW)
         window.trim(NOW + i)
-        assert len(window.totals.changes.ids) <= 5
-    assert window.totals.changes.take() is None
+        assert len(window.totals.changed) <= 5
+    assert window.totals.take_changed() is None
     window.upsert(make_batch("fb_one", "", NOW + 100, "completed", {}), NOW + 100)
     window.trim(NOW + 99)
-    assert window.totals.changes.take() == {"fb_one"}
+    assert window.totals.take_changed() == {"fb_one"}
 
 
 def test_changes_that_could_not_be_stored_are_taken_again() -> None:
-    changes = Changes()
-    changes.put_back(changes.take())
-    assert changes.take() is None
-    changes.add("fb_1")
-    taken = changes.take()
-    assert taken == {"fb_1"}
-    changes.add("fb_2")
-    changes.put_back(taken)
-    assert changes.take() == {"fb_1", "fb_2"}
-    assert changes.take() == set()
-    changes.put_back(None)
-    changes.add("fb_3")
-    assert changes.take() is None
+    window = counting_window(100)
+    batches = [make_batch(f"fb_{i}", "", NOW, "completed", {}) for i in range(3)]
+    window.totals.put_back(window.totals.take_changed())
+    assert window.totals.take_changed() is None
+    window.upsert(batches[0], NOW)
+    taken = window.totals.take_changed()
+    assert taken == {"fb_0"}
+    window.upsert(batches[1], NOW)
+    window.totals.put_back(taken)
+    window.trim(0)
+    assert window.totals.take_changed() == {"fb_0", "fb_1"}
+    assert window.totals.take_changed() == set()
+    window.totals.put_back(None)
+    window.upsert(batches[2], NOW)
+    assert window.totals.take_changed() is None
 
 
 def test_each_total_names_the_last_batch_that_increased_it() -> None:
@@ -216,7 +218,7 @@ def test_each_total_names_the_last_batch_that_increased_it() -> None:
 
 def remembered(tracker: TotalsTracker) -> int:
     """Return how many entries the tracker keeps, except the list of changes."""
-    return sum(len(kept) for kept in vars(tracker).values() if isinstance(kept, dict | set))
+    return sum(len(kept) for name, kept in vars(tracker).items() if isinstance(kept, dict | set) and name != "changed")
 
 
 def test_batches_older_than_the_window_are_forgotten() -> None:

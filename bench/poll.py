@@ -141,7 +141,9 @@ def without_http(bodies: list[bytes], batches: int) -> float:
         plan = conversation.new_plan(interval=3600, lookback=86_400, resync_interval=3600, max_batches=batches)
         conversation.poll(
             plan,
-            lambda number: read_page(bodies[number - 1], number, labels, time.time(), secret=TOKEN),
+            lambda number: read_page(
+                bodies[number - 1], number, labels, time.time(), also_final=(), secret=TOKEN, head=""
+            ),
             time.time(),
             most=len(bodies),
         )

@@ -53,7 +53,11 @@ def listed(batches: int) -> Plan:
     """Return a plan that has listed this many batches."""
     bodies, labels = page_bodies(make_batches(batches, batches), 100), AccountLabels()
     plan = conversation.new_plan(interval=60, lookback=86_400, resync_interval=3600, max_batches=batches)
-    conversation.poll(plan, lambda number: read_page(bodies[number - 1], number, labels, time.time()), time.time())
+    conversation.poll(
+        plan,
+        lambda number: read_page(bodies[number - 1], number, labels, time.time(), also_final=(), secret="", head=""),
+        time.time(),
+    )
     return plan
 
 

@@ -1,4 +1,4 @@
-"""Batches and pages as values, in the form of Inkit's public documentation ("List workflow batches")."""
+"""Batches and pages as values. They have what Inkit documents ("List workflow batches"), with names as label values."""
 
 from collections import Counter
 from operator import add

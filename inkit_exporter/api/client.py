@@ -80,18 +80,22 @@ class Client:
             ApiError: one of its kinds, after all attempts. Iterating over the parts may raise BadResponse.
         """
         try:
-            return await self._retry(self._backoff, self._authorised, request)
+            return await self._retry(self._backoff, self._with_current_token, request)
         except ConfigError as error:
             raise AuthError(str(error)) from None
 
     def _backoff(self, error: Exception) -> bool | float:
-        """Whether to retry, and after how many seconds. True means after stamina's backoff: the API named no time."""
-        if not isinstance(error, TransientError) or not error.retry_after:
-            return isinstance(error, TransientError)
-        self._usage.rate_limiter.pause(error.retry_after)  # for all requests with this token
-        return 0.0 if error.retry_after <= self._poll.interval else False
+        """Whether to retry. A pause that the API asks for begins here, for all requests with this token."""
+        if not isinstance(error, TransientError):
+            return False
+        if not error.retry_after:
+            return True  # after stamina's backoff
+        self._usage.rate_limiter.pause(error.retry_after)
+        if error.retry_after > self._poll.interval:
+            return False
+        return 0.0  # seconds, because the attempt waits for its turn
 
-    async def _authorised(self, request: PageRequest) -> Iterator[Page]:
+    async def _with_current_token(self, request: PageRequest) -> Iterator[Page]:
         """Attempt a request. If the API refuses the token and the token has been replaced, try the new one."""
         token = self._token()
         try:
@@ -150,8 +154,8 @@ class Client:
         if response.status == HTTPStatus.NO_CONTENT:
             body = b'{"items": []}'
         content_type = response.headers.get("Content-Type", "no Content-Type").replace(token, "***")[:80]
-        head, final = f"{response.status}, {content_type}", self._poll.final_statuses
-        return read_page(body, number, self._labels, time.time(), final=final, secret=token, head=head)
+        head, also_final = f"{response.status}, {content_type}", self._poll.final_statuses
+        return read_page(body, number, self._labels, time.time(), also_final=also_final, secret=token, head=head)
 
     def _retry_after(self, response: aiohttp.ClientResponse, now: float, token: str) -> float | None:
         text = response.headers.get("Retry-After", "")

@@ -54,7 +54,7 @@ class BadResponse(ApiError):
 
 
 class PageRefused(BadResponse):
-    """404: the page does not exist."""
+    """404, or 400 or 422 (`QueryRefused`): perhaps the page does not exist."""
 
 
 class QueryRefused(PageRefused):
@@ -70,7 +70,7 @@ REASONS: Final = tuple(
 )
 
 
-def check_status(status: int, retry_after: float | None = None, *, worked_before: bool = False) -> None:
+def check_status(status: int, retry_after: float | None, *, worked_before: bool) -> None:
     """Raise the error for an HTTP status; none for 200 and 204. `retry_after` is in seconds."""
     if status in (200, 204):
         return

@@ -56,19 +56,12 @@ _raw_page_decoder = msgspec.json.Decoder(_Page[Raw])
 
 
 def read_page(
-    body: Body,
-    number: int,
-    labels: AccountLabels,
-    now: float,
-    *,
-    final: tuple[str, ...] = (),
-    secret: str = "",
-    head: str = "",
+    body: Body, number: int, labels: AccountLabels, now: float, *, also_final: tuple[str, ...], secret: str, head: str
 ) -> Iterator[Page]:
     """Read page `number` in parts of a few milliseconds each. The last part has `more` False.
 
-    `now` is wall time. `final` has further final statuses. `head` describes the rest of the answer. `secret` is the
-    token: a record that holds it elsewhere than in its name can't be read.
+    `now` is wall time. `also_final` has further final statuses. `head` describes the rest of the answer. `secret` is
+    the token: a record that holds it elsewhere than in its name can't be read.
 
     Raises:
         BadResponse: the body is not a page, or more than half of its records can't be read.
@@ -89,7 +82,7 @@ def read_page(
         size += 1
         try:
             record = read_record(item) if isinstance(item, Raw) else item
-            part.batches.append(_batch(record, labels, final, now + _DAY, secret))
+            part.batches.append(_batch(record, labels, also_final, now + _DAY, secret))
         except DECODE_ERRORS as error:
             part.problems.setdefault(str(error), place)
             part.invalid += 1
@@ -122,7 +115,7 @@ def _open(page: _Page[T], odd: Sequence[str], number: int) -> tuple[Sequence[T],
     return page.items or (), Page([], read_pagination(document, number), differences=dict.fromkeys(odd, 0))
 
 
-def _batch(record: Record, labels: AccountLabels, final: tuple[str, ...], latest: float, secret: str) -> Batch:
+def _batch(record: Record, labels: AccountLabels, also_final: tuple[str, ...], latest: float, secret: str) -> Batch:
     """The batch of a record. Raises ValidationError if its id or time can't be right, or if it holds the secret."""
     name = record.name or ""
     if secret:
@@ -135,7 +128,7 @@ def _batch(record: Record, labels: AccountLabels, final: tuple[str, ...], latest
     created = record.created_at.timestamp()
     if not EARLIEST <= created <= latest:
         raise msgspec.ValidationError("by this machine's clock it is not between 2015 and tomorrow - at `$.created_at`")
-    status, is_final = read_status(record.status, final)
+    status, is_final = read_status(record.status, also_final)
     status, destinations = labels.statuses.of(status), labels.destinations.of_keys(record.destinations)
     return Batch(record.id, name[:_MAX_NAME_LENGTH], created, status, destinations, is_final)
 

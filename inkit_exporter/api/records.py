@@ -89,7 +89,7 @@ def read_record(raw: Raw) -> Record:
         read_text(loose.status, _Status),
         destinations,
         read_text(loose.name, str),
-        differs=differs + "; a missing count was inferred" * repaired,
+        differs=f"{differs}; a missing count was inferred" if repaired else differs,
         repaired=repaired,
         unreadable=unreadable,
     )

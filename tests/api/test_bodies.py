@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.conversation import read_parts
 
 from inkit_exporter.api.batches import AccountLabels, Page
 from inkit_exporter.api.errors import BadResponse
-from inkit_exporter.api.pages import read_page
 from inkit_exporter.api.records import AT_ONCE_BYTES
 
 NOW = 1_700_000_000.0
@@ -31,7 +31,7 @@ def body_of(**changes: Any) -> bytes:
 
 
 def read(body: bytes, described: str = "200, application/json") -> Page:
-    (page,) = read_page(body, 1, AccountLabels(), NOW, head=described)
+    (page,) = read_parts(body, AccountLabels(), NOW, head=described)
     return page
 
 

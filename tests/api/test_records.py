@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from support.conversation import joined
+from support.conversation import joined, read_parts
 
 from inkit_exporter.api.batches import DESTINATIONS, AccountLabels, Batch, Counts, Page
 from inkit_exporter.api.errors import BadResponse
-from inkit_exporter.api.pages import read_page
 from inkit_exporter.api.records import AT_ONCE_BYTES
 from inkit_exporter.jsonbody import snake_case
 from inkit_exporter.labels import LABEL_LIMIT, OTHER, Labels
@@ -34,7 +33,7 @@ json_values = st.recursive(
 
 def read(body: bytes) -> Page:
     """Read a page as a whole, not in parts."""
-    return joined(read_page(body, 1, AccountLabels(), NOW))
+    return joined(read_parts(body, AccountLabels(), NOW))
 
 
 def page(*records: str) -> bytes:
@@ -71,7 +70,7 @@ def test_a_page_is_cut_into_parts_by_its_records_and_destinations(records: int, 
     counts = {"count": 1, "completed": 1, "failed": 0, "in_progress": 0}
     used = {f"place {i}": counts for i in range(destinations)}
     body = page(*[record(id=f"fb_{i}", destinations=used) for i in range(records)])
-    read = list(read_page(body, 1, AccountLabels(), NOW))
+    read = list(read_parts(body, AccountLabels(), NOW))
     assert [part.more for part in read] == [True] * (parts - 1) + [False]
     assert [batch.id for part in read for batch in part.batches] == [f"fb_{i}" for i in range(records)]
 

@@ -72,7 +72,7 @@ RECORD = json.dumps(BATCH).encode()
 )
 def test_each_error_status_has_a_reason_and_a_remedy(status: int, kind: type[ApiError], remedy: str) -> None:
     with pytest.raises(ApiError, match=f"^the API answered {status}.*{remedy}") as raised:
-        check_status(status, 7.0)
+        check_status(status, 7.0, worked_before=False)
     assert type(raised.value) is kind
     if isinstance(raised.value, TransientError):
         assert raised.value.retry_after == 7
@@ -80,15 +80,15 @@ def test_each_error_status_has_a_reason_and_a_remedy(status: int, kind: type[Api
 
 def test_a_403_after_a_success_hints_at_a_firewall_or_rate_limiter() -> None:
     with pytest.raises(AuthError, match=r"^the API answered 403, although .* a firewall or rate limiter .* key's role"):
-        check_status(403, worked_before=True)
+        check_status(403, None, worked_before=True)
     with pytest.raises(AuthError, match=r"^the API answered 401: the API key is not accepted"):
-        check_status(401, worked_before=True)
+        check_status(401, None, worked_before=True)
 
 
 def test_retry_after_may_be_missing() -> None:
     for status in (429, 503):
         with pytest.raises(TransientError) as raised:
-            check_status(status)
+            check_status(status, None, worked_before=False)
         assert raised.value.retry_after is None
 
 

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 from support.api import TOKEN, Api, batch
-from support.conversation import joined
+from support.conversation import joined, read_parts
 from support.exporter import StartExporter
 from support.samples import up
 
 from inkit_exporter.api.batches import AccountLabels
 from inkit_exporter.api.errors import BadResponse
-from inkit_exporter.api.pages import read_page
 from inkit_exporter.transport import quote
 
 NOW = 1_700_000_000.0
@@ -36,13 +35,13 @@ def escaped(text: str) -> str:
 def test_a_record_that_contains_the_token_is_unreadable(case: str, spell: type[str]) -> None:
     body = spell(json.dumps({"items": [GOOD, GOOD | {"id": "fb_2"}, GOOD | {"id": "fb_3"} | WITH_TOKEN[case]]}))
     labels = AccountLabels()
-    page = joined(read_page(body.encode(), 1, labels, NOW, secret=TOKEN))
+    page = joined(read_parts(body.encode(), labels, NOW, secret=TOKEN))
     assert ([one.id for one in page.batches], page.invalid) == (["fb_1", "fb_2"], 1)
     assert list(page.problems) == ["it holds the API token"]
     assert TOKEN not in repr(page)
     with pytest.raises(BadResponse) as refused:
         body = spell(json.dumps({"items": [GOOD | WITH_TOKEN[case]]}))
-        joined(read_page(body.encode(), 1, labels, NOW, secret=TOKEN))
+        joined(read_parts(body.encode(), labels, NOW, secret=TOKEN))
     assert TOKEN not in str(refused.value)
 
 
@@ -50,7 +49,7 @@ def test_a_record_that_contains_the_token_is_unreadable(case: str, spell: type[s
 def test_a_token_in_a_name_is_replaced_by_asterisks(spell: type[str]) -> None:
     names = [f"of {TOKEN}, twice {TOKEN}", "x" * 195 + TOKEN]
     body = spell(json.dumps({"items": [GOOD | {"id": f"fb_{i}", "name": name} for i, name in enumerate(names)]}))
-    page = joined(read_page(body.encode(), 1, AccountLabels(), NOW, secret=TOKEN))
+    page = joined(read_parts(body.encode(), AccountLabels(), NOW, secret=TOKEN))
     assert [one.name for one in page.batches] == ["of ***, twice ***", "x" * 195 + "***"]
 
 
@@ -72,7 +71,7 @@ def test_a_quoted_error_does_not_contain_the_token_in_any_spelling(secret: str, 
 
 def test_a_very_short_token_is_not_searched_for() -> None:
     body = json.dumps({"items": [GOOD | {"destinations": {"box": COUNTS}}]}).encode()
-    assert len(joined(read_page(body, 1, AccountLabels(), NOW, secret="box")).batches) == 1
+    assert len(joined(read_parts(body, AccountLabels(), NOW, secret="box")).batches) == 1
 
 
 async def test_no_endpoint_shows_a_token_that_the_api_sends_back(api: Api, exporter: StartExporter) -> None:

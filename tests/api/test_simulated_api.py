@@ -11,10 +11,10 @@ from aiohttp import web
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.api import TOKEN, Api, batch
+from support.conversation import read_parts
 
 from inkit_exporter.api import batches as model
 from inkit_exporter.api.batches import AccountLabels
-from inkit_exporter.api.pages import read_page
 from inkit_exporter.demo import DAY_SECONDS, DESTINATIONS, JsonBatch, day, make_api, serve_api
 
 seeds = st.integers(0, 10**6)
@@ -241,6 +241,6 @@ async def test_the_exporter_reads_all_batches_of_a_day() -> None:
     async with serve_api(app) as base_url, aiohttp.ClientSession() as http:
         url = f"{base_url}/invoke/batch?page_size=10000"
         async with http.get(url, headers={"X-Inkit-API-Token": TOKEN}) as response:
-            parts = list(read_page(await response.read(), 1, AccountLabels(), START + 100))
+            parts = list(read_parts(await response.read(), AccountLabels(), START + 100))
     assert len({one.id for part in parts for one in part.batches}) == parts[-1].pagination.total_count
     assert math.isclose(parts[-1].pagination.total_count or 0, 600, rel_tol=0.5)

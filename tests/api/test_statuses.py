@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.api import Api, batch
-from support.conversation import joined
+from support.conversation import joined, read_parts
 from support.exporter import StartExporter, write_config
 from support.samples import sample_key, up
 
 from inkit_exporter.api.batches import AccountLabels, Batch, Counts
-from inkit_exporter.api.pages import read_page
 from inkit_exporter.api.statuses import read_status
 from inkit_exporter.jsonbody import snake_case_of_camel
 from inkit_exporter.labels import LABEL_LIMIT
@@ -107,14 +106,14 @@ def test_a_configured_final_status_matches_as_a_whole_not_by_its_words() -> None
 def test_of_a_status_of_more_than_256_characters_nothing_is_known() -> None:
     statuses = ["Completed " * 25 + "again.", "Completed " * 26]
     body = {"items": [batch(f"fb_{i}", status=status) for i, status in enumerate(statuses)]}
-    page = joined(read_page(json.dumps(body).encode(), 1, AccountLabels(), time.time()))
+    page = joined(read_parts(json.dumps(body).encode(), AccountLabels(), time.time()))
     assert [(b.status, b.final) for b in page.batches] == [("other", False), ("unknown", None)]
 
 
 def test_a_status_that_is_labelled_other_is_still_read_as_final_or_not() -> None:
     statuses = [f"Odd {i}" for i in range(LABEL_LIMIT)] + ["Expired", "Expired " + "x" * 80, "Sent", "Sent, retrying"]
     body = {"items": [batch(f"fb_{i}", status=status) for i, status in enumerate(statuses)]}
-    page = joined(read_page(json.dumps(body).encode(), 1, AccountLabels(), time.time()))
+    page = joined(read_parts(json.dumps(body).encode(), AccountLabels(), time.time()))
     assert [(b.status, b.finished) for b in page.batches[-4:]] == [
         ("other", True), ("other", True), ("other", False), ("other", False),
     ]  # fmt: skip

@@ -13,13 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import conversation
 from support.api import TOKEN
-from support.conversation import make_batch
+from support.conversation import make_batch, read_parts
 from support.faulty import listening
 
 from inkit_exporter import config
 from inkit_exporter.api.batches import AccountLabels, Batch, Counts, Page
 from inkit_exporter.api.errors import BadResponse
-from inkit_exporter.api.pages import read_page
 from inkit_exporter.config import Settings
 from inkit_exporter.errors import ConfigError
 from inkit_exporter.paging.pagination import Pagination
@@ -189,7 +188,7 @@ odd_records = json_values | st.builds(
 
 def read(body: bytes) -> tuple[list[Batch], int]:
     """Return the batches of a page and the number of its unreadable records."""
-    parts = list(read_page(body, 1, AccountLabels(), 1_700_000_000.0))
+    parts = list(read_parts(body, AccountLabels(), 1_700_000_000.0))
     assert [part.more for part in parts] == [True] * (len(parts) - 1) + [False]
     assert all(part.problems for part in parts if part.invalid)
     return [batch for part in parts for batch in part.batches], sum(part.invalid for part in parts)

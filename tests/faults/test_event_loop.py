@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from support.conversation import read_parts
 
 from inkit_exporter.api.batches import DESTINATIONS, AccountLabels, Batch, Counts
 from inkit_exporter.api.errors import BadResponse
-from inkit_exporter.api.pages import read_page
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import ApiSettings, PollSettings
 from inkit_exporter.metrics.account import AccountMetrics
@@ -71,7 +71,7 @@ def test_every_step_of_reading_a_page_is_short(case: str) -> None:
     assert len(body) <= LIMIT
 
     def longest() -> float:
-        steps, parts = [0.0], read_page(body, 1, AccountLabels(), time.time())
+        steps, parts = [0.0], read_parts(body, AccountLabels(), time.time())
         while True:
             started = time.thread_time()
             try:

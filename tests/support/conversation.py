@@ -1,10 +1,12 @@
 """Pages of a list, and a poll's conversation about them, for tests and benchmarks."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
-from inkit_exporter.api.batches import Batch, Counts, Page, PageRequest
+from inkit_exporter.api.batches import AccountLabels, Batch, Counts, Page, PageRequest
 from inkit_exporter.api.errors import PageRefused
+from inkit_exporter.api.pages import read_page
 from inkit_exporter.config import PollSettings, Seconds
+from inkit_exporter.jsonbody import Body
 from inkit_exporter.paging.pagination import Pagination
 from inkit_exporter.window.plan import Plan
 from inkit_exporter.window.totals import Totals
@@ -49,6 +51,11 @@ def joined(parts: Iterable[Page]) -> Page:
         whole.problems = part.problems | whole.problems
         whole.differences = part.differences | whole.differences
     return whole
+
+
+def read_parts(body: Body, labels: AccountLabels, now: float, secret: str = "", head: str = "") -> Iterator[Page]:
+    """The parts of a first page with this body, if no further statuses are final."""
+    return read_page(body, 1, labels, now, also_final=(), secret=secret, head=head)
 
 
 def pages(listing: list[Batch], size: int) -> Serve:

@@ -140,10 +140,13 @@ class PageSequence:
         """Continue after a pause, in which pages may have moved: at a page that begins with a known record.
 
         So no record was missed. More pages than usual may bring nothing new.
+
+        Raises:
+            InconsistentListing: there is no such page, so the listing must start again. `add` may raise it later, too.
         """
-        self._earlier = backwards(max(1, self.next - 1))
-        self.next = next(self._earlier)
+        self._earlier = backwards(self.next - 1)
         self._most_barren = _BARREN_PAGES + self.furthest
+        self._look_further_up(self._earlier)
 
     def add(self, records: Sequence[tuple[str, float]], unreadable: int, hints: Pagination) -> None:
         """Add the next page: its records, how many more can't be read, and what it says of the list.
@@ -155,12 +158,12 @@ class PageSequence:
         """
         number, size = self.next, len(records) + unreadable
         first_new = next((i for i, (record_id, _) in enumerate(records) if record_id not in self.ids), len(records))
-        self._note_records(records, first_new)
-        self.next += 1
-        if self._earlier and number > 1 and first_new == 0:
-            self.next = next(self._earlier)
+        if self._earlier and first_new == 0:
+            self._look_further_up(self._earlier)
             return
         self._earlier = None
+        self._note_records(records, first_new)
+        self.next += 1
         position = (number - 1) * max(self.size, size) + size
         shrunk_by = self._note_total(hints.total_count, position)
         promises_more = hints.promises(number, position)
@@ -176,6 +179,12 @@ class PageSequence:
             self._note_empty_page(promises_more)
         if shrunk_by and number > self.first:
             self._step_back(number, shrunk_by)
+
+    def _look_further_up(self, earlier: Iterator[int]) -> None:
+        """The pause has moved the known records up, if any are left."""
+        self.next = next(earlier)
+        if self.next <= 1:
+            raise InconsistentListing("no page begins with a known record")
 
     def _note_total(self, total: int | None, position: int) -> int:
         """Note the total that a page says which ends at this position. Returns by how much the list has shrunk."""

@@ -103,9 +103,9 @@ class Plan:
                 self._listing = None
             except InconsistentListing as error:
                 self._listing = None
-                if not self.mark.newest_first:
+                if not (self.mark.newest_first or self.resumed):
                     raise BadResponse(str(error)) from None
-                self.mark.newest_first = False  # reading a part is not enough
+                self.mark.newest_first = False  # reading a part, or the rest, is not enough
         if self._refused_beyond_max and self.window.batches:
             self.window.newest_dropped = max(self.window.newest_dropped, self.window.batches[-1].created_at)
         self.window.trim(self.mark.cutoff)

@@ -41,13 +41,21 @@ def test_after_a_resume_the_sequence_goes_back_to_a_page_that_begins_with_a_know
     read(sequence, *([90.0 - i] for i in range(8)))
     sequence.resume()
     asked = []
-    for first in (99, 98, 97, 90):
+    for first in (99, 98, 90.0):
         asked.append(sequence.next)
         read(sequence, [first])
-    assert asked == [8, 7, 5, 1]
-    assert sequence.next == 2
+    assert asked == [8, 7, 5]
+    assert sequence.next == 6
+    assert sequence.ids.isdisjoint({"99", "98"}), "pages between them and the known ones may not be read yet"
+
+
+def test_a_sequence_can_not_resume_if_only_its_first_page_may_be_known() -> None:
+    sequence = PageSequence(1, cutoff=0.0, max_records=100, whole=True)
+    read(sequence, [9], [8], [7])
     sequence.resume()
-    assert sequence.next == 1
+    read(sequence, [19])
+    with pytest.raises(InconsistentListing):
+        read(sequence, [18])
 
 
 def test_equal_times_do_not_show_that_the_rest_of_the_list_is_older() -> None:

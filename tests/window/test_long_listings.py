@@ -145,6 +145,33 @@ def test_a_listing_continues_further_up_if_its_next_page_does_not_exist_any_more
     assert ids(plan.window.batches) >= ids(listing)
 
 
+def test_a_listing_of_which_nothing_is_left_starts_again_in_the_same_poll() -> None:
+    plan = new_plan(max_batches=300)
+    poll(plan, Breaking(serve(batches(500, age=100), 10), after=19))
+    listing = batches(500)
+    assert poll(plan, serve(listing, 10), NOW + 1)
+    assert ids(plan.window.batches) == ids(listing[:300])
+
+
+def test_a_listing_continues_where_no_batch_is_missed_if_the_list_shrinks_while_the_place_is_looked_for() -> None:
+    listing = batches(500)
+    plan = new_plan(resync_interval=100_000.0)
+    poll(plan, Breaking(serve(listing, 10), after=19))
+    del listing[50:110]
+    asked: list[int] = []
+
+    def answer(request: PageRequest) -> Page:
+        page = page_of(listing, request.number, 10)
+        if not asked:
+            del listing[:10]
+        asked.append(request.number)
+        return Page(page.batches, Pagination(page.pagination.more))
+
+    assert poll(plan, answer, NOW + 1)
+    assert asked[0] == 19
+    assert ids(plan.window.batches) >= ids(listing)
+
+
 def test_a_page_that_keeps_failing_is_no_progress_and_the_listing_starts_again() -> None:
     listing = batches(500)
     plan = new_plan()

@@ -23,7 +23,8 @@ class Kept(Struct, frozen=True):
     """What is kept of an account besides its batches, as of a complete poll. Times are seconds since the epoch.
 
     `origin` is where its batches come from. `snapshot` has the sums only. `edge` is that of the totals, `cut` that of
-    the window. `records` is how many batches there are.
+    the window. `destinations` and `statuses` are the label values so far: what was summed under `other` stays there.
+    `records` is how many batches there are.
     """
 
     origin: AccountSettings
@@ -33,6 +34,8 @@ class Kept(Struct, frozen=True):
     cut: float
     snapshot: Snapshot
     snapshot_duration: float
+    destinations: frozenset[str]
+    statuses: frozenset[str]
     last_success: float
     totals: Totals
     records: int
@@ -73,6 +76,8 @@ def take(plan: Plan, state: AccountState, origin: AccountSettings) -> Kept:
         cut=window.newest_dropped,
         snapshot=replace(snapshot, newest=(), failing=TopBatches(), unfinished=TopBatches()),
         snapshot_duration=state.snapshot_duration,
+        destinations=frozenset(state.labels.destinations.admitted),
+        statuses=frozenset(state.labels.statuses.admitted),
         last_success=state.last_success or 0.0,
         totals=state.totals,
         records=len(window.by_id) + len(window.totals.missing),
@@ -109,8 +114,8 @@ def restore_plan(kept: Kept, records: Mapping[str, KeptBatch], settings: PollSet
 
 def restore_state(kept: Kept, plan: Plan, state: AccountState, snapshot_at: float) -> AccountState:
     """The state before the first poll, made of what is kept; `snapshot_at` is the snapshot's time by `boot_time`."""
-    state.labels.destinations.admitted.update(destination for destination, _ in kept.snapshot.documents)
-    state.labels.statuses.admitted.update(kept.snapshot.batches)
+    state.labels.destinations.admitted |= kept.destinations
+    state.labels.statuses.admitted |= kept.statuses
     return replace(
         state,
         last_success=kept.last_success,

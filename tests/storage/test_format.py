@@ -75,6 +75,8 @@ KEPT = Kept(
         oldest_change=NOW - 5,
     ),
     snapshot_duration=1.5,
+    destinations=frozenset({"box", "other"}),
+    statuses=frozenset({"completed", "in_progress", "archived"}),
     last_success=NOW,
     totals=TOTALS,
     records=3,

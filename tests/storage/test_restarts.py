@@ -19,6 +19,7 @@ from inkit_exporter.api.batches import Batch, Counts
 from inkit_exporter.api.statuses import read_status
 from inkit_exporter.api.usage import Usage
 from inkit_exporter.config import AccountSettings, Filters, PollSettings, Seconds
+from inkit_exporter.labels import OTHER
 from inkit_exporter.rate_limit import RateLimiter
 from inkit_exporter.state import AccountState
 from inkit_exporter.storage import records
@@ -179,6 +180,21 @@ def test_max_batches_may_grow_at_a_restart() -> None:
         account.file.close()
         assert len(account.plan.window.batches) == 40
         assert account.state.totals.created.value == 0, "older batches that now fit into the window are not new"
+
+
+def test_what_was_summed_under_other_still_is_after_a_restart_and_counts_once() -> None:
+    """Labels are also taken by batches that never were in the window, such as older ones."""
+    with disk() as path:
+        account = Account(path)
+        destinations = account.state.labels.destinations
+        while destinations.of(f"used_{len(destinations.admitted)}") != OTHER:
+            pass
+        statuses = account.state.labels.statuses
+        statuses.of("archived")
+        account.poll([make_batch("fb_1", "", NOW, "completed", {destinations.of("late"): Counts(5, 5, 0, 0)})], 10, NOW)
+        labels = account.restart().state.labels
+        assert labels.destinations.of("late") == OTHER
+        assert labels.statuses.admitted == statuses.admitted
 
 
 def test_a_status_made_final_at_a_restart_counts_no_batch_as_just_finished() -> None:

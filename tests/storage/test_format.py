@@ -4,6 +4,8 @@ If the test fails, an upgrade would lose all totals. Give new fields a default, 
 that is not enough, raise the number in inkit_exporter/storage/files.py, say so in CHANGELOG.md, and record a new file:
 
     PYTHONPATH=.:tests .venv/bin/python tests/storage/test_format.py
+
+Until a release has written files of a number, its format may still change: delete the recorded file, and make it again.
 """
 
 import math
@@ -139,5 +141,5 @@ if __name__ == "__main__":
     with TemporaryDirectory() as directory:
         target = sample_of_this_format(Path(directory))
         if target.exists():
-            raise SystemExit(f"{target} exists: files of this format are in use. Raise the number of the format first.")
+            raise SystemExit(f"{target} exists: raise the number of the format first, if a release has written it.")
         shutil.copy(Path(directory) / "present.db", target)

@@ -1,7 +1,8 @@
 """What is kept of an account, as values: taken from its plan, and put into a new one. No I/O, no clock.
 
-Files hold `Kept` and `KeptBatch`, with types of other modules in them. A new field needs a default, or another format number in
-storage/files.py. Other changes need another number. A file with another number is set aside, and its totals are lost.
+Files hold `Kept` and `KeptBatch`, with types of other modules in them. A new field needs a default, or another format
+number in storage/files.py. Other changes need another number. A file with another number is set aside, and its totals
+are lost.
 """
 
 from collections.abc import Iterable, Mapping

@@ -30,7 +30,9 @@ class AccountState(Struct, frozen=True, kw_only=True):
     `up` is None until the first poll ends. `ready` is True once the API has answered a page or a poll has failed.
     `poll_ended_at` and `last_success` are wall time in seconds since the epoch. `snapshot_at`, `down_since` and
     `next_poll_at` are seconds by `boot_time`. During a poll, `next_poll_at` is when that poll began. `duration` is the
-    last poll's, in seconds. `snapshot_duration` is how long it took to list the snapshot, failed polls included.
+    last poll's, in seconds, and `poll_requests` is its number of requests. `snapshot_duration` is how long it took to
+    list the snapshot, failed polls included. `newest_first`: the list has that order. `failures` counts failed polls by
+    `reason`. `published` is a number that only this published state has.
     """
 
     account: str

@@ -90,10 +90,8 @@ class Client:
             return False
         if not error.retry_after:
             return True  # after stamina's backoff
-        self._usage.rate_limiter.pause(error.retry_after)
-        if error.retry_after > self._poll.interval:
-            return False
-        return 0.0  # seconds, because the attempt waits for its turn
+        self._usage.rate_limiter.pause(error.retry_after)  # the next attempt waits for its turn, so for 0 seconds here
+        return 0.0 if error.retry_after <= self._poll.interval else False
 
     async def _with_current_token(self, request: PageRequest) -> Iterator[Page]:
         """Attempt a request. If the API refuses the token and the token has been replaced, try the new one."""

@@ -72,16 +72,16 @@ class Accounts:
         before, same = self._accounts, (settings.poll, settings.api) == (self._settings.poll, self._settings.api)
         self._settings, self._accounts = settings, {}
         for account in settings.accounts:
-            known = before.get(account.name)
-            if same and known and known.settings == account:
-                known.watched.loop.send_all_parameters()
-                self._accounts[account.name] = known
+            running = before.get(account.name)
+            if same and running and running.settings == account:
+                running.watched.loop.send_all_parameters()
+                self._accounts[account.name] = running
             else:
-                self._accounts[account.name] = self._start_again(account, known)
-        for name, known in before.items():
-            if known.task and self._accounts.get(name) is not known:
-                known.task.cancel()
-                known.watched.stop()  # or its poller might still publish
+                self._accounts[account.name] = self._start(account, running)
+        for name, running in before.items():
+            if running.task and self._accounts.get(name) is not running:
+                running.task.cancel()
+                running.watched.stop()  # or its poller might still publish
         self._states.keep(self._accounts)
         if self._storage:
             self._storage.keep(self._accounts, settings.poll.lookback)
@@ -104,15 +104,16 @@ class Accounts:
                 self._applied.clear()
                 await self._applied.wait()
 
-    def _start_again(self, account: AccountSettings, known: _Account | None) -> _Account:
-        """Publish the state that an account begins with. It was `known` with other settings, or is new."""
+    def _start(self, account: AccountSettings, running: _Account | None) -> _Account:
+        """Publish the state that an account begins with. It is new, or `running` with other settings."""
         poll, api = self._settings.poll, self._settings.api
-        if known and known.settings == account:
+        if running and running.settings == account:
             state = replace(self._states[account.name], settings=poll, next_poll_at=math.inf, progress=None)
         else:
             source = account.api_token_file, account.api_token_env
-            # A new token source may be a new place of the same token, so requests that were sent with it count.
-            limiter = self._states[account.name].usage.rate_limiter if known else RateLimiter(api.requests_per_minute)
+            # A new source may be a new place of the same token, so requests that were sent with it count. A copy,
+            # because other accounts may keep the old source. If the new source has a limiter, that one is used.
+            limiter = self._states[account.name].usage.rate_limiter if running else RateLimiter(api.requests_per_minute)
             usage = Usage(self._limiters.setdefault(source, deepcopy(limiter)))
             state = AccountState(account=account.name, settings=poll, usage=usage)
         self._states.publish(state)

@@ -41,7 +41,7 @@ class Poller:
         self._listing_began = 0.0  # when the last poll began that did not continue the listing of a failed one
         self._warned: set[str] = set()
         self._log = log.bind(account=account)
-        self._plan = self._new_plan()
+        self._plan = Plan(self._state.settings, self._state.totals)
 
     @property
     def _state(self) -> AccountState:
@@ -87,7 +87,7 @@ class Poller:
         except Exception as error:  # the loop continues after a bug, and starts from nothing
             self._log.exception("unexpected error in a poll")
             failure = BadResponse(f"unexpected {type(error).__name__}")
-            self._plan = self._new_plan()
+            self._plan = Plan(self._state.settings, self._state.totals)
         if not self._plan.resumed:
             self._listing_began = began
         state = replace(
@@ -99,16 +99,13 @@ class Poller:
             ready=True,
             progress=None,
         )
-        state = self._failed(state, failure) if failure else self._succeeded(state)
+        state = self._break_off(state, failure) if failure else self._complete(state)
         self._tell(before, state)
         if self._storage and state.up:  # before others see it, or totals could go down at a restart
             await self._storage.save(self._plan, state)
         self._states.publish(state)
         self.rounds += 1
         return failure is None
-
-    def _new_plan(self) -> Plan:
-        return Plan(self._state.settings, self._state.totals)
 
     async def _list(self, started: float, requests_before: int) -> None:
         """Request the pages that the plan asks for, and give them to it, until it has all that it needs."""
@@ -150,7 +147,7 @@ class Poller:
             tell("not as documented", what=what, documents_missing=missing, page=number, record=record)
             self._warned.add(what)
 
-    def _succeeded(self, state: AccountState) -> AccountState:
+    def _complete(self, state: AccountState) -> AccountState:
         window, ended = self._plan.window, boot_time()
         window.totals.counting = True
         return replace(
@@ -167,7 +164,7 @@ class Poller:
             totals=window.totals.totals.copy(),
         )
 
-    def _failed(self, state: AccountState, failure: ApiError) -> AccountState:
+    def _break_off(self, state: AccountState, failure: ApiError) -> AccountState:
         error = str(failure)
         if self._plan.progress:
             page, of_pages = self._plan.progress

@@ -1,7 +1,7 @@
 """Decides whether a destination fails, and since when, from its newest batches and the thresholds of the alerts."""
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 
@@ -28,23 +28,33 @@ class FailingStatus(Struct, frozen=True):
     finished: int
 
 
+class _Run(NamedTuple):
+    """A run as far as it is known: since when, and the sums of its batches with failures and of their documents."""
+
+    since: float = 0.0
+    batches: int = 0
+    failed: int = 0
+    finished: int = 0
+
+
 def find_failures(outcomes: Iterable[tuple[float, int, int]]) -> FailingStatus | None:
     """The run of failures up to now; None if there is no such run.
 
     An outcome has the time when a batch was created, and how many of its documents failed and finished. Newest first.
     The run begins after the last 20 documents or more of which at most 20% failed. It counts if it has 5 failed
-    documents, or 3 batches without a document that arrived.
+    documents, or 3 batches without a document that arrived. To count batches instead of documents, an outcome says
+    whether the batch failed and finished.
     """
     newest, batches, failed, finished = 0.0, 0, 0, 0  # of all batches so far
-    since, run_batches, run_failed, run_finished = 0.0, 0, 0, 0  # of the run, as far as it is known
+    run = _Run()
     for created, batch_failed, batch_finished in outcomes:
         if batch_failed:
             newest, batches = newest or created, batches + 1
         failed, finished = failed + batch_failed, finished + batch_finished
-        if failed - run_failed > SHARE * (finished - run_finished):
-            since, run_batches, run_failed, run_finished = created, batches, failed, finished
-        elif finished - run_finished >= _RECOVERED:
+        if failed - run.failed > SHARE * (finished - run.finished):
+            run = _Run(created, batches, failed, finished)
+        elif finished - run.finished >= _RECOVERED:
             break
-    if run_failed >= FEWEST or (run_failed == run_finished and run_batches >= FEWEST_BATCHES):
-        return FailingStatus(since, finished == run_finished, newest, run_batches, run_failed, run_finished)
+    if run.failed >= FEWEST or (run.failed == run.finished and run.batches >= FEWEST_BATCHES):
+        return FailingStatus(run.since, finished == run.finished, newest, run.batches, run.failed, run.finished)
     return None

@@ -16,16 +16,16 @@ from inkit_exporter.config import AccountSettings, PollSettings
 from inkit_exporter.labels import OTHER
 from inkit_exporter.state import AccountState
 from inkit_exporter.window.plan import Bookmark, Plan
-from inkit_exporter.window.totals import Past, Totals, past_of
+from inkit_exporter.window.totals import Past, Totals, TotalsTracker, past_of
 from inkit_exporter.window.window import Snapshot, TopBatches
 
 
 class Kept(Struct, frozen=True):
     """What is kept of an account besides its batches, as of a complete poll. Times are seconds since the epoch.
 
-    `origin` is where its batches come from. `snapshot` has the sums only. `edge` is that of the totals, `cut` that of
-    the window. `destinations` and `statuses` are the label values so far: what was summed under `other` stays there.
-    `records` is how many batches there are.
+    `origin` is where its batches come from. `snapshot` has the sums only. `edge` is `not_new_until` of the totals,
+    `cut` is `newest_dropped` of the window. `destinations` and `statuses` are the label values so far: what was summed
+    under `other` stays there. `records` is how many batches there are.
     """
 
     origin: AccountSettings
@@ -55,6 +55,13 @@ def origin_of(account: AccountSettings) -> AccountSettings:
     return replace(account, api_token_file=None, api_token_env=None)
 
 
+def take_changed(totals: TotalsTracker) -> set[str] | None:
+    """The ids of the batches that are to be written; None for all of them. Later changes are noted from now on."""
+    changed = totals.changed if totals.stored else None
+    totals.stored, totals.changed = True, set()
+    return changed
+
+
 def take_records(plan: Plan, ids: Iterable[str] | None) -> list[tuple[str, KeptBatch | None]]:
     """What is kept of these batches, or of all, by id. None for a batch that is forgotten."""
     window, totals = plan.window, plan.window.totals
@@ -68,6 +75,7 @@ def take_records(plan: Plan, ids: Iterable[str] | None) -> list[tuple[str, KeptB
 
 def take(plan: Plan, state: AccountState, origin: AccountSettings) -> Kept:
     """What is kept besides the batches, after the complete poll that made this state."""
+    # Only for the types: after a complete poll, no alternative to the snapshot or to its time is needed.
     window, snapshot = plan.window, state.snapshot or plan.window.snapshot(None)
     return Kept(
         origin=origin,
@@ -100,16 +108,12 @@ def restore_plan(kept: Kept, records: Mapping[str, KeptBatch], settings: PollSet
         if not batch.final and stored.finished:
             totals.past.setdefault(batch.id, past_of(stored))
     window.settle(kept.mark.polled_at - settings.resync_interval)
-    totals.not_new_until, window.newest_dropped, window.truncated, plan.mark = (
-        kept.edge,
-        kept.cut,
-        kept.snapshot.truncated,
-        kept.mark,
-    )
+    totals.not_new_until, window.newest_dropped = kept.edge, kept.cut
+    window.truncated, plan.mark = kept.snapshot.truncated, kept.mark
     if window.truncated and settings.max_batches > kept.max_batches:
         plan.mark = replace(kept.mark, newest_first=False)
     totals.counting = True
-    totals.take_changed()  # all of this is stored
+    take_changed(totals)  # all of this is stored
     return plan
 
 

@@ -132,7 +132,7 @@ class AccountStorage:
         if not self._idle():  # a save that waited for the thread would find the plan of a later poll
             self._failed(f"the disk has not answered for more than {DISK_SECONDS:g}s")
             return
-        kept, changed = records.take(plan, state, self.origin), plan.window.totals.take_changed()
+        kept, changed = records.take(plan, state, self.origin), records.take_changed(plan.window.totals)
         if await self._do(partial(self._write, plan, kept, changed)) and self.error is not None:
             self._log.info("the account is stored again")
             self.error = None
@@ -186,7 +186,11 @@ class AccountStorage:
             taken = records.take_records(plan, changed)
             self._file.save(kept, taken, whole=changed is None)
         except Exception as error:
-            plan.window.totals.put_back(None if isinstance(error, UnusableFile) else changed)
+            # The loop may poll meanwhile, so this replaces no value that polls change.
+            if changed is None or isinstance(error, UnusableFile):
+                plan.window.totals.stored = False
+            else:
+                plan.window.totals.changed.update(changed)
             raise
         self._storage.tidy()
         return True

@@ -5,7 +5,6 @@ count once. So do batches that vanish and come back, or finish twice.
 """
 
 import math
-from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import asdict, replace
@@ -14,7 +13,7 @@ from inkit_exporter.api.batches import Batch
 from inkit_exporter.counters import Counter, Exemplar, Histogram
 
 # In seconds: from a small batch to one that takes a day.
-DURATION_BUCKETS: Final = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21_600.0, 86_400.0)
+_DURATION_BUCKETS = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21_600.0, 86_400.0)
 
 # Vanished batches are remembered, as they may come back. Beyond this number, the first of them is forgotten.
 _MOST_VANISHED = 10_000
@@ -39,7 +38,7 @@ class Totals(Struct):
     with_failures: dict[str, Counter] = {}
     created: Counter = Counter()
     finished: dict[str, Counter] = {}
-    durations: Histogram = Histogram.empty(*DURATION_BUCKETS)
+    durations: Histogram = Histogram.empty(*_DURATION_BUCKETS)
 
     def copy(self) -> "Totals":
         """A copy that later observations do not change."""
@@ -55,8 +54,8 @@ class TotalsTracker:
     Batches created up to `not_new_until` have left the window, or may have. `past` is the past of batches that show
     less than before, `missing` that of vanished ones.
 
-    `stored`: a storage has all batches as they are, except those with the `changed` ids. It takes these before it
-    writes them, and puts back what it could not write. If it is False, the storage has to write all of them.
+    `stored`: the storage has all batches as they are, but for those with the `changed` ids. If it is False, it has to
+    write all of them. It takes the ids before it writes, and puts back those that it could not write.
     """
 
     def __init__(self, totals: Totals) -> None:
@@ -112,18 +111,6 @@ class TotalsTracker:
             self._forget(batch_id)
         if not self.stored or len(self.changed) > batches + len(self.missing):
             self.stored, self.changed = False, set()
-
-    def take_changed(self) -> set[str] | None:
-        """The ids of the batches to write; None for all of them."""
-        taken = self.changed if self.stored else None
-        self.stored, self.changed = True, set()
-        return taken
-
-    def put_back(self, taken: set[str] | None) -> None:
-        """These could not be written. Another thread may call this during a poll."""
-        if taken is None:
-            self.stored = False
-        self.changed.update(taken or ())
 
     def _forget(self, batch_id: str) -> None:
         self.changed.add(batch_id)

@@ -57,7 +57,7 @@ class Account:
             snapshot=window.snapshot(self.state.snapshot),
             totals=window.totals.totals.copy(),
         )
-        changed = window.totals.take_changed()
+        changed = records.take_changed(window.totals)
         self.file.save(
             records.take(self.plan, self.state, ORIGIN),
             records.take_records(self.plan, changed),

@@ -100,12 +100,18 @@ def _read_counts(entry: Raw) -> tuple[Counts, bool] | None:
     counts = _loose_counts.decode(entry)
     if not isinstance(counts, _LooseCounts):
         return None
-    total, parts = counts.count, (counts.completed, counts.failed, counts.in_progress)
-    missing, known = parts.count(None), sum(part or 0 for part in parts)
-    rest = max(0, (total or 0) - known)
+    total, completed, failed, in_progress = counts.count, counts.completed, counts.failed, counts.in_progress
+    missing = (completed is None) + (failed is None) + (in_progress is None)
+    known = (completed or 0) + (failed or 0) + (in_progress or 0)
+    rest = 0 if total is None or total < known else total - known
     if missing and (total is None or (rest and missing > 1)):
         if all(value is None for value in msgspec.json.decode(entry).values()):
             return None
         raise msgspec.ValidationError("too many counts are missing to infer them")
-    complete = Counts(known if total is None else total, *(rest if part is None else part for part in parts))
+    complete = Counts(
+        known if total is None else total,
+        rest if completed is None else completed,
+        rest if failed is None else failed,
+        rest if in_progress is None else in_progress,
+    )
     return complete, total is None or missing > 0

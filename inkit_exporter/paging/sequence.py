@@ -32,15 +32,7 @@ class PageSequence:
     """
 
     def __init__(
-        self,
-        first: int,
-        cutoff: float,
-        max_records: int,
-        *,
-        whole: bool,
-        to_end: bool = False,
-        size: int = 0,
-        known_last: str = "",
+        self, first: int, cutoff: float, max_records: int, *, whole: bool, to_end: bool, size: int, known_last: str
     ) -> None:
         self.first = self.next = first
         self.furthest = 0  # the last page with records
@@ -216,7 +208,7 @@ class PageSequence:
     def _note_records(self, records: Sequence[tuple[str, float]], first_new: int) -> None:
         """Note the records and their order. Those before index `first_new` were known."""
         times = [created for _, created in records]
-        newest_new = times[first_new] if first_new < len(times) and self.next > self.furthest else -math.inf
+        newest_new = times[first_new] if (first_new < len(times) and self.next > self.furthest) else -math.inf
         if times != sorted(times, reverse=True) or newest_new > self.page_oldest:
             self.ordered = False
             if not self._whole:

@@ -7,13 +7,17 @@ from inkit_exporter.paging.parameters import OptionalParameters
 from inkit_exporter.paging.sequence import InconsistentListing, PageSequence
 
 
+def whole_listing(cutoff: float, max_records: int) -> PageSequence:
+    return PageSequence(1, cutoff, max_records, whole=True, to_end=False, size=0, known_last="")
+
+
 def read(sequence: PageSequence, *pages: list[float], total: int | None = None) -> None:
     for page in pages:
         sequence.add([(f"{created}", created) for created in page], 0, Pagination(more=True, total_count=total))
 
 
 def test_a_full_listing_knows_its_order_and_its_expected_pages() -> None:
-    sequence = PageSequence(1, cutoff=0.0, max_records=100, whole=True)
+    sequence = whole_listing(cutoff=0.0, max_records=100)
     read(sequence, [99, 98], [97, 90])
     assert sequence.ordered
     assert sequence.expected_pages(now=100.0) == 20, "two pages cover a tenth of the time"
@@ -23,13 +27,13 @@ def test_a_full_listing_knows_its_order_and_its_expected_pages() -> None:
 
 
 def test_a_part_of_a_list_must_be_in_order() -> None:
-    sequence = PageSequence(3, cutoff=0.0, max_records=100, whole=False)
+    sequence = PageSequence(3, 0.0, 100, whole=False, to_end=False, size=2, known_last="")
     with pytest.raises(InconsistentListing, match=r"^page 4: the list is not newest first$"):
         read(sequence, [5, 4], [6, 3])
 
 
 def test_after_a_resume_newer_records_may_follow_and_the_page_starts_again() -> None:
-    sequence = PageSequence(1, cutoff=0.0, max_records=100, whole=True)
+    sequence = whole_listing(cutoff=0.0, max_records=100)
     read(sequence, [9, 8], [7, 6])
     sequence.resume()
     read(sequence, [8, 7], [9.5, 6], [5, 4])
@@ -37,7 +41,7 @@ def test_after_a_resume_newer_records_may_follow_and_the_page_starts_again() -> 
 
 
 def test_after_a_resume_the_sequence_goes_back_to_a_page_that_begins_with_a_known_record() -> None:
-    sequence = PageSequence(1, cutoff=0.0, max_records=100, whole=True)
+    sequence = whole_listing(cutoff=0.0, max_records=100)
     read(sequence, *([90.0 - i] for i in range(8)))
     sequence.resume()
     asked = []
@@ -50,7 +54,7 @@ def test_after_a_resume_the_sequence_goes_back_to_a_page_that_begins_with_a_know
 
 
 def test_a_sequence_can_not_resume_if_only_its_first_page_may_be_known() -> None:
-    sequence = PageSequence(1, cutoff=0.0, max_records=100, whole=True)
+    sequence = whole_listing(cutoff=0.0, max_records=100)
     read(sequence, [9], [8], [7])
     sequence.resume()
     read(sequence, [19])
@@ -59,7 +63,7 @@ def test_a_sequence_can_not_resume_if_only_its_first_page_may_be_known() -> None
 
 
 def test_equal_times_do_not_show_that_the_rest_of_the_list_is_older() -> None:
-    sequence = PageSequence(1, cutoff=10.0, max_records=2, whole=True)
+    sequence = whole_listing(cutoff=10.0, max_records=2)
     read(sequence, [5, 5])
     assert not sequence.past_window
     assert not sequence.full
@@ -68,7 +72,7 @@ def test_equal_times_do_not_show_that_the_rest_of_the_list_is_older() -> None:
 
 
 def test_an_endless_unordered_list_is_an_error() -> None:
-    sequence = PageSequence(1, cutoff=0.0, max_records=4, whole=True)
+    sequence = whole_listing(cutoff=0.0, max_records=4)
     with pytest.raises(InconsistentListing, match="in no order and too long to read"):
         read(sequence, *([float(2 * i), float(2 * i + 1)] for i in range(50)))
     assert sequence.furthest == 12

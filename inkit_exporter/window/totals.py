@@ -110,7 +110,7 @@ class TotalsTracker:
         for batch_id in [batch_id for batch_id, past in self.missing.items() if past.created_at < cutoff]:
             self._forget(batch_id)
         if not self.stored or len(self.changed) > batches + len(self.missing):
-            self.stored, self.changed = False, set()
+            self.stored, self.changed = False, set()  # all are to be written, so nobody needs the ids
 
     def _forget(self, batch_id: str) -> None:
         self.changed.add(batch_id)

@@ -128,11 +128,13 @@ class Plan:
         cutoff = now - self._settings.lookback
         if self.parameters.forget_refusals(now) or (self._listing and now >= self._listing.continues_until):
             self._listing = None  # its pages were other ones, or have moved too far
-        if cutoff < self.mark.cutoff:  # a longer lookback, or the clock was set back; what it brings in is no news
+        if cutoff < self.mark.cutoff:  # a longer lookback, or the clock was set back
             self.mark.newest_first, self._listing = False, None
-            # The cutoff was too late if the clock was far ahead, and `now` is too early if it is far behind.
-            latest = max([now, *(batch.created_at for batch in self.window.batches[:1])])
-            self.window.totals.not_new_until = max(self.window.totals.not_new_until, min(self.mark.cutoff, latest))
+            totals = self.window.totals
+            if now < self.mark.cutoff:  # by so much that nobody knows what is new
+                totals.counting = False
+            else:
+                totals.not_new_until = max(totals.not_new_until, self.mark.cutoff)
         self._now, self.mark.cutoff = now, cutoff
         self.window.trim(cutoff)
 

@@ -373,6 +373,7 @@ def test_after_the_clock_is_set_the_sums_match_a_full_listing_at_the_new_time(
         world.now += 10
         skew += jump
         poll(plan, pages(world.batches, size), world.now + skew)
+        plan.window.totals.counting = True
         expected = recent(world.batches, world.now + skew)
         snapshot = plan.window.snapshot(None)
         assert snapshot.oldest_change == changes.oldest(expected, world.now + skew)
@@ -389,6 +390,22 @@ def test_new_batches_count_although_the_clock_was_set_back_a_little() -> None:
     poll(plan, pages([make_batch("fb_new", "", NOW - 1, "completed", {}), *old], 10), NOW - 5)
     assert len(plan.window.batches) == 3
     assert plan.window.totals.totals.created.value == 1, "the batch from before the first window is no news"
+
+
+@pytest.mark.parametrize("steps", [(5000, -100), (5000, 900, 0)], ids=str)
+def test_after_the_clock_was_set_back_by_more_than_the_lookback_only_later_batches_are_new(
+    steps: tuple[int, ...],
+) -> None:
+    plan = new_plan()
+    listing: list[Batch] = []
+    for skew in steps:
+        poll(plan, pages(listing, 10), NOW + skew)
+        plan.window.totals.counting = True
+        listing = [make_batch(f"fb_{age}", "", NOW - age, "completed", {}) for age in (5, 500)]
+    poll(plan, pages(listing, 10), NOW)
+    assert plan.window.totals.totals.created.value == 0
+    poll(plan, pages([make_batch("fb_new", "", NOW + 5, "completed", {}), *listing], 10), NOW + 10)
+    assert plan.window.totals.totals.created.value == 1
 
 
 @given(seeds, st.integers(2, 8), st.integers(5, 40))

@@ -56,9 +56,11 @@ async def test_a_hanging_save_is_abandoned_and_made_up_for_and_delays_no_other_a
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free, save = threading.Event(), AccountFile.save
+    wholes = []
 
     def slow(self: AccountFile, *arguments: Any, **named: Any) -> None:
         if self.path.name == file_name("slow"):
+            wholes.append(named["whole"])
             free.wait(60)
         save(self, *arguments, **named)
 
@@ -80,6 +82,7 @@ async def test_a_hanging_save_is_abandoned_and_made_up_for_and_delays_no_other_a
             await storage["slow"].save(plans["slow"], polled(plans["slow"], 5, states["slow"]))
             await asyncio.sleep(0.01)
         await storage["slow"].save(plans["slow"], polled(plans["slow"], 5, states["slow"]))
+    assert wholes.index(False) == 1, "what was written late is not written again"
     async with storing(tmp_path, "slow", "fast") as (_, states):
         assert [len(snapshot.newest) for state in states if (snapshot := state.snapshot)] == [5, 2]
 

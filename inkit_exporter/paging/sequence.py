@@ -69,10 +69,10 @@ class PageSequence:
     @property
     def _lacks(self) -> float:
         """How many records are still missing, at least; infinite if unknown, as always if `first` > 1."""
+        if self.first == 1 and self._page_count and (self._total is None or self._total < self._read):
+            return (self._page_count - 1) * self.size + 1 - self._read
         if self.first == 1 and self._total is not None:
             return self._total - self._read
-        if self.first == 1 and self._page_count:
-            return (self._page_count - 1) * self.size + 1 - self._read
         return math.inf
 
     @property

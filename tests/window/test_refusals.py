@@ -236,3 +236,17 @@ def test_a_refusal_beyond_a_short_page_or_the_promised_total_is_no_reason_to_lea
     conversation.converse(plan, serve, NOW)
     assert asked == ([1, 2, 3, 4, 5] if more else [1, 2, 3, 4])
     assert not plan.parameters.left_out
+
+
+def test_a_refused_page_that_the_page_count_promises_is_not_the_end_even_if_more_than_the_total_was_read() -> None:
+    """A count that is smaller than what was read is wrong, so it does not tell where the list ends."""
+    listing = batches(100)
+
+    def serve(request: PageRequest) -> Page:
+        if request.number > 6:
+            raise PageRefused("404")
+        page = page_of(listing, request.number, 10)
+        return Page(page.batches, Pagination(page_count=10, total_count=50))
+
+    with pytest.raises(PageRefused):
+        conversation.converse(new_plan(), serve, NOW)

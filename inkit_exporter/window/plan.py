@@ -257,7 +257,9 @@ class Plan:
 
     def _merge(self, part: Page) -> list[tuple[str, float]]:
         """Update the window. Returns the ids of the batches and when they were created."""
-        self.window.update(part.batches, self._now, self.mark.cutoff)
+        for batch in part.batches:
+            if batch.created_at >= self.mark.cutoff:
+                self.window.upsert(batch, self._now)
         self._readable.update(name for batch in part.batches for name in batch.destinations)
         self._readable.subtract(part.unreadable)
         self._seen.update(batch.id for batch in part.batches if batch.id in self.window.changed_at)

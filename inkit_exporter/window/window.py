@@ -3,7 +3,7 @@
 import bisect
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 from typing import Final
 
 from msgspec import Struct
@@ -78,12 +78,6 @@ class Window:
     def rank_at(self, created: float) -> int:
         """How many batches of the window were created after that time."""
         return bisect.bisect_left(self.batches, -created, key=_age)
-
-    def update(self, batches: Iterable[Batch], now: float, cutoff: float) -> None:
-        """Add or replace the batches created since the cutoff. `now` is wall time."""
-        for batch in batches:
-            if batch.created_at >= cutoff:
-                self.upsert(batch, now)
 
     def remove_missing(self, ids: Set[str], newest: float, oldest: float) -> None:
         """Remove the batches without one of these ids that were created between these times, both excluded."""

@@ -198,7 +198,8 @@ def test_excerpts_are_cut_and_have_the_total_number() -> None:
     failed = {"box": Counts(1, 0, 1, 0)}
     listing[1:2400:2] = [make_batch(b.id, b.name, b.created_at, b.status, failed) for b in listing[1:2400:2]]
     window = new_window(2500)
-    window.update(listing, NOW, 0)
+    for one in listing:
+        window.upsert(one, NOW)
     snapshot = window.snapshot(None)
     assert [b.id for b in snapshot.newest] == [f"fb_{i}" for i in range(500)]
     assert [b.id for b in snapshot.failing.batches] == [f"fb_{i}" for i in range(1, 1001, 2)]

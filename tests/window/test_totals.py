@@ -40,7 +40,8 @@ def observe(history: list[Poll]) -> list[Totals]:
     window = new_window(100)
     seen = []
     for poll in history:
-        window.update((make_batch(i, "", NOW, *state) for i, state in poll.items()), NOW + 60, 0)
+        for i, state in poll.items():
+            window.upsert(make_batch(i, "", NOW, *state), NOW + 60)
         window.remove_missing(poll.keys(), math.inf, -math.inf)
         seen.append(window.totals.totals.copy())
         window.totals.counting = True
@@ -120,7 +121,8 @@ def test_a_new_window_continues_the_totals_of_the_previous_one(history: list[Pol
     before = observe(history)[-1]
     window = Window(100, TotalsTracker(before))
     for poll in later:
-        window.update((make_batch(i, "", NOW, *state) for i, state in poll.items()), NOW + 60, 0)
+        for i, state in poll.items():
+            window.upsert(make_batch(i, "", NOW, *state), NOW + 60)
         window.remove_missing(poll.keys(), math.inf, -math.inf)
         window.totals.counting = True
     after, alone = window.totals.totals, observe(later)[-1]
@@ -175,7 +177,8 @@ def test_the_list_of_changes_is_bounded_though_nobody_reads_it() -> None:
     window = counting_window(100)
     assert take_changed(window.totals) is None, "nothing is stored at first"
     for i in range(100):
-        window.update([make_batch(f"fb_{i}_{j}", "", NOW + i, "completed", {}) for j in range(5)], NOW + i, NOW)
+        for j in range(5):
+            window.upsert(make_batch(f"fb_{i}_{j}", "", NOW + i, "completed", {}), NOW + i)
         window.trim(NOW + i)
         assert len(window.totals.changed) <= 5
     assert take_changed(window.totals) is None

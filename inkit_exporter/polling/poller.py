@@ -133,7 +133,7 @@ class Poller:
             return None
         page, of_pages = self._plan.progress
         usage = self._state.usage
-        so_far = (time.monotonic() - started) / max(1, usage.requests - requests_before)
+        so_far = (time.monotonic() - started) / (usage.requests - requests_before)
         a_page = max(so_far, 60 / usage.rate_limiter.requests_per_minute)
         return Progress(page, of_pages, None if of_pages is None else round((of_pages - page) * a_page))
 

@@ -99,6 +99,7 @@ class _Api:
             self._polls = self._states["a"].polls
             step += 1
             self._step[:8] = step.to_bytes(8)
+        self._states["a"].usage.add("200", 0.0)
         return iter([page_of(self._steps[min(step, len(self._steps) - 1)], request.number, PAGE_SIZE)])
 
 

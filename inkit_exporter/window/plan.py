@@ -139,7 +139,6 @@ class Plan:
         self.window.trim(cutoff)
 
     def _list_all(self) -> Conversation:
-        self.mark.newest_first = False
         if listing := self._listing:
             listing.pages.resume()
         else:
@@ -271,12 +270,11 @@ class Plan:
             return
         for names in self.parameters.alternatives():
             smaller = "page_size" in names - self.parameters.left_out
-            read = (number - 1) * self.mark.page_size
-            request = PageRequest(page_after(read, DEFAULT_PAGE_SIZE) if smaller else number, names)
+            place = page_after((number - 1) * self.mark.page_size, DEFAULT_PAGE_SIZE) if smaller else number
             try:
-                page = part = yield request
+                page = part = yield PageRequest(place, names)
                 while part.more:
-                    part = yield request
+                    part = yield PageRequest(place, names)
             except PageRefused:
                 continue
             if number == 1 or page.batches:  # else it may just be beyond the end of the list

@@ -37,14 +37,17 @@ def limit_requests(handler: Handler, max_requests: int) -> Handler:
     async def limited(request: web.BaseRequest) -> web.StreamResponse:
         if request.path in HEALTH_PATHS:
             return await handler(request)
-        if places.locked() and unread:
-            unread.popitem(last=False)[0].abort()
-        try:
-            async with asyncio.timeout(TURN_TIMEOUT_SECONDS):
-                await places.acquire()
-        except TimeoutError:
-            text = f"limit of concurrent requests reached ({max_requests}), try again later\n"
-            return web.Response(status=503, text=text, headers={"Retry-After": "1"})
+        if not places.locked():
+            await places.acquire()  # at once, without a timer
+        else:
+            if unread:
+                unread.popitem(last=False)[0].abort()
+            try:
+                async with asyncio.timeout(TURN_TIMEOUT_SECONDS):
+                    await places.acquire()
+            except TimeoutError:
+                text = f"limit of concurrent requests reached ({max_requests}), try again later\n"
+                return web.Response(status=503, text=text, headers={"Retry-After": "1"})
         try:
             response = await handler(request)
             if (transport := request.transport) is not None:  # else the client has gone

@@ -178,9 +178,8 @@ def read_token(account: AccountSettings, environ: Mapping[str, str]) -> str:
     else:
         place = f"api_token_file {account.api_token_file}"
         try:
-            text = read_file(
-                Path(account.api_token_file or ""), _MAX_TOKEN_BYTES
-            ).decode()  # checked settings have a path
+            path = Path(account.api_token_file or "")  # checked settings have one
+            text = read_file(path, _MAX_TOKEN_BYTES).decode()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__  # not its text, which may quote the token
             raise ConfigError(f"{place} can't be read ({reason}); {remedy}") from None

@@ -55,6 +55,13 @@ async def kill(running: Exporter) -> None:
     await running.process.wait()
 
 
+async def store_one_poll(start: StartExporter) -> None:
+    """Run an exporter until it has polled, and kill it."""
+    running = await start()
+    await running.wait_for(lambda s: up(s) == 1)
+    await kill(running)
+
+
 @pytest.fixture
 async def start(tmp_path: Path, api: Api) -> AsyncIterator[StartExporter]:
     """Return a function that starts exporters with storage in `tmp_path`, which tests may kill."""
@@ -176,9 +183,7 @@ async def test_gauges_from_the_future_are_not_served_after_a_restart(
 ) -> None:
     """The clock was set back while the exporter was down, so nobody knows how old they are."""
     api.batches = [batch("fb_1")]
-    running = await start()
-    await running.wait_for(lambda s: up(s) == 1)
-    await kill(running)
+    await store_one_poll(start)
     (path,) = (tmp_path / "storage").glob("*.db")
     with closing(AccountFile(path)) as file:
         found = file.load()
@@ -234,9 +239,7 @@ async def test_a_broken_or_foreign_file_is_set_aside_with_one_log_line(
     api: Api, start: StartExporter, tmp_path: Path
 ) -> None:
     api.batches = [batch("fb_1")]
-    running = await start()
-    await running.wait_for(lambda s: up(s) == 1)
-    await kill(running)
+    await store_one_poll(start)
     (path,) = (tmp_path / "storage").glob("*.db")
     for file in (tmp_path / "storage").iterdir():
         file.write_bytes(b"not what it was\n" * 1000)

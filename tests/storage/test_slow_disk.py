@@ -4,8 +4,8 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -42,6 +42,14 @@ async def storing(directory: Path, *names: str) -> AsyncIterator[tuple[Storage, 
     await storage.loaded(60)
     yield storage, states
     storage.close()
+
+
+@contextmanager
+def missing(directory: Path) -> Iterator[None]:
+    """Let the disk fail meanwhile."""
+    away = directory.rename(directory.with_name("away"))
+    yield
+    away.rename(directory)
 
 
 def polled(plan: Plan, batches: int, state: AccountState) -> AccountState:
@@ -94,9 +102,8 @@ async def test_a_save_that_outlasts_its_poll_stores_nothing_of_the_next_one(
     directory, plan = tmp_path / "storage", Plan(SETTINGS, Totals())
     async with storing(directory, "a") as (storage, states):
         await storage["a"].save(plan, polled(plan, 1, states["a"]))
-        directory.rename(tmp_path / "away")
-        await storage["a"].save(plan, polled(plan, 1, states["a"]))
-        (tmp_path / "away").rename(directory)
+        with missing(directory):
+            await storage["a"].save(plan, polled(plan, 1, states["a"]))
         holder = sqlite3.connect(directory / file_name("a"), isolation_level=None)
         holder.execute("BEGIN EXCLUSIVE")
         written_at = (directory / file_name("a")).stat().st_mtime_ns
@@ -237,9 +244,8 @@ async def test_a_new_token_while_the_disk_fails_does_not_bring_back_older_totals
     directory, plan = tmp_path / "storage", Plan(SETTINGS, Totals())
     async with storing(directory, "a") as (storage, states):
         await storage["a"].save(plan, polled(plan, 1, states["a"]))
-        directory.rename(tmp_path / "away")
-        await storage["a"].save(plan, polled(plan, 2, states["a"]))
-        (tmp_path / "away").rename(directory)
+        with missing(directory):
+            await storage["a"].save(plan, polled(plan, 2, states["a"]))
         storage.follow(AccountSettings(name="a", api_token_env="OTHER"), states)
         await storage.loaded(60)
         assert states["a"].snapshot is None

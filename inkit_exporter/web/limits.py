@@ -26,13 +26,26 @@ HEALTH_PATHS: Final = frozenset({HEALTHY, READY})
 def limit_requests(handler: Handler, max_requests: int) -> Handler:
     """Limit a handler to `max_requests` at a time. 0 means no limit. Health checks are always answered.
 
-    Further requests wait for their turn, and get 503 after `TURN_TIMEOUT_SECONDS`. A request counts until the client
-    has read its answer, except what the system buffers. If a request waits, the oldest unread answer is cut off.
+    Further requests wait for their turn, and get 503 after `TURN_TIMEOUT_SECONDS`. As many answers may wait until their
+    client reads them: if there is one more, the oldest is cut off. So no client can block others by not reading.
     """
     if not max_requests:
         return handler
     places = asyncio.Semaphore(max_requests)
     unread: OrderedDict[asyncio.Transport, None] = OrderedDict()  # the oldest first
+
+    async def send(request: web.BaseRequest, response: web.StreamResponse) -> None:
+        if (transport := request.transport) is None:  # the client has gone
+            return
+        if len(unread) == max_requests:
+            unread.popitem(last=False)[0].abort()
+        unread[transport] = None
+        try:
+            await response.write_eof()
+        except ConnectionError:  # the client goes, or its answer is cut off
+            pass
+        finally:
+            unread.pop(transport, None)
 
     async def limited(request: web.BaseRequest) -> web.StreamResponse:
         if request.path in HEALTH_PATHS:
@@ -40,8 +53,6 @@ def limit_requests(handler: Handler, max_requests: int) -> Handler:
         if not places.locked():
             await places.acquire()  # at once, without a timer
         else:
-            if unread:
-                unread.popitem(last=False)[0].abort()
             try:
                 async with asyncio.timeout(TURN_TIMEOUT_SECONDS):
                     await places.acquire()
@@ -50,17 +61,10 @@ def limit_requests(handler: Handler, max_requests: int) -> Handler:
                 return web.Response(status=503, text=text, headers={"Retry-After": "1"})
         try:
             response = await handler(request)
-            if (transport := request.transport) is not None:  # else the client has gone
-                unread[transport] = None
-                try:
-                    await response.prepare(request)
-                    await response.write_eof()
-                except ConnectionError:  # it goes now, or it has lost its place
-                    pass
-                finally:
-                    unread.pop(transport, None)
-            return response
+            await response.prepare(request)  # compresses it, but does not wait for the client
         finally:
             places.release()
+        await send(request, response)
+        return response
 
     return limited

@@ -5,7 +5,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -152,15 +152,15 @@ async def test_clients_that_do_not_read_do_not_block_others(start: StartExporter
     )
     auth = ("alice", "right") if passwords else None
     assert (await scrape(exporter, auth=auth))[0] == 200
-    slow = [ask_without_reading(exporter, GET * 5000) for _ in range(45)]
-    scrapes = []
-    for _ in range(20):
-        scrapes.append(await scrape(exporter, auth=auth))
-        await asyncio.sleep(0.05)
+    with ExitStack() as stack:
+        for _ in range(45):
+            stack.enter_context(ask_without_reading(exporter, GET * 5000))
+        scrapes = []
+        for _ in range(20):
+            scrapes.append(await scrape(exporter, auth=auth))
+            await asyncio.sleep(0.05)
     assert {status for status, _ in scrapes} == {200}
     assert max(seconds for _, seconds in scrapes) < ANSWERED_WITHIN_SECONDS
-    for client in slow:
-        client.close()
 
 
 @pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])

@@ -1,12 +1,16 @@
 """Many, slow and misbehaving clients: they are limited, and all others are served."""
 
 import asyncio
+import gzip
+import os
 import resource
 import signal
 import socket
 import ssl
 import struct
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -19,7 +23,7 @@ from support.exporter import Exporter, StartExporter
 from support.samples import sample_key, up
 
 from inkit_exporter.web import limits
-from inkit_exporter.web.routes import Handler
+from inkit_exporter.web.routes import Handler, document
 from inkit_exporter.web.server import serve
 
 POLLS = sample_key("inkit_polls_total", account="default")
@@ -213,6 +217,62 @@ async def test_a_client_that_does_not_read_loses_its_place_to_the_next_request(*
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await reader.readexactly(len(large))
         writer.close()
+
+
+async def test_a_request_waits_its_turn_while_answers_are_made_or_not_read() -> None:
+    """At first, the answer before it is being made. Then it is ready, but its client does not read it."""
+    first_arrived, second_waits = asyncio.Event(), asyncio.Event()
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/second":
+            return web.Response(body=b"done")
+        first_arrived.set()
+        await second_waits.wait()
+        return web.Response(body=b"a" * 20_000_000)  # more than fits into the system's buffers
+
+    limited = limits.limit_requests(handler, 1)
+    async with serving(telling_of_the_second(limited, second_waits)) as address, asyncio.timeout(10):
+        _, writer = await asyncio.open_connection(*address, limit=1)
+        writer.write(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\n")
+        await first_arrived.wait()
+        another, its_writer = await asyncio.open_connection(*address)
+        its_writer.write(b"GET /second HTTP/1.0\r\n\r\n")
+        assert (await another.read()).startswith(b"HTTP/1.0 200")
+        writer.close()
+        its_writer.close()
+
+
+def telling_of_the_second(handler: Handler, waits: asyncio.Event | threading.Event) -> Handler:
+    async def telling(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/second":
+            asyncio.get_running_loop().call_soon(waits.set)
+        return await handler(request)
+
+    return telling
+
+
+async def test_an_answer_that_is_being_compressed_is_not_cut_off() -> None:
+    first_arrived, second_waits = asyncio.Event(), threading.Event()
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        first_arrived.set()
+        return document(request, os.urandom(10_000), "text/plain", executor)
+
+    limited = limits.limit_requests(handler, 1)
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(second_waits.wait)  # so that nothing is compressed before
+        async with serving(telling_of_the_second(limited, second_waits)) as address, asyncio.timeout(10):
+
+            async def get(path: str) -> bytes:
+                reader, writer = await asyncio.open_connection(*address)
+                writer.write(f"GET {path} HTTP/1.0\r\nAccept-Encoding: gzip\r\n\r\n".encode())
+                answer = await reader.read()
+                writer.close()
+                return gzip.decompress(answer.partition(b"\r\n\r\n")[2])
+
+            first = asyncio.create_task(get("/first"))
+            await first_arrived.wait()
+            assert len(await get("/second")) == len(await first) == 10_000
 
 
 async def test_an_answer_that_no_client_reads_keeps_no_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:

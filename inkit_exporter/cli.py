@@ -189,8 +189,8 @@ def print_demo(url: str, telemetry_path: str) -> None:
 The exporter polls a simulated Inkit API. There, a whole day passes in ten minutes.
   Status page  {url}/
   Metrics      {url}{telemetry_path}
-Ctrl-C ends the exporter. To export your own account instead:
-  INKIT_API_TOKEN=<key> {" ".join(sys.orig_argv[: 1 - len(sys.argv)])}
+Ctrl-C ends the exporter. To export your own account instead, with the token in a file:
+  INKIT_API_TOKEN=$(cat PATH_OF_THE_TOKEN) {" ".join(sys.orig_argv[: 1 - len(sys.argv)])}
 """,
         flush=True,
     )

@@ -9,10 +9,10 @@ SHARE: Final = 0.2
 """A larger share of failed documents is not usual."""
 
 FEWEST: Final = 5
-"""A run of failures has at least this many failed documents, or"""
+"""A run with this many failed documents counts as failures."""
 
 FEWEST_BATCHES: Final = 3
-"""at least this many batches, and no document of them arrived."""
+"""So does a run of this many batches, if no document of them arrived."""
 
 _RECOVERED: Final = 20  # a run of failures begins after this many documents of which not too many failed
 

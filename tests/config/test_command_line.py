@@ -261,7 +261,7 @@ async def test_the_exporter_can_listen_on_several_addresses(api: Api, exporter: 
 @pytest.mark.process
 async def test_the_demo_needs_no_key_and_shows_all_destinations_changing() -> None:
     async with demo("--demo.seed=7") as (running, printed):
-        assert f"INKIT_API_TOKEN=<key> {sys.executable} {ROOT / 'exporter.py'}\n" in printed
+        assert f"INKIT_API_TOKEN=$(cat PATH_OF_THE_TOKEN) {sys.executable} {ROOT / 'exporter.py'}\n" in printed
         samples = await running.wait_for(lambda s: up(s, "demo") == 1)
         first = documents(samples, account="demo")
         assert len({destination for destination, _ in first}) == 9
@@ -279,10 +279,10 @@ def test_the_demo_prints_the_command_that_started_it() -> None:
         stderr=subprocess.DEVNULL, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None
-        told = next(line for line in process.stdout if "<key>" in line)
+        told = next(line for line in process.stdout if "INKIT_API_TOKEN" in line)
         process.terminate()
         process.communicate()
-    assert told == f"  INKIT_API_TOKEN=<key> {' '.join(command)}\n"
+    assert told == f"  INKIT_API_TOKEN=$(cat PATH_OF_THE_TOKEN) {' '.join(command)}\n"
     assert process.returncode == 0
 
 

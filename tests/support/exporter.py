@@ -162,7 +162,10 @@ async def demo(*flags: str, **process: Any) -> AsyncIterator[tuple[Exporter, str
         assert running.process.stdout is not None
         printed = ""
         async with asyncio.timeout(20):
-            while not (address := re.search(r"http://localhost:(\d+)/metrics", printed)) or "<key>" not in printed:
+            while (
+                not (address := re.search(r"http://localhost:(\d+)/metrics", printed))
+                or "INKIT_API_TOKEN" not in printed
+            ):
                 assert not running.process.stdout.at_eof(), printed
                 printed += (await running.process.stdout.readline()).decode()
         await running.connect(f"127.0.0.1:{address[1]}")

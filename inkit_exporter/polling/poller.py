@@ -67,10 +67,13 @@ class Poller:
             while seconds > 0:
                 # While this waits, the API may ask another account with the same token to pause.
                 starts_at = max(tick, self._state.usage.rate_limiter.resume_at)
-                seconds = starts_at - boot_time()
+                now = boot_time()
+                seconds = starts_at - now
                 self._asleep_until = time.monotonic() + seconds
                 self._states.amend(replace(self._state, next_poll_at=starts_at))
                 await asyncio.sleep(min(seconds, 5.0))  # a sleep does not notice that the machine was suspended
+                if starts_at > tick:
+                    self._state.usage.throttled_seconds += max(0.0, boot_time() - max(tick, now))
             await self.poll()
             interval = self._state.settings.interval
             tick += interval * (1 + (boot_time() - tick) // interval)

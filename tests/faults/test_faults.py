@@ -110,6 +110,19 @@ async def test_a_retry_after_longer_than_the_interval_fails_the_poll_and_pauses_
     assert len(api.requests) == 1
 
 
+async def test_a_pause_between_polls_counts_as_throttled_time(api: Api, exporter: StartExporter) -> None:
+    asked = answer(429, Retry_After="2")
+
+    async def first_pauses(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await (asked(request, handler) if len(api.requests) == 1 else handler(request))
+
+    api.fault = first_pauses
+    running = await exporter()  # the pause is longer than the interval, so no request waits, but the next poll
+    samples = await running.wait_for(lambda s: up(s) == 1)
+    assert failures(samples, "rate_limited") == 1
+    assert 1.5 < samples[sample_key("inkit_api_throttled_seconds_total", account="default")] < 10
+
+
 async def test_an_implausible_retry_after_is_ignored_and_logged_once(api: Api, exporter: StartExporter) -> None:
     values = "1764106109", "30000", "2026-11-25T21:30:00Z", "301", "soon"
 

@@ -93,4 +93,4 @@ def check_status(status: int, retry_after: float | None, *, worked_before: bool)
             raise BadResponse(f"{answered}: a redirect; the exporter follows none, check base_url")
         case _ if status >= 500:  # noqa: PLR2004
             raise ServerError(f"{answered}: an error on the API's side", retry_after)
-    raise BadResponse(f"{answered}, a status that its documentation does not mention")
+    raise BadResponse(f"{answered} instead of 200; check base_url")

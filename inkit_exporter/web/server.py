@@ -8,7 +8,7 @@ from functools import partial
 from socket import socket
 from typing import Any
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs, web, web_protocol
 
 from inkit_exporter.errors import ConfigError, reason_of
 from inkit_exporter.web import limits
@@ -48,6 +48,7 @@ async def serve(
                 else:
                     response.headers[name] = value
 
+    web_protocol.MAX_MSG_QUEUE_SIZE = limits.MAX_QUEUED_REQUESTS  # aiohttp has no option for it
     server = web.Server(
         handler,
         request_factory=partial(Request, loop=loop),

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import resource
 import ssl
 import subprocess
 from contextlib import suppress
@@ -117,6 +118,24 @@ async def test_after_a_broken_edit_no_client_is_served_until_the_file_is_fixed(w
     assert not await server.admits(client)
     world.write(SERVER, basic_auth_users={"alice": HASH})
     assert (await server.get(tls=client, auth=alice))[0] == 200
+
+
+async def test_a_change_that_came_while_too_many_files_were_open_is_read_later(world: World, serve: Any) -> None:
+    world.write(basic_auth_users={"alice": HASH})
+    server = await serve()
+    exporter = server.exporter
+    auth = {"Authorization": aiohttp.encode_basic_auth("alice", "right")}
+    assert (await exporter.get("/metrics", **auth))[0] == 200
+    descriptors = exporter.process.pid, resource.RLIMIT_NOFILE
+    before = resource.prlimit(*descriptors)
+    resource.prlimit(*descriptors, (3, before[1]))
+    world.write(basic_auth_users={"alice": HASH, "bob": HASH})
+    assert (await exporter.get("/metrics", **auth))[0] == 500  # on the earlier connection
+    await exporter.wait_for_line("web.yml: can't be read: Too many open files")
+    resource.prlimit(*descriptors, before)
+    async with asyncio.timeout(10):
+        while (await server.get(auth=("bob", "right")))[0] != 200:
+            await asyncio.sleep(0.05)
 
 
 async def test_a_truncated_file_removes_no_protection(world: World, serve: Any) -> None:
@@ -564,7 +583,10 @@ def test_removed_keys_are_logged(world: World) -> None:
     ]
 
 
-def test_a_broken_file_is_read_again_only_when_it_changes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_file_is_read_again_at_once_only_when_it_changes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "RETRY_SECONDS", 1000)
     config = ReloadingWebConfig(world.write(SERVER, basic_auth_users={"alice": HASH}))
     loads = []
 

@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Final
 
 import bcrypt
 import structlog
@@ -21,6 +22,12 @@ from inkit_exporter.web.routes import READ, Handler
 from inkit_exporter.web.toolkit.config import RateLimit, WebConfig, load
 from inkit_exporter.web.toolkit.tls import REFUSING
 from inkit_exporter.yamlfile import read_file
+
+RETRY_SECONDS: Final = 1.0
+"""After this time, an invalid configuration is read again even if no file has changed.
+
+Reading may have failed because of the system, for example because too many files were open.
+"""
 
 log = structlog.get_logger()
 
@@ -36,15 +43,20 @@ class ReloadingWebConfig:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._signatures: dict[Path, tuple[int, ...] | None] = {}  # of all files that were read
-        self._valid = True
+        self._problem: str | None = None  # of an invalid configuration
+        self._retry_at = 0.0
         self.latest = self._load()
+        _warn_of_slow_passwords(self.latest)
         self.ssl_context = self._current_context if self.latest.context else None
 
     def current(self) -> WebConfig | None:
         """The configuration in the files now. If they are invalid, None, and an error in the log."""
         if any(_sign(path) != signature for path, signature in self._signatures.items()):
+            self._problem = ""
             self._reload()
-        return self.latest if self._valid else None
+        elif self._problem is not None and time.monotonic() >= self._retry_at:
+            self._reload()
+        return self.latest if self._problem is None else None
 
     def headers(self) -> Mapping[str, str]:
         """The headers of every answer."""
@@ -73,12 +85,14 @@ class ReloadingWebConfig:
         return current.context if current and current.context else REFUSING
 
     def _reload(self) -> None:
-        self._valid = False
+        self._retry_at = time.monotonic() + RETRY_SECONDS
         try:
             config = self._load()
             self._check_protections(config.protections)
         except ConfigError as error:
-            log.error("web configuration is broken, nothing is served until it is fixed", error=str(error))
+            if str(error) != self._problem:
+                log.error("web configuration is broken, nothing is served until it is fixed", error=str(error))
+            self._problem = str(error)
             return
         log.info("web configuration read again", path=str(self._path))
         if lost := self.latest.keys - config.keys:
@@ -87,14 +101,12 @@ class ReloadingWebConfig:
                 path=str(self._path),
                 keys=", ".join(sorted(lost)),
             )
-        self.latest, self._valid = config, True
+        _warn_of_slow_passwords(config)
+        self.latest, self._problem = config, None
 
     def _load(self) -> WebConfig:
         self._signatures = {}
-        config = load(self._path, self._read)
-        for user in config.slow_users:
-            log.warning("a password takes long to check, and others wait; make its hash with cost 10", user=user)
-        return config
+        return load(self._path, self._read)
 
     def _read(self, path: Path) -> bytes:
         self._signatures[path] = _sign(path)  # before reading, so that a change meanwhile is noticed
@@ -107,6 +119,11 @@ class ReloadingWebConfig:
             raise ConfigError(f"{self._path}: {keys}: can't be switched off while running; restart, or put it back")
         if "tls_server_config" in new - self.latest.protections:
             raise ConfigError(f"{self._path}: tls_server_config: can't be switched on while running; restart")
+
+
+def _warn_of_slow_passwords(config: WebConfig) -> None:
+    for user in config.slow_users:
+        log.warning("a password takes long to check, and others wait; make its hash with cost 10", user=user)
 
 
 def _sign(path: Path) -> tuple[int, ...] | None:

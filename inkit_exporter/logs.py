@@ -63,6 +63,12 @@ def _is_journal(stream: TextIO) -> bool:
 
 class _ToStructlog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._log(record)
+        except Exception:  # asyncio logs in its loop, so an error here would end the exporter
+            self.handleError(record)
+
+    def _log(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, HttpProcessingError):  # a client's mistake is not our error, and there may be many
             structlog.get_logger().debug("refused a request that is not HTTP", error=type(error).__name__)
@@ -77,6 +83,6 @@ def _one_line(_logger: object, _method: str, event: structlog.typing.EventDict) 
     return {
         key: value
         if isinstance(value, bool | int | float)
-        else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+        else "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
         for key, value in event.items()
     }

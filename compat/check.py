@@ -29,13 +29,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from support.api import Api, batch
 from support.api import serving as serving_api
+from support.connections import free_address
 from support.edges import EDGES
 from support.exporter import Exporter, start_process, write_config
 from support.monitoring import (
     DEPLOY,
     Inbox,
     alertmanager,
-    free_address,
     inbox,
     prometheus,
     query,
@@ -116,16 +116,9 @@ async def fail_documents(api: Api) -> None:
 async def exporting(api: Api, folder: Path) -> AsyncIterator[Exporter]:
     """Start the exporter, which polls a simulated API."""
     config = write_config(folder, api.base_url, poll={"interval": shorten("60s"), "stale_after": shorten("5m")})
-    running = await start_process(f"--config.file={config}")
-    reader = asyncio.create_task(running.collect_log())
-    try:
-        line = await running.wait_for_line("msg=started")
-        await running.connect(line.split("addresses=")[1].split()[0].split(",")[0])
+    async with start_process(f"--config.file={config}") as running:
+        await running.wait_until_started()
         yield running
-    finally:
-        await running.stop()
-        await reader
-        await running.http.close()
 
 
 def prometheus_config(replica: str, *, exporter: str, alerts: str, storage: str) -> str:
@@ -239,9 +232,9 @@ async def check(folder: Path) -> None:
     """Start all servers, and check them."""
     _, *flags = documented("VictoriaMetrics")
     (folder / "rules.yml").write_text(shorten_rules((DEPLOY / "prometheus" / "rules.yml").read_text()))
-    alerts, stored = free_address(), free_address()
     api = Api(batches=list(BASELINE))
     async with AsyncExitStack() as open_:
+        alerts, stored = (open_.enter_context(free_address()) for _ in range(2))
         await open_.enter_async_context(serving_api(api))
         running = await open_.enter_async_context(exporting(api, folder))
         storage = await open_.enter_async_context(

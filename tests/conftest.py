@@ -6,15 +6,21 @@ from collections.abc import Generator, Iterator
 
 import pytest
 from coverage import Coverage
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 
-# No deadline, because machines may be busy. In CI the examples are always the same. Elsewhere they vary.
-settings.register_profile("tests", deadline=None, derandomize="CI" in os.environ)
+# No time limits, because machines may be busy. In CI the examples are always the same. Elsewhere they vary.
+settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
+)
 settings.load_profile("tests")
 # For `make mutate`, which only counts failures: the same examples each time, and no shrinking.
-settings.register_profile("mutate", deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate))
+settings.register_profile(
+    "mutate", settings.get_profile("tests"), derandomize=True, phases=(Phase.explicit, Phase.generate)
+)
 
-pytest_plugins = ["support.api", "support.exporter", "support.page", "support.processes", "support.web"]
+pytest_plugins = [
+    *("support.api", "support.connections", "support.exporter", "support.page", "support.processes", "support.web"),
+]
 
 
 @pytest.fixture

@@ -37,11 +37,8 @@ async def main() -> None:
                 poll={"interval": "1m"},
                 limits={"requests_per_minute": 60},
             )
-            running = await start_process(f"--config.file={config}")
-            reader = asyncio.create_task(running.collect_log())
-            try:
-                line = await running.wait_for_line("msg=started")
-                await running.connect(line.split("addresses=")[1].split()[0])
+            async with start_process(f"--config.file={config}") as running:
+                await running.wait_until_started()
                 await running.wait_for(lambda samples: samples.get(sample_key("inkit_up", account=ACCOUNT)) == 1)
                 light = [{"name": "prefers-color-scheme", "value": "light"}]
                 await browser.devtools("Emulation.setEmulatedMedia", features=light)
@@ -52,10 +49,6 @@ async def main() -> None:
                 )
                 await browser.open(str(running.url))
                 (ROOT / "docs" / "status-page.png").write_bytes(await browser.screenshot())
-            finally:
-                await running.stop()
-                await reader
-                await running.http.close()
 
 
 if __name__ == "__main__":

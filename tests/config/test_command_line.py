@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support import ROOT
+from support import PATIENCE_SECONDS, ROOT
 from support.api import TOKEN, Api, batch, hang
 from support.exporter import (
     HUNG_UP,
@@ -151,17 +151,17 @@ async def test_the_error_for_an_unset_token_variable_names_file_and_setting(api:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_the_exporter_within_a_second_even_during_a_request(
+async def test_a_signal_ends_the_exporter_even_during_a_request_that_hangs(
     api: Api, exporter: StartExporter, number: signal.Signals
 ) -> None:
     api.fault = hang
-    running = await exporter(limits={"timeout": "60s"})
+    running = await exporter(limits={"timeout": "1h"})
     await running.get("/metrics")  # leaves a client's connection open too
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not api.requests:
             await asyncio.sleep(0.01)
     running.process.send_signal(number)
-    async with asyncio.timeout(2):  # one second, and another for a busy machine
+    async with asyncio.timeout(10):  # it takes less than a second, but the machine may stand still for some
         assert await running.process.wait() == 0
     assert "Traceback" not in "".join(running.log)
 
@@ -193,16 +193,13 @@ __main__.main()
 async def test_more_signals_do_not_disturb_an_exporter_that_stops(number: signal.Signals, tmp_path: Path) -> None:
     program = tmp_path / "slow_to_stop.py"
     program.write_text(_SLOW_TO_STOP)
-    running = await start_process("--demo", program=program)
-    logging = asyncio.create_task(running.collect_log())
-    await running.wait_for_line("msg=started")
-    async with asyncio.timeout(10):
-        while running.process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.kill(running.process.pid, number)  # not `send_signal`, which would take the exit status away
-            await asyncio.sleep(0.01)
-        await logging
-    await running.http.close()
+    async with start_process("--demo", program=program) as running:
+        await running.wait_for_line("msg=started")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while running.process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.kill(running.process.pid, number)  # not `send_signal`, which would take the exit status away
+                await asyncio.sleep(0.01)
     assert running.process.returncode == 0, "".join(running.log)
     assert [line.partition(" level=")[2] for line in running.log[1:]] == ["info msg=stopping\n"]
 

@@ -11,13 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import yaml
-from support import ROOT
+from support import PATIENCE_SECONDS, ROOT
 from support.api import TOKEN, Api, batch
+from support.connections import free_address
 from support.exporter import StartExporter, run_to_end
-from support.monitoring import free_address
+from support.monitoring import query, serving
 from support.samples import up
 
 import inkit_exporter
@@ -111,11 +111,12 @@ async def test_without_an_account_the_demo_runs() -> None:
     )
     assert process.stderr is not None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             assert "accounts=demo" in (await process.stderr.readline()).decode()
     finally:
         process.terminate()
-        assert await process.wait() == 0
+        status = await process.wait()
+    assert status == 0
 
 
 @pytest.mark.process
@@ -147,7 +148,7 @@ async def test_with_an_account_the_token_is_a_secret_file(api: Api, tmp_path: Pa
 async def test_the_images_health_check_fails_when_the_exporter_is_stopped(
     exporter: StartExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("http_proxy", f"http://{free_address()}")  # Docker's client can set one in every container
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # Docker's client can set one in every container
     command = re.search(r"^HEALTHCHECK .*\\\n\s+CMD (\[.*\])$", DOCKERFILE, flags=re.MULTILINE)
     assert command is not None
     running = await exporter()
@@ -178,31 +179,20 @@ def test_prometheus_has_the_same_configuration_as_without_compose_except_address
 @pytest.mark.debian
 async def test_prometheus_starts_with_its_mounts_and_passes_its_health_check(tmp_path: Path) -> None:
     service = services()["prometheus"]
-    port = free_address().rpartition(":")[2]
     for mount in service["volumes"]:
         place = tmp_path / mount["target"].removeprefix("/")
         place.parent.mkdir(parents=True, exist_ok=True)
         if mount["type"] == "bind":
             place.symlink_to(mount["source"])
     places = {"/etc/": f"{tmp_path}/etc/", "path=/prometheus": f"path={tmp_path}/prometheus"}
-    check = here(service["healthcheck"]["test"][1:], **{":9090/": f":{port}/"})
-    process = await asyncio.create_subprocess_exec(
-        "prometheus",
-        *here(service["command"], **places),
-        f"--web.listen-address=127.0.0.1:{port}",
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        async with asyncio.timeout(30), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
-            while await asyncio.to_thread(subprocess.call, check) != 0:
-                await asyncio.sleep(0.1)
-            async with http.get("/api/v1/rules") as response:
-                groups = (await response.json())["data"]["groups"]
-    finally:
-        process.terminate()
-        await process.wait()
+    flags, log = here(service["command"], **places), tmp_path / "log"
+    with free_address() as address:
+        check = here(service["healthcheck"]["test"][1:], **{":9090/": f":{address.rpartition(':')[2]}/"})
+        async with serving("prometheus", *flags, address=address, log=log) as http:
+            assert await asyncio.to_thread(subprocess.call, check) == 0
+            groups = (await query(http, "rules"))["groups"]
+        assert await asyncio.to_thread(subprocess.call, check) != 0
     assert {group["name"] for group in groups} >= {"inkit_exporter", "inkit_documents", "inkit_slo"}
-    assert await asyncio.to_thread(subprocess.call, check) != 0
 
 
 @pytest.mark.process

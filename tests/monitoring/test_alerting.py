@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ import pytest
 import yaml
 from aiohttp import web
 from support.api import Api, Handler, batch
+from support.connections import free_address
 from support.exporter import Exporter, StartExporter
 from support.monitoring import (
     DEPLOY,
     PACE,
     Inbox,
     alertmanager,
-    free_address,
     inbox,
     prometheus,
     query,
@@ -106,22 +106,26 @@ async def world(api: Api, exporter: StartExporter, folder: Path, **poll: str) ->
     Alertmanager starts last. Prometheus knows no targets for its first five seconds, which stand for a quarter of an
     hour here, so InkitExporterDown fires rightly.
     """
-    running = await exporter(poll={"interval": shorten("60s"), "stale_after": shorten("5m")} | poll)
-    here, there = running.url.authority, free_address()
-    # On a busy machine, a timeout of milliseconds is too short. At most, it may be the interval.
-    scraping = replace(
-        PROMETHEUS, {"localhost:10465": here, "localhost:9093": there, "scrape_timeout: 10s": "scrape_timeout: 30s"}
-    )
-    (folder / "rules.yml").write_text(shorten_rules(RULES))
-    async with inbox() as received, prometheus(shorten(scraping), folder, *PATIENT) as metrics:
+    async with AsyncExitStack() as open_:
+        here, there = (open_.enter_context(free_address()) for _ in range(2))
+        running = await exporter(
+            f"--web.listen-address={here}", poll={"interval": shorten("60s"), "stale_after": shorten("5m")} | poll
+        )
+        # On a busy machine, a timeout of milliseconds is too short. At most, it may be the interval.
+        scraping = replace(
+            PROMETHEUS, {"localhost:10465": here, "localhost:9093": there, "scrape_timeout: 10s": "scrape_timeout: 30s"}
+        )
+        (folder / "rules.yml").write_text(shorten_rules(RULES))
+        received = await open_.enter_async_context(inbox())
+        metrics = await open_.enter_async_context(prometheus(shorten(scraping), folder, *PATIENT))
         routing = shorten(replace(ALERTMANAGER, {"localhost:9095": received.address}))
 
         async def scraped() -> bool:
             return await value(metrics, "inkit_up") == 1 and not await firing(metrics)
 
         await until(scraped)
-        async with alertmanager(routing, folder, there) as alerts:
-            yield World(api, running, here, metrics, alerts, received)
+        alerts = await open_.enter_async_context(alertmanager(routing, folder, there))
+        yield World(api, running, here, metrics, alerts, received)
 
 
 @dataclass

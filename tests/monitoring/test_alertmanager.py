@@ -4,6 +4,7 @@ import itertools
 import re
 import shlex
 import subprocess
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +12,9 @@ import aiohttp
 import pytest
 import yaml
 from support import ROOT
+from support.connections import free_address
 from support.edges import TOLD
-from support.monitoring import DEPLOY, alertmanager, free_address
+from support.monitoring import DEPLOY, alertmanager
 from support.rules import ALERTS
 
 CONFIG = DEPLOY / "alertmanager" / "alertmanager.yml"
@@ -139,8 +141,9 @@ async def test_a_symptom_is_inhibited_only_by_its_documented_causes_and_with_the
     """Tries each pair of alerts with all labels equal, and each inhibiting pair with one label different."""
     pairs = [pair for pair in itertools.permutations(VARIANTS, 2) if len({name.split(",")[0] for name in pair}) == 2]
     found = set()
-    address = free_address()
-    async with alertmanager(CONFIG.read_text(), tmp_path, address) as http:
+    async with AsyncExitStack() as open_:
+        address = open_.enter_context(free_address())
+        http = await open_.enter_async_context(alertmanager(CONFIG.read_text(), tmp_path, address))
         equal = {pair: _apart(pair, f"-{number}") for number, pair in enumerate(pairs)}
         hidden = await hidden_of(http, [labels for both in equal.values() for labels in both])
         hiding = [pair for pair, (_, symptom) in equal.items() if frozenset(symptom.items()) in hidden]

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import yaml
 from support import ROOT
 from support.api import TOKEN, Api, batch
 from support.commands import Block, blocks
+from support.connections import free_address
 from support.exporter import StartExporter, start_process
-from support.monitoring import alertmanager, free_address
+from support.monitoring import alertmanager
 from support.samples import up
 
 BLOCKS = blocks()
@@ -184,27 +186,23 @@ async def test_tls_and_a_password_work_as_documented(tmp_path: Path) -> None:
     certificate, check, _, scrape = commands(document)
     await shell(certificate, tmp_path)
     assert "ok" in (await shell(check, tmp_path)).lower()
-    running = await start_process("--demo", "--web.config.file=web.yml", folder=tmp_path)
-    reader = asyncio.create_task(running.collect_log())
-    try:
-        line = await running.wait_for_line("msg=started")
-        port = line.split("addresses=")[1].split()[0].rpartition(":")[2]
+    async with start_process("--demo", "--web.config.file=web.yml", folder=tmp_path) as running:
+        await running.wait_until_started()
+        _, port = running.address
         assert "inkit_up" in await shell(scrape, tmp_path, {"localhost:10465": f"localhost:{port}"})
-    finally:
-        await running.stop()
-        await reader
-        await running.http.close()
 
 
 @pytest.mark.process
 @pytest.mark.debian
 async def test_amtool_adds_an_alert_and_a_silence(tmp_path: Path) -> None:
-    address = free_address()
-    here = {"localhost:9093": address, "deploy/": f"{ROOT}/deploy/"}
     document = "docs/alerting.md"
-    assert "SUCCESS" in await shell(command_of(document, "amtool check-config *"), tmp_path, here)
-    (_, config) = shlex.split(command_of(document, "alertmanager *"))
-    async with alertmanager((ROOT / config.partition("=")[2]).read_text(), tmp_path, address):
+    (_, flag) = shlex.split(command_of(document, "alertmanager *"))
+    config = (ROOT / flag.partition("=")[2]).read_text()
+    async with AsyncExitStack() as open_:
+        address = open_.enter_context(free_address())
+        here = {"localhost:9093": address, "deploy/": f"{ROOT}/deploy/"}
+        assert "SUCCESS" in await shell(command_of(document, "amtool check-config *"), tmp_path, here)
+        await open_.enter_async_context(alertmanager(config, tmp_path, address))
         await shell(command_of(document, "amtool alert add *"), tmp_path, here)
         await shell(command_of(document, "amtool silence add *"), tmp_path, here)
         for kind, label in (("alert", "payroll"), ("silence", "production")):

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import trustme
 from support.api import TOKEN
+from support.connections import free_address
 from support.conversation import joined
 from support.exporter import StartExporter, run_to_end, write_config
 from support.faulty import listening
-from support.monitoring import free_address
 from support.proxies import BATCHES, answering, intercepting, relaying, secure_api, speaking, tinyproxy
 from support.samples import documents, parse_samples, up
 
@@ -114,8 +114,10 @@ async def test_the_proxy_of_the_environment_is_not_used_when_no_proxy_or_the_con
 ) -> None:
     async with secure_api(ca) as (_, _, base_url):
         path = write_config(tmp_path, base_url, limits=settings | {"ca_file": str(tmp_path / "ca.pem")})
-        nobody = {"HTTPS_PROXY": f"http://{free_address()}"}
-        status, _, err = await run_to_end("--once", f"--config.file={path}", env=nobody | env)
+        with free_address() as nobody:
+            status, _, err = await run_to_end(
+                "--once", f"--config.file={path}", env={"HTTPS_PROXY": f"http://{nobody}"} | env
+            )
         assert status == 0, err
 
 
@@ -178,10 +180,11 @@ async def test_a_misbehaving_proxy_is_named_in_the_error_and_never_sees_the_toke
 
 
 async def test_if_no_proxy_listens_the_error_says_so(ca: trustme.CA, tmp_path: Path) -> None:
-    proxy = f"http://{free_address()}"
-    async with secure_api(ca) as (_, _, base_url), client_of(base_url, tmp_path, proxy_url=proxy) as client:
-        with pytest.raises(ConnectionFailed, match=f"^cannot connect to the proxy {proxy}: Connect call failed"):
-            await client.page(PageRequest(1))
+    with free_address() as nobody:
+        proxy = f"http://{nobody}"
+        async with secure_api(ca) as (_, _, base_url), client_of(base_url, tmp_path, proxy_url=proxy) as client:
+            with pytest.raises(ConnectionFailed, match=f"^cannot connect to the proxy {proxy}: Connect call failed"):
+                await client.page(PageRequest(1))
 
 
 async def test_a_proxy_that_inspects_tls_is_refused_until_its_ca_is_trusted(ca: trustme.CA, tmp_path: Path) -> None:
@@ -207,11 +210,12 @@ async def test_a_proxy_that_inspects_tls_is_refused_until_its_ca_is_trusted(ca: 
 
 
 async def test_an_api_on_loopback_is_reached_without_the_proxy(ca: trustme.CA, tmp_path: Path) -> None:
-    async with (
-        secure_api(ca, "127.0.0.1") as (_, _, base_url),
-        client_of(base_url, tmp_path, proxy_url=f"http://{free_address()}") as client,
-    ):
-        assert await ids(client) == [batch["id"] for batch in BATCHES]
+    with free_address() as nobody:
+        async with (
+            secure_api(ca, "127.0.0.1") as (_, _, base_url),
+            client_of(base_url, tmp_path, proxy_url=f"http://{nobody}") as client,
+        ):
+            assert await ids(client) == [batch["id"] for batch in BATCHES]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import asyncio
 import resource
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -12,7 +12,7 @@ from random import Random
 import pytest
 from aiohttp import web
 from msgspec.structs import replace
-from support.api import TOKEN, Api, Handler, batch, hang
+from support.api import TOKEN, Api, Handler, batch
 from support.exporter import Exporter, StartExporter, run_to_end, start_process, write_config
 from support.samples import Samples, sample_key, up
 
@@ -65,25 +65,23 @@ async def store_one_poll(start: StartExporter) -> None:
 @pytest.fixture
 async def start(tmp_path: Path, api: Api) -> AsyncIterator[StartExporter]:
     """Return a function that starts exporters with storage in `tmp_path`, which tests may kill."""
-    started: list[tuple[Exporter, asyncio.Task[None]]] = []
+    started: list[Exporter] = []
+    async with AsyncExitStack() as processes:
 
-    async def begin(*flags: str, **settings: object) -> Exporter:
-        path = write_config(tmp_path, api.base_url, **settings)  # type: ignore[arg-type]
-        running = await start_process(f"--config.file={path}", f"--storage.path={tmp_path / 'storage'}", *flags)
-        started.append((running, asyncio.create_task(running.collect_log())))
-        line = await running.wait_for_line("msg=started")
-        await running.connect(line.split("addresses=")[1].split()[0].split(",")[0])
-        return running
+        async def begin(*flags: str, **settings: object) -> Exporter:
+            write_config(tmp_path, api.base_url, **settings)  # type: ignore[arg-type]
+            started.append(running := await processes.enter_async_context(with_storage(tmp_path, *flags)))
+            await running.wait_until_started()
+            return running
 
-    yield begin
-    for running, reader in started:
-        if running.process.returncode is None:
-            running.process.kill()
-            await running.process.wait()
-        await reader
-        await running.http.close()
-        assert TOKEN not in "".join(running.log)
-        assert "Traceback" not in "".join(running.log)
+        yield begin
+    log = "".join(line for running in started for line in running.log)
+    assert TOKEN not in log and "Traceback" not in log
+
+
+def with_storage(folder: Path, *flags: str) -> AbstractAsyncContextManager[Exporter]:
+    """Run an exporter with configuration and storage in a folder."""
+    return start_process(f"--config.file={folder / 'config.yaml'}", f"--storage.path={folder / 'storage'}", *flags)
 
 
 @pytest.mark.process
@@ -96,7 +94,13 @@ async def test_a_restart_serves_the_stored_state_at_once_and_counts_what_happene
     api.batches = [batch("fb_new", age=50, status="In Progress", destinations={"box": (1, 2, 3)}), *api.batches]
     before = await running.wait_for(lambda s: s[FAILED] == 2)
     await kill(running)
-    api.fault = hang
+    go_on = asyncio.Event()
+
+    async def wait_and_fail(request: web.Request, handler: Handler) -> web.StreamResponse:
+        await go_on.wait()
+        return await fail(request, handler)
+
+    api.fault = wait_and_fail
     running = await start()
     restored = await running.samples()
     assert up(restored) is None
@@ -105,6 +109,7 @@ async def test_a_restart_serves_the_stored_state_at_once_and_counts_what_happene
     assert batches(restored) == 251
     assert restored[HEALTHY] == 1 and restored["inkit_exporter_storage_size_bytes"] > 10_000
     api.fault = fail
+    go_on.set()
     still = await running.wait_for(lambda s: up(s) == 0)
     assert still[FAILED] == 2 and batches(still) == 251
     api.batches[0] = batch("fb_new", age=50, destinations={"box": (1, 5, 0)})
@@ -224,7 +229,7 @@ async def test_a_directory_that_was_removed_is_written_whole_when_it_is_back(
     api.batches = [batch(f"fb_{i}") for i in range(10)]
     running = await start()
     await running.wait_for(lambda s: up(s) == 1)
-    shutil.rmtree(tmp_path / "storage")
+    shutil.rmtree((tmp_path / "storage").rename(tmp_path / "removed"))  # at once, as the exporter writes to it
     await running.wait_for(lambda s: s[HEALTHY] == 0)
     (tmp_path / "storage").mkdir()
     await running.wait_for(lambda s: s[HEALTHY] == 1)
@@ -256,26 +261,20 @@ async def test_a_second_process_waits_for_the_first_to_end(api: Api, start: Star
     api.batches = [batch("fb_1")]
     first = await start()
     await first.wait_for(lambda s: up(s) == 1)
-    second = await start_process(f"--config.file={tmp_path / 'config.yaml'}", f"--storage.path={tmp_path / 'storage'}")
-    reader = asyncio.create_task(second.collect_log())
-    await second.wait_for_line("another process uses the storage, waiting")
-    assert not [line for line in second.log if "msg=started" in line]
-    assert await first.stop() == 0
-    await second.wait_for_line("msg=started")
-    assert await second.stop() == 0
-    await reader
-    await second.http.close()
+    async with with_storage(tmp_path) as second:
+        await second.wait_for_line("another process uses the storage, waiting")
+        assert not [line for line in second.log if "msg=started" in line]
+        assert await first.stop() == 0
+        await second.wait_for_line("msg=started")
+        assert await second.stop() == 0
 
 
 @pytest.mark.process
 async def test_a_waiting_process_can_be_stopped(api: Api, start: StartExporter, tmp_path: Path) -> None:
     await start()
-    second = await start_process(f"--config.file={tmp_path / 'config.yaml'}", f"--storage.path={tmp_path / 'storage'}")
-    reader = asyncio.create_task(second.collect_log())
-    await second.wait_for_line("another process uses the storage, waiting")
-    assert await second.stop() == 0
-    await reader
-    await second.http.close()
+    async with with_storage(tmp_path) as second:
+        await second.wait_for_line("another process uses the storage, waiting")
+        assert await second.stop() == 0
 
 
 @pytest.mark.process

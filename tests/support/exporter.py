@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 import yaml
 from yarl import URL
 
-from support import ROOT
+from support import PATIENCE_SECONDS, ROOT
 from support.api import TOKEN, Api
 from support.samples import Samples, parse_samples
 
@@ -36,6 +36,11 @@ class Exporter:
         """Host and port, for raw connections."""
         assert self.url.host and self.url.port
         return self.url.host, self.url.port
+
+    async def wait_until_started(self) -> None:
+        """Wait until it serves, and use its first address from now on."""
+        line = await self.wait_for_line("msg=started")
+        await self.connect(line.split("addresses=")[1].split()[0].split(",")[0])
 
     async def connect(self, authority: str) -> None:
         """Use the address `HOST:PORT` from now on."""
@@ -62,7 +67,7 @@ class Exporter:
         assert status == 200
         return parse_samples(text)
 
-    async def wait_for(self, condition: Callable[[Samples], bool], seconds: float = 20) -> Samples:
+    async def wait_for(self, condition: Callable[[Samples], bool], seconds: float = PATIENCE_SECONDS) -> Samples:
         """Scrape until a condition holds. Fails after that many seconds, with the log."""
         samples: Samples = {}
         try:
@@ -76,7 +81,7 @@ class Exporter:
             ours = {name: value for name, value in samples.items() if name.startswith("inkit_")}
             raise AssertionError(f"never held; samples: {ours}\nlog: {''.join(self.log)}") from None
 
-    async def wait_for_line(self, text: str, start: int = 0, seconds: float = 20) -> str:
+    async def wait_for_line(self, text: str, start: int = 0, seconds: float = PATIENCE_SECONDS) -> str:
         """Wait for a log line that contains a text, after the first `start` lines. Fails after that many seconds."""
         assert self.process.stderr is not None
         try:
@@ -93,7 +98,7 @@ class Exporter:
         """Send SIGTERM; returns the exit status."""
         if self.process.returncode is None:
             self.process.terminate()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             return await self.process.wait()
 
 
@@ -103,28 +108,26 @@ StartExporter = Callable[..., Awaitable[Exporter]]
 @pytest.fixture
 async def exporter(tmp_path: Path, api: Api) -> AsyncIterator[StartExporter]:
     """Start exporters of the simulated API. They are stopped after the test, and must end with status 0."""
-    started: list[tuple[Exporter, asyncio.Task[None]]] = []
+    started: list[Exporter] = []
+    async with AsyncExitStack() as processes:
 
-    async def start(
-        *flags: str,
-        poll: dict[str, Any] | None = None,
-        limits: dict[str, Any] | None = None,
-        env: dict[str, str] | None = None,
-        **account: Any,
-    ) -> Exporter:
-        path = write_config(tmp_path, account.pop("base_url", api.base_url), poll=poll, limits=limits, **account)
-        running = await start_process(f"--config.file={path}", *flags, env=env)
-        started.append((running, asyncio.create_task(running.collect_log())))
-        line = await running.wait_for_line("msg=started")
-        await running.connect(line.split("addresses=")[1].split()[0].split(",")[0])
-        return running
+        async def start(
+            *flags: str,
+            poll: dict[str, Any] | None = None,
+            limits: dict[str, Any] | None = None,
+            env: dict[str, str] | None = None,
+            **account: Any,
+        ) -> Exporter:
+            path = write_config(tmp_path, account.pop("base_url", api.base_url), poll=poll, limits=limits, **account)
+            process = start_process(f"--config.file={path}", *flags, env=env)
+            started.append(running := await processes.enter_async_context(process))
+            await running.wait_until_started()
+            return running
 
-    yield start
-    for running, reader in started:
-        assert await running.stop() == 0, "".join(running.log)
-        await reader
-        await running.http.close()
-        assert TOKEN not in "".join(running.log)
+        yield start
+        for running in started:
+            assert await running.stop() == 0, "".join(running.log)
+    assert TOKEN not in "".join(line for running in started for line in running.log)
 
 
 def write_config(
@@ -147,7 +150,7 @@ def write_config(
             {
                 "accounts": [one | extra for extra in accounts] or [one],
                 "poll": {"interval": "200ms"} | (poll or {}),
-                "api": {"timeout": "2s", "requests_per_minute": 6000, "max_attempts": 1} | (limits or {}),
+                "api": {"timeout": "20s", "requests_per_minute": 6000, "max_attempts": 1} | (limits or {}),
             }
         )
     )
@@ -157,11 +160,10 @@ def write_config(
 @asynccontextmanager
 async def demo(*flags: str, **process: Any) -> AsyncIterator[tuple[Exporter, str]]:
     """Run `--demo`; yields the exporter and its first output. It must end with status 0."""
-    running = await start_process("--demo", *flags, **process)
-    try:
+    async with start_process("--demo", *flags, **process) as running:
         assert running.process.stdout is not None
         printed = ""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while (
                 not (address := re.search(r"http://localhost:(\d+)/metrics", printed))
                 or "INKIT_API_TOKEN" not in printed
@@ -170,19 +172,17 @@ async def demo(*flags: str, **process: Any) -> AsyncIterator[tuple[Exporter, str
                 printed += (await running.process.stdout.readline()).decode()
         await running.connect(f"127.0.0.1:{address[1]}")
         yield running, printed
-    finally:
-        status = await running.stop()
-        await running.http.close()
-    assert status == 0
+        assert await running.stop() == 0
 
 
+@asynccontextmanager
 async def start_process(
     *arguments: str,
     env: dict[str, str] | None = None,
     program: Path = ROOT / "exporter.py",
     folder: Path | None = None,
-) -> Exporter:
-    """Start the exporter on a free port, in a folder."""
+) -> AsyncIterator[Exporter]:
+    """Run the exporter on a free port, in a folder, and collect its log. It is killed if it outlives the block."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(program),
@@ -194,17 +194,25 @@ async def start_process(
         limit=2**20,
         cwd=folder,
     )
-    return Exporter(process, aiohttp.ClientSession())
+    running = Exporter(process, aiohttp.ClientSession())
+    collecting = asyncio.create_task(running.collect_log())
+    try:
+        yield running
+    finally:
+        await running.http.close()
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        await collecting
 
 
 async def run_to_end(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
     """Run the exporter until it ends; returns exit status, stdout and stderr."""
-    running = await start_process(*arguments, env=env)
-    async with asyncio.timeout(60):
-        out, err = await running.process.communicate()
-    await running.http.close()
-    assert running.process.returncode is not None
-    return running.process.returncode, out.decode(), err.decode()
+    async with start_process(*arguments, env=env) as running, asyncio.timeout(2 * PATIENCE_SECONDS):
+        assert running.process.stdout is not None
+        out = await running.process.stdout.read()
+        status = await running.process.wait()
+    return status, out.decode(), "".join(running.log)
 
 
 HUNG_UP = "hung up\n"

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import aiohttp
 from aiohttp import web
 
 from support import ROOT
+from support.connections import free_address
 
 DEPLOY = ROOT / "deploy"
 PACE = 200
@@ -47,12 +47,6 @@ def replace(text: str, addresses: dict[str, str]) -> str:
         assert there in text
         text = text.replace(there, here)
     return text
-
-
-def free_address() -> str:
-    """A free address on loopback."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 @asynccontextmanager
@@ -103,8 +97,10 @@ async def prometheus(config: str, folder: Path, *flags: str) -> AsyncIterator[ai
     path = folder / "prometheus.yml"
     path.write_text(config)
     where = f"--config.file={path}", f"--storage.tsdb.path={folder / 'prometheus'}"
-    async with serving("prometheus", *where, *flags, address=free_address(), log=folder / "prometheus.log") as http:
-        yield http
+    log = folder / "prometheus.log"
+    with free_address() as address:
+        async with serving("prometheus", *where, *flags, address=address, log=log) as http:
+            yield http
 
 
 async def query(http: aiohttp.ClientSession, path: str, **parameters: str) -> Any:

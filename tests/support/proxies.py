@@ -8,9 +8,10 @@ from pathlib import Path
 
 import trustme
 
+from support import PATIENCE_SECONDS
 from support.api import TOKEN, batch
+from support.connections import free_address
 from support.faulty import Account, Server, listening
-from support.monitoring import free_address
 
 HOST = "0.0.0.0"
 BATCHES = [batch("fb_1", destinations={"box": (1, 2, 0)})]
@@ -37,26 +38,31 @@ async def secure_api(ca: trustme.CA, host: str = HOST) -> AsyncIterator[tuple[Ac
 @asynccontextmanager
 async def tinyproxy(folder: Path, *settings: str) -> AsyncIterator[tuple[str, Path]]:
     """A real proxy; yields its `host:port` and its log."""
-    address = free_address()
-    host, _, port = address.rpartition(":")
     log, config = folder / "tinyproxy.log", folder / "tinyproxy.conf"
-    config.write_text("\n".join([f"Listen {host}", f"Port {port}", f'LogFile "{log}"', "LogLevel Info", *settings, ""]))
-    process = await asyncio.create_subprocess_exec("tinyproxy", "-d", "-c", str(config))
-    try:
-        async with asyncio.timeout(20):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection(host, int(port))
-                except ConnectionRefusedError:
+    with free_address() as address:
+        host, _, port = address.rpartition(":")
+        lines = f"Listen {host}", f"Port {port}", f'LogFile "{log}"', "LogLevel Info", *settings, ""
+        config.write_text("\n".join(lines))
+        process = await asyncio.create_subprocess_exec("tinyproxy", "-d", "-c", str(config))
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not await _listens(host, int(port)):
                     assert process.returncode is None, log.read_text()
                     await asyncio.sleep(0.02)
-                else:
-                    writer.close()
-                    break
-        yield address, log
-    finally:
-        process.terminate()
-        await process.wait()
+            yield address, log
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+
+
+async def _listens(host: str, port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    return True
 
 
 def answering(answer: bytes) -> AbstractAsyncContextManager[int]:

@@ -13,15 +13,23 @@ Connect = Callable[..., Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWrit
 
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
-    """Open connections, like `asyncio.open_connection`. They are closed after the test, however it ends."""
+    """Open connections, to a host and port or the `path` of a socket. They are closed after the test, however it ends.
+
+    It takes the same options as `asyncio.open_connection`.
+    """
     with ExitStack() as opened:
 
         async def connect(*where: Any, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-            reader, writer = await asyncio.open_connection(*where, **options)
-            opened.callback(writer.transport.abort)
+            open_one = asyncio.open_unix_connection if "path" in options else asyncio.open_connection
+            reader, writer = await open_one(*where, **options)
+            opened.callback(_close, writer)
             return reader, writer
 
         yield connect
+
+
+def _close(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
 
 
 @contextmanager

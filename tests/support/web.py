@@ -107,10 +107,12 @@ class Server:
     async def connect(self, tls: ssl.SSLContext) -> ssl.SSLObject:
         """The TLS connection, once its handshake is done and it has brought an answer."""
         reader, writer = await asyncio.open_connection(*self.address, ssl=tls)
-        writer.write(b"GET /-/healthy HTTP/1.0\r\n\r\n")
-        assert b" 200 OK" in await reader.readline()
-        connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
-        writer.close()
+        try:
+            writer.write(b"GET /-/healthy HTTP/1.0\r\n\r\n")
+            assert b" 200 OK" in await reader.readline()
+            connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
+        finally:
+            writer.close()
         return connection
 
 

@@ -18,7 +18,9 @@ import aiohttp
 import pytest
 import trustme
 from aiohttp import web
+from support import PATIENCE_SECONDS
 from support.api import Api, batch
+from support.connections import Connect
 from support.exporter import Exporter, StartExporter
 from support.samples import sample_key, up
 
@@ -71,21 +73,17 @@ async def test_a_thousand_clients_are_answered_while_polls_continue(api: Api, ex
     assert samples["process_resident_memory_bytes"] < memory + 64 * 2**20
 
 
-async def test_silent_connections_block_no_other_client(api: Api, exporter: StartExporter) -> None:
+async def test_silent_connections_block_no_other_client(api: Api, exporter: StartExporter, connect: Connect) -> None:
     started, host, port = await running(exporter, api, "--web.max-connections=50")
-    silent = [await asyncio.open_connection(host, port) for _ in range(40)]
-    for _ in range(60):
-        reader, writer = await asyncio.open_connection(host, port)
+    silent = [await connect(host, port) for _ in range(100)]
+    for _, writer in silent[40:]:
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\nX-Slow")
-        silent.append((reader, writer))
     assert (await started.get("/-/healthy"))[0] == 200
     await polls_go_on(started)
     assert (await started.samples())["process_open_fds"] < 100
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         with suppress(ConnectionError):
             assert await silent[0][0].read() == b"", "the server must close the oldest connection"
-    for _, writer in silent:
-        writer.close()
 
 
 async def test_a_burst_of_connections_stays_within_the_limit_of_descriptors(api: Api, exporter: StartExporter) -> None:
@@ -133,7 +131,7 @@ async def test_clients_that_vanish_leave_nothing_behind(api: Api, exporter: Star
         with socket.create_connection((host, port)) as vanishing:
             vanishing.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes with a reset
             vanishing.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
-    async with asyncio.timeout(5):  # they may use all of --web.max-requests for a moment
+    async with asyncio.timeout(PATIENCE_SECONDS):  # they may use all of --web.max-requests for a moment
         while (await started.get("/metrics"))[0] == 503:
             await asyncio.sleep(0.01)
     await started.wait_for(lambda samples: samples["process_open_fds"] <= descriptors + 2)
@@ -153,18 +151,19 @@ ODD = {
 }
 
 
-async def test_odd_requests_are_refused_or_answered_and_change_nothing(api: Api, exporter: StartExporter) -> None:
+async def test_odd_requests_are_refused_or_answered_and_change_nothing(
+    api: Api, exporter: StartExporter, connect: Connect
+) -> None:
     started, host, port = await running(exporter, api)
     for case, request in ODD.items():
-        reader, writer = await asyncio.open_connection(host, port)
+        reader, writer = await connect(host, port)
         writer.write(request)
         with suppress(ConnectionError):  # a reset may overtake an answer that is sent before the request ends
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 status = (await reader.readline()).split()[1]
                 assert status in {b"200", b"400", b"403", b"405", b"413", b"431"}, case
                 if status != b"200":
                     await reader.read()  # until the server closes, without waiting for the rest of the request
-        writer.close()
         assert (await started.get("/-/healthy"))[0] == 200, case
         await polls_go_on(started)
         assert not [line for line in started.log if "level=error" in line], case
@@ -220,7 +219,9 @@ def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
-async def test_a_client_that_does_not_read_loses_its_place_to_the_next_request(*, encrypted: bool) -> None:
+async def test_a_client_that_does_not_read_loses_its_place_to_the_next_request(
+    connect: Connect, *, encrypted: bool
+) -> None:
     large = b"a" * 20_000_000  # more than fits into the system's buffers
     server, client = tls_contexts() if encrypted else (None, None)
     name: Any = {"server_hostname": "localhost"} if encrypted else {}
@@ -228,22 +229,23 @@ async def test_a_client_that_does_not_read_loses_its_place_to_the_next_request(*
     async def handler(_: web.BaseRequest) -> web.StreamResponse:
         return web.Response(body=large)
 
-    async with serving(handler, max_requests=1, tls=server) as (host, port), asyncio.timeout(10):
-        reader, writer = await asyncio.open_connection(host, port, limit=1, ssl=client, **name)
+    async with serving(handler, max_requests=1, tls=server) as (host, port), asyncio.timeout(PATIENCE_SECONDS):
+        reader, writer = await connect(host, port, limit=1, ssl=client, **name)
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
         await reader.read(1)
-        another, its_writer = await asyncio.open_connection(host, port, ssl=client, **name)
+        another, its_writer = await connect(host, port, ssl=client, **name)
         its_writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
         answer = await another.read()
         assert answer.startswith(b"HTTP/1.0 200") and answer.endswith(large)
-        its_writer.close()
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await reader.readexactly(len(large))
-        writer.close()
 
 
-async def test_a_request_waits_its_turn_while_answers_are_made_or_not_read() -> None:
+async def test_a_request_waits_its_turn_while_answers_are_made_or_not_read(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At first, the answer before it is being made. Then it is ready, but its client does not read it."""
+    monkeypatch.setattr(limits, "TURN_TIMEOUT_SECONDS", PATIENCE_SECONDS)
     first_arrived, second_waits = asyncio.Event(), asyncio.Event()
 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
@@ -254,15 +256,13 @@ async def test_a_request_waits_its_turn_while_answers_are_made_or_not_read() -> 
         return web.Response(body=b"a" * 20_000_000)  # more than fits into the system's buffers
 
     limited = limits.limit_requests(handler, 1)
-    async with serving(telling_of_the_second(limited, second_waits)) as address, asyncio.timeout(10):
-        _, writer = await asyncio.open_connection(*address, limit=1)
+    async with serving(telling_of_the_second(limited, second_waits)) as address, asyncio.timeout(PATIENCE_SECONDS):
+        _, writer = await connect(*address, limit=1)
         writer.write(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\n")
         await first_arrived.wait()
-        another, its_writer = await asyncio.open_connection(*address)
+        another, its_writer = await connect(*address)
         its_writer.write(b"GET /second HTTP/1.0\r\n\r\n")
         assert (await another.read()).startswith(b"HTTP/1.0 200")
-        writer.close()
-        its_writer.close()
 
 
 def telling_of_the_second(handler: Handler, waits: asyncio.Event | threading.Event) -> Handler:
@@ -274,7 +274,10 @@ def telling_of_the_second(handler: Handler, waits: asyncio.Event | threading.Eve
     return telling
 
 
-async def test_an_answer_that_is_being_compressed_is_not_cut_off() -> None:
+async def test_an_answer_that_is_being_compressed_is_not_cut_off(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "TURN_TIMEOUT_SECONDS", PATIENCE_SECONDS)
     first_arrived, second_waits = asyncio.Event(), threading.Event()
 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
@@ -283,14 +286,13 @@ async def test_an_answer_that_is_being_compressed_is_not_cut_off() -> None:
 
     limited = limits.limit_requests(handler, 1)
     with ThreadPoolExecutor(1) as executor:
-        executor.submit(second_waits.wait)  # so that nothing is compressed before
-        async with serving(telling_of_the_second(limited, second_waits)) as address, asyncio.timeout(10):
+        executor.submit(second_waits.wait, PATIENCE_SECONDS)  # so that nothing is compressed before
+        async with serving(telling_of_the_second(limited, second_waits)) as address, asyncio.timeout(PATIENCE_SECONDS):
 
             async def get(path: str) -> bytes:
-                reader, writer = await asyncio.open_connection(*address)
+                reader, writer = await connect(*address)
                 writer.write(f"GET {path} HTTP/1.0\r\nAccept-Encoding: gzip\r\n\r\n".encode())
                 answer = await reader.read()
-                writer.close()
                 return gzip.decompress(answer.partition(b"\r\n\r\n")[2])
 
             first = asyncio.create_task(get("/first"))
@@ -306,20 +308,19 @@ async def test_an_answer_that_no_client_reads_keeps_no_connection_open(monkeypat
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         assert request.transport is not None
         transports.append(request.transport)
-        return web.Response(body=b"a" * 40_000)
+        request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return web.Response(body=b"a" * 40_000)  # more than fits into both buffers
 
-    async with serving(handler) as address, asyncio.timeout(20):
+    async with serving(handler) as address, asyncio.timeout(PATIENCE_SECONDS):
         with socket.socket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.connect(address)
-            while not (transports and transports[0].get_write_buffer_size()):
-                client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-                await asyncio.sleep(0.005)
-            while transports[0].get_extra_info("socket").fileno() >= 0:
+            client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            while not transports or transports[0].get_extra_info("socket").fileno() >= 0:
                 await asyncio.sleep(0.01)
 
 
-async def test_connections_count_until_they_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_count_until_they_are_closed(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "IDLE_TIMEOUT_SECONDS", 0.1)
     server, client = tls_contexts()
     protocols, sockets = [], []
@@ -330,11 +331,9 @@ async def test_connections_count_until_they_are_closed(monkeypatch: pytest.Monke
         sockets.append(request.transport.get_extra_info("socket"))
         return web.Response(text="done")
 
-    async with serving(handler, max_connections=2, tls=server) as (host, port), asyncio.timeout(20):
-        clients = []
+    async with serving(handler, max_connections=2, tls=server) as (host, port), asyncio.timeout(PATIENCE_SECONDS):
         for _ in range(6):
-            reader, writer = await asyncio.open_connection(host, port, ssl=client, server_hostname="localhost")
-            clients.append(writer)
+            reader, writer = await connect(host, port, ssl=client, server_hostname="localhost")
             writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             await reader.readuntil(b"done")
             assert isinstance(writer.transport, asyncio.Transport)
@@ -343,67 +342,66 @@ async def test_connections_count_until_they_are_closed(monkeypatch: pytest.Monke
                 await asyncio.sleep(0.01)
         while sum(socket.fileno() >= 0 for socket in sockets) > 2:
             await asyncio.sleep(0.01)
-        for writer in clients:
-            writer.transport.abort()
 
 
 async def done(_: web.BaseRequest) -> web.StreamResponse:
     return web.Response(text="done")
 
 
-async def test_many_requests_of_one_connection_are_answered_in_whatever_parts_they_come() -> None:
+async def test_many_requests_of_one_connection_are_answered_in_whatever_parts_they_come(connect: Connect) -> None:
     request = b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 1000 + b"\r\n\r\n"
-    async with serving(done) as (host, port), asyncio.timeout(20):
-        reader, writer = await asyncio.open_connection(host, port)
+    async with serving(done) as address, asyncio.timeout(PATIENCE_SECONDS):
+        reader, writer = await connect(*address)
         for i in range(2 * limits.MAX_REQUEST_BYTES // len(request)):
             cut = len(request) - 1 - i % 4
             writer.write(request[:cut])
             await asyncio.sleep(0.002)
             writer.write(request[cut:])
             assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
-        writer.close()
 
 
-async def test_an_unexpected_handshake_error_closes_only_that_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unexpected_handshake_error_closes_only_that_connection(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server, client = tls_contexts()
 
     def fail(*_arguments: object, **_options: object) -> None:
         raise RuntimeError
 
-    async with serving(done, tls=server) as (host, port), asyncio.timeout(5):
+    async with serving(done, tls=server) as (host, port), asyncio.timeout(PATIENCE_SECONDS):
         with monkeypatch.context() as broken:
             broken.setattr(server, "wrap_bio", fail)
-            reader, writer = await asyncio.open_connection(host, port)
+            reader, writer = await connect(host, port)
             writer.write(b"\x16")
             assert await reader.read() == b""
-            writer.close()
-        reader, writer = await asyncio.open_connection(host, port, ssl=client, server_hostname="localhost")
+        reader, writer = await connect(host, port, ssl=client, server_hostname="localhost")
         writer.write(b"GET / HTTP/1.0\r\n\r\n")
         assert (await reader.read()).endswith(b"done")
-        writer.close()
 
 
-async def test_handshakes_do_not_delay_the_shutdown_and_errors_pass_through() -> None:
+async def test_handshakes_do_not_delay_the_shutdown_and_errors_pass_through(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "HANDSHAKE_TIMEOUT_SECONDS", 3600)
     server, client = tls_contexts()
     outgoing = ssl.MemoryBIO()
     with suppress(ssl.SSLWantReadError):
         client.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         with pytest.raises(LookupError):
-            async with serving(done, tls=server) as (host, port):
-                reader, writer = await asyncio.open_connection(host, port)
+            async with serving(done, tls=server) as address:
+                reader, writer = await connect(*address)
                 writer.write(outgoing.read())
                 await reader.read(1)
                 raise LookupError
         with suppress(ConnectionError):
             await reader.read()
-        writer.close()
 
 
-async def test_without_a_connection_limit_no_connection_is_closed(api: Api, exporter: StartExporter) -> None:
+async def test_without_a_connection_limit_no_connection_is_closed(
+    api: Api, exporter: StartExporter, connect: Connect
+) -> None:
     started, host, port = await running(exporter, api, "--web.max-connections=0", "--web.max-requests=0")
-    kept = [await asyncio.open_connection(host, port) for _ in range(600)]
+    kept = [await connect(host, port) for _ in range(600)]
     await started.wait_for(lambda samples: samples["process_open_fds"] > 600)
-    for reader, writer in kept:
-        assert not reader.at_eof()
-        writer.close()
+    assert not any(reader.at_eof() for reader, _ in kept)

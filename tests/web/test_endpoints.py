@@ -10,8 +10,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
-from support import ROOT
+from support import PATIENCE_SECONDS, ROOT
 from support.api import Api, Handler, batch
+from support.connections import Connect
 from support.exporter import Exporter, StartExporter, run_to_end, write_config
 from support.samples import parse_samples, sample_key, up
 
@@ -53,15 +54,13 @@ async def test_an_invalid_accept_header_still_gets_metrics(api: Api, exporter: S
         assert b"inkit_polls_total" in text
 
 
-async def test_gzip_is_sent_only_on_request(api: Api, exporter: StartExporter) -> None:
+async def test_gzip_is_sent_only_on_request(exporter: StartExporter, connect: Connect) -> None:
     running = await exporter()
     for encoding in ("gzip", "gzip, deflate, br", "identity"):
-        reader, writer = await asyncio.open_connection(*running.address)
+        reader, writer = await connect(*running.address)
         request = f"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: {encoding}\r\nConnection: close\r\n\r\n"
         writer.write(request.encode())
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-        writer.close()
-        await writer.wait_closed()
         assert (b"Content-Encoding: gzip" in head) is ("gzip" in encoding)
         if b"chunked" in head:
             body = body.partition(b"\r\n")[2]
@@ -125,11 +124,12 @@ async def test_it_is_ready_after_the_first_polls_and_healthy_from_the_start(api:
 async def ask(running: Exporter, target: str) -> str:
     """Send a GET for any target, and return the whole answer."""
     reader, writer = await asyncio.open_connection(*running.address)
-    writer.write(f"GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
-    async with asyncio.timeout(10):
-        answer = await reader.read()
-    writer.close()
-    return answer.decode()
+    try:
+        writer.write(f"GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return (await reader.read()).decode()
+    finally:
+        writer.close()
 
 
 async def test_a_telemetry_path_may_look_like_a_host(api: Api, exporter: StartExporter) -> None:
@@ -164,23 +164,21 @@ async def test_hanging_dns_lookups_delay_neither_the_page_nor_a_scrape(exporter:
         env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
     )
     await running.wait_for(lambda s: all(up(s, name) == 0 for name in names))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         for path in ("/", "/api/v1/status", "/metrics", "/metrics?name[]=inkit_poll_failures_total"):
             assert (await running.get(path))[0] == 200
 
 
-async def test_bad_requests_are_refused_and_change_nothing(api: Api, exporter: StartExporter) -> None:
+async def test_bad_requests_are_refused_and_change_nothing(api: Api, exporter: StartExporter, connect: Connect) -> None:
     running = await exporter()
     for garbage in (
         b"\x00\xff\r\n\r\n",
         b"GET / HTTP/1.1\r\nX: " + b"x" * 10_000 + b"\r\n\r\n",
     ):
-        reader, writer = await asyncio.open_connection(*running.address)
+        reader, writer = await connect(*running.address)
         writer.write(garbage)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             assert (await reader.read()).startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
-        writer.close()
-        await writer.wait_closed()
     async with running.http.post("/metrics", data=b"x" * 10**4) as response:
         assert response.status == 405
     assert (await running.get("/metrics?name[]=%ff&x=" + "y" * 4000))[0] == 200

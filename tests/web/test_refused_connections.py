@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trustme
-from support.api import Api
+from support.connections import Connect
 from support.exporter import StartExporter
 from support.web import SERVER, VERIFIED, World
 
@@ -65,30 +65,30 @@ async def test_a_client_without_an_allowed_name_gets_a_tls_close(world: World, s
     assert b" 200 OK" in await ask(server, world.client(world.clients_ca.issue_cert("good.example")))
 
 
-async def test_plain_http_at_the_tls_port_gets_a_400_that_names_https(world: World, serve: Any) -> None:
+async def test_plain_http_at_the_tls_port_gets_a_400_that_names_https(
+    world: World, serve: Any, connect: Connect
+) -> None:
     world.write(SERVER)
     server = await serve()
     for line in (b"GET / HTTP/1.1", b"HEAD /metrics HTTP/1.0", b"POST /-/reload HTTP/1.1"):
         for parts in ([line + b"\r\n\r\n"], [line[:2], line[2:], b"\r\n\r\n"]):
-            reader, writer = await asyncio.open_connection(*server.address)
+            reader, writer = await connect(*server.address)
             for part in parts:
                 writer.write(part)
                 await asyncio.sleep(0.02)
             answer = await reader.read()
             assert answer.startswith(b"HTTP/1.0 400 Bad Request\r\n") and b"https" in answer
-            writer.close()
 
 
-async def test_headers_are_accepted_up_to_the_documented_size(api: Api, exporter: StartExporter) -> None:
+async def test_headers_are_accepted_up_to_the_documented_size(exporter: StartExporter, connect: Connect) -> None:
     running = await exporter()
     fits = limits.MAX_REQUEST_BYTES - 500
     for path in ("/metrics", "/-/healthy"):
         assert (await running.get(path, Cookie="a" * fits))[0] == 200
         assert (await running.get(f"{path}?{'a' * 20_000}", Cookie="a" * (fits - 20_000)))[0] == 200
-        reader, writer = await asyncio.open_connection(*running.address)
+        reader, writer = await connect(*running.address)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\nCookie: {'a' * limits.MAX_REQUEST_BYTES}\r\n\r\n".encode())
         assert (await reader.readline()).split()[1] in {b"400", b"431"}
-        writer.close()
 
 
 async def test_named_pipes_instead_of_files_do_not_block_the_server(world: World, serve: Any) -> None:
@@ -100,8 +100,8 @@ async def test_named_pipes_instead_of_files_do_not_block_the_server(world: World
         path.unlink()
         os.mkfifo(path)
         assert not await server.admits(world.client())
-        await server.exporter.wait_for_line(f"{name}{':' if name == 'web.yml' else ''} can")
-        assert "not a regular file" in server.exporter.log[-1]
+        told = await server.exporter.wait_for_line(f"{name}{':' if name == 'web.yml' else ''} can")
+        assert "not a regular file" in told
         path.unlink()
         path.write_bytes(good)
         assert await server.admits(world.client())

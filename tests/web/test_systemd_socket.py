@@ -5,11 +5,14 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from support import ROOT
+from support import PATIENCE_SECONDS, ROOT
 from support.api import TOKEN, Api
+from support.connections import Connect
 from support.exporter import run_to_end, write_config
 
 # Like systemd, this makes the sockets descriptors 3 and up, and sets LISTEN_PID.
@@ -26,10 +29,11 @@ os.execv(sys.executable, [sys.executable, *arguments])
 """
 
 
-async def start(folder: Path, api: Api, *sockets: socket.socket) -> asyncio.subprocess.Process:
-    """Start an exporter with these sockets."""
+@asynccontextmanager
+async def start(folder: Path, api: Api, *sockets: socket.socket) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run an exporter with these sockets. It ends with the block."""
     config = write_config(folder, api.base_url)
-    return await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         PASS_ON,
@@ -40,26 +44,27 @@ async def start(folder: Path, api: Api, *sockets: socket.socket) -> asyncio.subp
         pass_fds=[one.fileno() for one in sockets],
         stderr=subprocess.PIPE,
     )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
 
 
 @pytest.mark.process
-async def test_it_serves_only_on_the_sockets_of_systemd(tmp_path: Path, api: Api) -> None:
+async def test_it_serves_only_on_the_sockets_of_systemd(tmp_path: Path, api: Api, connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as local:
         local.bind(str(tmp_path / "socket"))
         local.listen()
         port = tcp.getsockname()[1]
-        early = await asyncio.open_connection(
-            *tcp.getsockname()
-        )  # the connection waits for the exporter, as during a restart
-        process = await start(tmp_path, api, tcp, local)
-        assert process.stderr is not None
-        async with asyncio.timeout(20):
-            for reader, writer in (early, await asyncio.open_unix_connection(tmp_path / "socket")):
+        early = await connect(*tcp.getsockname())  # waits for the exporter, as during a restart
+        async with start(tmp_path, api, tcp, local) as process, asyncio.timeout(PATIENCE_SECONDS):
+            for reader, writer in (early, await connect(path=tmp_path / "socket")):
                 writer.write(b"GET /-/healthy HTTP/1.0\r\n\r\n")
                 assert (await reader.read()).endswith(b"healthy\n")
-                writer.close()
-        process.terminate()
-        _, log = await process.communicate()
+            process.terminate()
+            _, log = await process.communicate()
     assert process.returncode == 0
     assert TOKEN not in log.decode()
     (started,) = [line for line in log.decode().splitlines() if "msg=started" in line]
@@ -73,8 +78,8 @@ async def test_a_descriptor_that_is_no_listening_socket_is_refused_in_one_line(t
     with socket.socket() as idle, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
         datagrams.bind(("127.0.0.1", 0))
         for one in (idle, datagrams):
-            process = await start(tmp_path, api, one)
-            _, log = await process.communicate()
+            async with start(tmp_path, api, one) as process:
+                _, log = await process.communicate()
             assert process.returncode == 2
             assert log.decode().count("\n") == 1 and "descriptor 3 does not listen" in log.decode()
 

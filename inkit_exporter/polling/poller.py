@@ -209,8 +209,8 @@ def _oddities(plan: Plan, before: AccountState, state: AccountState) -> Iterator
         yield "the API does not list newest first as asked; every poll reads the whole list", {}
     if window.truncated:
         yield "more batches than max_batches, so the oldest are left out", {"max_batches": settings.max_batches}
-    if (promised := plan.mark.promised) is not None:
-        yield "the list is shorter than the API says", {"promised": promised, "listed": len(window.batches)}
+    if (promised := plan.mark.promised) is not None and promised > len(window.batches):  # or it is outdated
+        yield "the list is shorter than the API says", {"promised": promised}
     not_finished = (window.by_id[batch_id] for batch_id in window.changed_at)
     unknown = Counter(batch.status for batch in not_finished if batch.final is None)
     for status, batches in unknown.items():

@@ -257,6 +257,27 @@ async def test_a_broken_or_foreign_file_is_set_aside_with_one_log_line(
 
 
 @pytest.mark.process
+async def test_a_wrong_total_of_before_a_restart_is_not_logged_if_the_list_has_more_batches_now(
+    api: Api, start: StartExporter
+) -> None:
+    async def promise_six(request: web.Request, _handler: Handler) -> web.Response:
+        items = api.batches if request.query["page"] == "1" else []
+        return web.json_response({"items": items, "metadata": {"pagination": {"total_count": 6}}})
+
+    api.batches, api.fault = [batch("fb_1")], promise_six
+    running = await start()
+    await running.wait_for_line('msg="the list is shorter than the API says" account=default promised=6')
+    await running.wait_for(lambda s: up(s) == 1)
+    await kill(running)
+    api.batches, api.fault = [batch(f"fb_{i}") for i in range(9)], None
+    running = await start()
+    await running.wait_for(lambda s: batches(s) == 9)
+    running.process.terminate()
+    await running.wait_for_line("msg=stopping")
+    assert not [line for line in running.log if "the list is shorter" in line]
+
+
+@pytest.mark.process
 async def test_a_second_process_waits_for_the_first_to_end(api: Api, start: StartExporter, tmp_path: Path) -> None:
     api.batches = [batch("fb_1")]
     first = await start()

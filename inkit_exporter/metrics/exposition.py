@@ -82,6 +82,7 @@ class Exposition:
         self._process = process
         self._latest: dict[Format, _Latest] = {}
         self._rendering = asyncio.Lock()
+        self._renderings = 0
 
     async def text(self, form: Format) -> bytes:
         """All metrics as they are now."""
@@ -106,17 +107,21 @@ class Exposition:
         return _join(chosen) + form.end
 
     async def _now(self, form: Format) -> "_Latest":
+        before = self._renderings
         async with self._rendering:
             latest = self._latest.get(form)
+            if latest and latest.number > before:  # it began after this request came
+                return latest
             version = self._changes(), self._process.version()
             if latest is None or latest.version != version:
+                self._renderings = number = self._renderings + 1
                 renderings = {}
                 for name, source in {**self._accounts(), "": self._process}.items():
                     current = source.version()
                     kept, rendering = latest.renderings.get(name, (None, {})) if latest else (None, {})
                     renderings[name] = current, rendering if kept == current else await _render(source, form)
                 text = _join(rendering for _, rendering in renderings.values()) + form.end
-                latest = self._latest[form] = _Latest(version, renderings, text)
+                latest = self._latest[form] = _Latest(number, version, renderings, text)
             return latest
 
 
@@ -126,8 +131,12 @@ _Rendering = Mapping[bytes, bytes]
 
 @dataclass
 class _Latest:
-    """The whole text until something changes, and the version and text of each account. The process has no name."""
+    """The whole text until something changes, and the version and text of each account. The process has no name.
 
+    A text has a higher number than all whose rendering began before.
+    """
+
+    number: int
     version: Hashable
     renderings: Mapping[str, tuple[Hashable, _Rendering]]
     text: bytes

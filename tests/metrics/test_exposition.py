@@ -167,6 +167,25 @@ async def test_simultaneous_scrapes_share_one_rendering_even_if_one_client_disco
     assert len({id(answer) for answer in await asyncio.gather(*others)}) == 1
 
 
+async def test_scrapes_that_come_while_a_slow_one_is_rendered_share_the_next_rendering(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each rendering takes over a second, so its text is out of date when it is done."""
+    world, rendered = World(), []
+    collect = world.process.collect
+
+    def collect_slowly() -> Iterable[Metric]:
+        world.now += 1.5
+        rendered.append(world.now)
+        return collect()
+
+    monkeypatch.setattr(world.process, "collect", collect_slowly)
+    texts = await asyncio.gather(*(world.exposition.text(TEXT) for _ in range(10)))
+    assert len(rendered) == 2 and len(set(texts[1:])) == 1
+    await world.exposition.text(TEXT)
+    assert len(rendered) == 3
+
+
 async def test_the_numbers_of_an_account_belong_together_even_if_a_poll_ends_during_rendering() -> None:
     world = World()
     world.add("a")

@@ -54,6 +54,8 @@ def main() -> NoReturn:
         if options.config_check:
             status = cli.check(options.config_file, options.web_config_file)
         else:
+            # A request to reload waits until the exporter can do it: it may come right after the configuration is read.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
             settings = cli.load_settings(options)
             logs.configure(options.log_level, options.log_format)
             stamina.instrumentation.set_on_retry_hooks([])  # the client's own logs and metrics tell of each attempt
@@ -95,6 +97,7 @@ async def _serve(settings: Settings, options: argparse.Namespace) -> int:
             if storage:
                 await storage.loaded(_RESTORE_SECONDS)
             loop.add_signal_handler(signal.SIGHUP, exporter.reload)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             await exporter.run(web_config)
     return 0
 

@@ -56,6 +56,15 @@ async def test_a_reload_signal_during_startup_does_not_end_the_exporter(
     await running.wait_for(lambda samples: up(samples) == 1)
 
 
+async def test_a_reload_signal_while_the_configuration_is_read_reloads_it_after_the_start(
+    api: Api, exporter: StartExporter, tmp_path: Path
+) -> None:
+    running = await exporter(env=hang_up_while_it_starts(tmp_path, moment=("open", "config.yaml")))
+    await running.wait_for_line('msg="configuration reloaded"')
+    assert HUNG_UP in running.log
+    await running.wait_for(lambda samples: up(samples) == 1)
+
+
 @pytest.mark.parametrize("reload", [by_signal, by_post])
 async def test_a_reload_starts_new_accounts_ends_removed_ones_and_keeps_the_rest(
     api: Api, exporter: StartExporter, tmp_path: Path, reload: Reload

@@ -222,7 +222,7 @@ import os, sys
 
 def hook(event, args):
     global hung_up
-    if event == "import" and args[0] == "aiohttp" and not hung_up:
+    if event == {event!r} and str(args[0]).endswith({name!r}) and not hung_up:
         hung_up = True
         os.kill(os.getpid(), {number})
         print("hung up", file=sys.stderr)
@@ -233,8 +233,15 @@ sys.addaudithook(hook)
 
 
 def hang_up_while_it_starts(
-    folder: Path, package: Path = ROOT, number: signal.Signals = signal.SIGHUP
+    folder: Path,
+    package: Path = ROOT,
+    number: signal.Signals = signal.SIGHUP,
+    moment: tuple[str, str] = ("import", "aiohttp"),
 ) -> dict[str, str]:
-    """The environment of a process that gets a signal during its imports, and if it lives on, writes HUNG_UP."""
-    (folder / "sitecustomize.py").write_text(_HANG_UP.format(number=int(number)))
+    """The environment of a process that gets a signal while it starts, and if it lives on, writes HUNG_UP.
+
+    The moment is an audit event and how its first argument ends.
+    """
+    event, name = moment
+    (folder / "sitecustomize.py").write_text(_HANG_UP.format(number=int(number), event=event, name=name))
     return {"PYTHONPATH": f"{folder}{os.pathsep}{package}"}

@@ -19,7 +19,8 @@ settings.register_profile(
 )
 
 pytest_plugins = [
-    *("support.api", "support.connections", "support.exporter", "support.page", "support.processes", "support.web"),
+    *("support.api", "support.clock", "support.connections", "support.exporter"),
+    *("support.page", "support.processes", "support.web"),
 ]
 
 

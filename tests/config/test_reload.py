@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from support import PATIENCE_SECONDS
 from support.api import TOKEN, Api, Handler, batch, hang
 from support.exporter import HUNG_UP, Exporter, StartExporter, hang_up_while_it_starts, write_config
 from support.samples import Samples, documents, sample_key, up
@@ -272,8 +273,8 @@ async def test_a_pause_belongs_to_the_token_and_survives_a_reload(
     since = asked(api, "asks")
     write_config(tmp_path, api.base_url, poll={"interval": "300ms"}, accounts=accounts(str(shared)))
     await by_signal(running)
-    since = asked(api, "asks")
     goes_on = polls(await running.samples(), "apart") or 0
+    since = asked(api, "asks")
     await running.wait_for(lambda s: (polls(s, "apart") or 0) >= goes_on + 3)
     assert await paused() == {"asks": True, "shares": True, "apart": False}
     assert (asked(api, "asks"), asked(api, "shares")) == (since, seen)
@@ -292,7 +293,7 @@ async def test_a_hanging_poll_does_not_delay_a_reload_and_ends_with_its_account(
     await running.wait_for(lambda _: hanging() == {"stays", "goes"})
     write_config(tmp_path, api.base_url, poll={"interval": "1h"}, limits=limits, accounts=both[:1])
     await by_signal(running)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while "goes" in hanging():
             await asyncio.sleep(0.01)
     assert hanging() == {"stays"}
@@ -302,14 +303,29 @@ async def test_a_hanging_poll_does_not_delay_a_reload_and_ends_with_its_account(
 async def test_after_many_reloads_each_account_still_has_one_loop(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
+    """A loop that went on would send its own page size, and a second one would let a request be made meanwhile."""
+    under_way = most = 0
+
+    async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.1)
+        under_way -= 1
+        return await handler(request)
+
     running = await exporter("--web.enable-lifecycle", poll={"interval": "1h"})
     await running.wait_for(lambda s: up(s) == 1)
-    for i in range(20):
-        write_config(tmp_path, api.base_url, poll={"interval": "1s", "max_batches": 100 + i})
+    for size in range(80, 101):
+        write_config(tmp_path, api.base_url, poll={"interval": "100ms", "page_size": size})
         await by_post(running)
-    before = len(api.requests)
-    await asyncio.sleep(3)  # three intervals
-    assert 2 <= len(api.requests) - before <= 5
+    await more_polls(running)
+    api.requests.clear()
+    api.fault = note
+    for _ in range(3):
+        await more_polls(running)
+    assert {request.query["page_size"] for request in api.requests} == {"100"}
+    assert most == 1
 
 
 async def test_the_next_poll_uses_a_token_that_kubernetes_replaced(

@@ -438,7 +438,8 @@ async def test_deviations_are_logged_once_with_field_and_place(api: Api, exporte
     invalid, polls = (
         samples[sample_key(f"inkit_{name}_total", account="default")] for name in ("invalid_batches", "polls")
     )
-    assert invalid == 2 * polls, "one record lacks a destination, and one is skipped"
+    # One record lacks a destination, and one is skipped. Another poll may have read the page.
+    assert invalid in (2 * polls, 2 * (polls + 1))
     told = [line.partition(" msg=")[2] for line in running.log if "not as documented" in line]
     assert len(told) == 3
     for words in (

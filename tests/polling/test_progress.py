@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
+from support import PATIENCE_SECONDS
 from support.api import TOKEN, Api, Handler, batch
 from support.exporter import StartExporter
 from support.samples import up
@@ -125,7 +126,7 @@ async def test_it_is_ready_after_the_first_page_and_shows_the_progress_of_the_ot
         await asyncio.sleep(0.01)
     assert await running.get("/-/ready") == (503, "not ready: the API has not answered for every account yet\n")
     may_go_on[0].set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while len(api.requests) < 4:
             await asyncio.sleep(0.01)
     assert (await running.get("/-/ready"))[0] == 200

@@ -1,11 +1,15 @@
 """The state of an account after each poll of the simulated API, without an exporter process."""
 
+import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 from aiohttp import web
 from msgspec.structs import replace
 from structlog.testing import capture_logs
+from support import PATIENCE_SECONDS
 from support.api import TOKEN, Api, Handler, batch
 
 from inkit_exporter.config import AccountSettings, ApiSettings, Bytes, Filters, PollSettings, Seconds, Settings
@@ -202,3 +206,15 @@ async def test_a_reload_sends_refused_parameters_again_even_if_it_changes_nothin
             assert "sort" in api.requests[-1].query
         (told,) = [line for line in logs if line["log_level"] == "warning"]
         assert told["event"] == "the API refuses sort, so requests leave it out" and told["it_says"] == "no sort"
+
+
+async def test_the_first_polls_of_several_accounts_are_spread_over_the_interval() -> None:
+    accounts = tuple(AccountSettings(name=name, api_token_env="T", base_url="http://127.0.0.1:1") for name in "abcde")
+    async with world(Settings(accounts=accounts, poll=PollSettings(interval=Seconds(2)))) as one:
+        running = asyncio.create_task(one.accounts.run())
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while math.inf in (planned := [state.next_poll_at for state in one.states]):
+                await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait([running])
+    assert all(later - sooner >= 2 / 5 for sooner, later in pairwise(planned))

@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import pytest
+from support import PATIENCE_SECONDS
 from support.api import TOKEN, Api, batch
 
 from inkit_exporter.config import AccountSettings, PollSettings, Seconds, Settings
@@ -16,7 +17,7 @@ from inkit_exporter.status.batches import Query
 from inkit_exporter.status.report import make_status
 from inkit_exporter.transport import open_session
 
-WAKE_UP_SECONDS = 6
+WAKE_UP_SECONDS = 30  # five, or more if the machine stands still, but less than the interval
 
 
 async def test_after_a_suspend_stale_data_are_withdrawn_at_once_and_the_exporter_polls(
@@ -36,7 +37,7 @@ async def test_after_a_suspend_stale_data_are_withdrawn_at_once_and_the_exporter
             return b"inkit_batch_documents{" in await exposition.text(TEXT)
 
         loops = asyncio.create_task(accounts.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while states["a"].polls < 1:
                 await asyncio.sleep(0.01)
         assert await shown()

@@ -200,8 +200,8 @@ async def test_more_signals_do_not_disturb_an_exporter_that_stops(number: signal
                 with suppress(ProcessLookupError):
                     os.kill(running.process.pid, number)  # not `send_signal`, which would take the exit status away
                 await asyncio.sleep(0.01)
-    assert running.process.returncode == 0, "".join(running.log)
-    assert [line.partition(" level=")[2] for line in running.log[1:]] == ["info msg=stopping\n"]
+        assert running.process.returncode == 0, "".join(running.log)
+        assert [line.partition(" level=")[2] for line in running.log[1:]] == ["info msg=stopping\n"]
 
 
 async def test_startup_logs_one_line_with_version_accounts_and_addresses(api: Api, exporter: StartExporter) -> None:

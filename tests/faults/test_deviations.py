@@ -105,13 +105,14 @@ async def test_every_deviation_gives_right_numbers_or_fails_with_its_cause_named
             problems[name].append("its polls do not end")
         answer = json.loads((await running.get("/api/v1/status"))[1])
         told = {status["account"]: status for status in answer["accounts"]}
+        logged = running.log
         for name, account in accounts.items():
             problems[name] += later_polls(account, seen[name])
-            lines = [line for line in running.log if re.search(rf" account={name}\s", line)]
+            lines = [line for line in logged if re.search(rf" account={name}\s", line)]
             problems[name] += log(account.deviation, lines)
             problems[name] += error(account.deviation, told[name])
     assert not api.strange
-    assert "secret-" not in "".join(running.log) + json.dumps(answer)
+    assert "secret-" not in "".join(logged) + json.dumps(answer)
     if wrong := [f"{name}: {problem}" for name in accounts for problem in dict.fromkeys(problems[name])]:
         pytest.fail(
             "\n".join((f"{sum(map(bool, problems.values()))} of {len(accounts)} files:", *wrong)), pytrace=False

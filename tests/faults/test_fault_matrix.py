@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from support import PATIENCE_SECONDS
 from support.api import TOKEN, batch
 from support.exporter import Exporter, StartExporter
 from support.faults import FAULTS
@@ -28,7 +29,7 @@ from inkit_exporter.state import States
 from inkit_exporter.transport import open_session
 
 INTERVAL = 3.0
-TIMEOUT = 1.5
+TIMEOUT = 5.0  # of a request; only the faulty ones take as long, even if the machine stands still for seconds
 USUAL = 0.5
 
 Published = Mapping[str, Mapping[tuple[str, str], float]]
@@ -149,17 +150,18 @@ async def test_every_fault_on_every_request_fails_the_poll_and_the_account_recov
         )
         old = oracle(before())
         new = oracle(after(before()))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while set((healthy := await scrape(running)).up.values()) != {1.0} or len(healthy.up) < len(accounts):
                 await asyncio.sleep(0.1)
         assert all(healthy.documents[name] == old for name in accounts)
 
         for account in accounts.values():
             account.worsen(after(account.batches))
-        until = time.monotonic() + 2 * INTERVAL + 2 * TIMEOUT
+        until = time.monotonic() + PATIENCE_SECONDS
         seconds = []
         last_success: dict[str, float] = {}
-        while time.monotonic() < until:
+        while len(last_success) < len(accounts):
+            assert time.monotonic() < until, accounts.keys() - last_success
             broken = await scrape(running)
             seconds.append(broken.seconds)
             for name in accounts:
@@ -182,22 +184,23 @@ async def test_every_fault_on_every_request_fails_the_poll_and_the_account_recov
         repaired, recovered, asked = time.monotonic(), broken, dict.fromkeys(accounts, 0)
         # A poll under way may still meet a fault until its request times out.
         while late := [name for name in accounts if (recovered.documents[name], recovered.up[name]) != (new, 1.0)]:
-            assert time.monotonic() - repaired < INTERVAL + 2 * TIMEOUT, late
+            assert time.monotonic() - repaired < INTERVAL + 3 * TIMEOUT, late
             await asyncio.sleep(0.1)
             asked = {name: account.requests for name, account in accounts.items()}
             recovered = await scrape(running)
         assert not strangers and not server.strange
+        log = running.log
         for name, account in accounts.items():
             assert recovered.succeeded_at[name] > last_success[name]
-            await running.wait_for_line(f'"account is up again" account={name} ')
-            logged = [line for line in running.log if f" account={name} " in line and 'msg="account is ' in line]
+            logged = [line for line in log if f" account={name} " in line and 'msg="account is ' in line]
             assert ['msg="account is down"' in line for line in logged] == [True, False], name
             assert asked[name] <= recovered.requests[name] + 1, "one request may be under way"
-            for text in (*pages, recovered.text, *running.log):
+            for text in (*pages, recovered.text, *log):
                 assert account.token not in text, name
         assert sockets(running) <= len(accounts) + 10
 
 
+@pytest.mark.usefixtures("clock")
 async def test_no_fault_leaves_a_task_or_an_open_connection_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     connect, used = aiohttp.TCPConnector.connect, []
 
@@ -216,7 +219,7 @@ async def test_no_fault_leaves_a_task_or_an_open_connection_behind(monkeypatch: 
                 for name, account in accounts.items()
             ),
             poll=PollSettings(page_size=PAGE_SIZE),
-            api=ApiSettings(timeout=Seconds(TIMEOUT), max_attempts=1, max_response_size=Bytes(100_000)),
+            api=ApiSettings(timeout=Seconds(1.5), max_attempts=1, max_response_size=Bytes(100_000)),
         )
         polled = Accounts(session, dict.fromkeys(accounts, TOKEN), States())
         polled.apply(settings)

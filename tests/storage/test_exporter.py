@@ -75,8 +75,8 @@ async def start(tmp_path: Path, api: Api) -> AsyncIterator[StartExporter]:
             return running
 
         yield begin
-    log = "".join(line for running in started for line in running.log)
-    assert TOKEN not in log and "Traceback" not in log
+        log = "".join(line for running in started for line in running.log)
+        assert TOKEN not in log and "Traceback" not in log
 
 
 def with_storage(folder: Path, *flags: str) -> AbstractAsyncContextManager[Exporter]:

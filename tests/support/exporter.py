@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import aiohttp
 import pytest
@@ -27,9 +27,24 @@ class Exporter:
 
     process: asyncio.subprocess.Process
     http: aiohttp.ClientSession
+    stderr: IO[bytes]
     url: URL = field(default_factory=URL)
-    log: list[str] = field(default_factory=list)
-    logged: asyncio.Event = field(default_factory=asyncio.Event)
+    logged: bytearray = field(default_factory=bytearray)
+
+    @property
+    def log(self) -> list[str]:
+        """All lines that it has written to standard error until now."""
+        self.collect_log()
+        *lines, _ = self.logged.split(b"\n")
+        return [line.decode() + "\n" for line in lines]
+
+    def collect_log(self) -> None:
+        """Empty the pipe that is its standard error."""
+        if self.stderr.closed:
+            return
+        if (data := self.stderr.read()) == b"":  # without a writer; None if there is nothing
+            asyncio.get_running_loop().remove_reader(self.stderr)
+        self.logged += data or b""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -47,14 +62,6 @@ class Exporter:
         await self.http.close()
         self.url = URL(f"http://{authority}")
         self.http = aiohttp.ClientSession(self.url)
-
-    async def collect_log(self) -> None:
-        """Collect the lines of standard error until it ends."""
-        assert self.process.stderr is not None
-        async for line in self.process.stderr:
-            self.log.append(line.decode())
-            self.logged.set()
-        self.logged.set()
 
     async def get(self, path: str, **headers: str) -> tuple[int, str]:
         """GET a path; returns status and text."""
@@ -83,16 +90,16 @@ class Exporter:
 
     async def wait_for_line(self, text: str, start: int = 0, seconds: float = PATIENCE_SECONDS) -> str:
         """Wait for a log line that contains a text, after the first `start` lines. Fails after that many seconds."""
-        assert self.process.stderr is not None
         try:
             async with asyncio.timeout(seconds):
-                while not (line := next((line for line in self.log[start:] if text in line), "")):
-                    assert not self.process.stderr.at_eof(), "".join(self.log)
-                    self.logged.clear()
-                    await self.logged.wait()
+                while True:
+                    ended = self.process.returncode is not None
+                    if found := next((line for line in self.log[start:] if text in line), ""):
+                        return found
+                    assert not ended, "".join(self.log)
+                    await asyncio.sleep(0.01)
         except TimeoutError:
             raise AssertionError(f"never logged: {text}\nlog: {''.join(self.log)}") from None
-        return line
 
     async def stop(self) -> int:
         """Send SIGTERM; returns the exit status."""
@@ -182,28 +189,32 @@ async def start_process(
     program: Path = ROOT / "exporter.py",
     folder: Path | None = None,
 ) -> AsyncIterator[Exporter]:
-    """Run the exporter on a free port, in a folder, and collect its log. It is killed if it outlives the block."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(program),
-        "--web.listen-address=127.0.0.1:0",
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={k: v for k, v in os.environ.items() if k != "INKIT_API_TOKEN"} | (env or {}),
-        limit=2**20,
-        cwd=folder,
-    )
-    running = Exporter(process, aiohttp.ClientSession())
-    collecting = asyncio.create_task(running.collect_log())
-    try:
-        yield running
-    finally:
-        await running.http.close()
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        await collecting
+    """Run the exporter on a free port, in a folder. It is killed if it outlives the block."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    with open(read, "rb", buffering=0) as stderr:  # noqa: ASYNC230, PTH123 - a pipe
+        with open(write, "wb") as its_stderr:  # noqa: ASYNC230, PTH123
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                str(program),
+                "--web.listen-address=127.0.0.1:0",
+                *arguments,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=its_stderr,
+                env={k: v for k, v in os.environ.items() if k != "INKIT_API_TOKEN"} | (env or {}),
+                cwd=folder,
+            )
+        running = Exporter(process, aiohttp.ClientSession(), stderr)
+        asyncio.get_running_loop().add_reader(stderr, running.collect_log)
+        try:
+            yield running
+        finally:
+            await running.http.close()
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+            running.collect_log()
+            asyncio.get_running_loop().remove_reader(stderr)
 
 
 async def run_to_end(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
@@ -212,7 +223,7 @@ async def run_to_end(*arguments: str, env: dict[str, str] | None = None) -> tupl
         assert running.process.stdout is not None
         out = await running.process.stdout.read()
         status = await running.process.wait()
-    return status, out.decode(), "".join(running.log)
+    return status, out.decode(), running.logged.decode()
 
 
 HUNG_UP = "hung up\n"

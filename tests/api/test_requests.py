@@ -8,8 +8,7 @@ import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime, formatdate
+from email.utils import formatdate
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ import pytest
 from aiohttp import web
 from msgspec import field
 from structlog.testing import capture_logs
+from support import PATIENCE_SECONDS
 from support.api import TOKEN, Api, Handler, batch, hang
 from support.conversation import joined
 from support.faults import FAULTS
@@ -311,6 +311,7 @@ async def test_a_refused_query_with_filters_names_them(api: Api) -> None:
     assert str(raised.value) == f"the API answered 400: it refuses the query; {named}"
 
 
+@pytest.mark.usefixtures("clock")
 async def test_every_fault_has_its_error_class_and_no_error_contains_the_token() -> None:
     some = [batch(f"fb_{i}") for i in range(PAGE_SIZE)]
     accounts = {name: Account(name, "any", fault, some, broken=True) for name, (_, fault) in FAULTS.items()}
@@ -477,6 +478,24 @@ def dated(seconds_ahead: float, status: int = 200, **headers: str) -> web.Respon
     return web.Response(status=status, body=ONE, headers=date | {k.replace("_", "-"): v for k, v in headers.items()})
 
 
+class WallClock:
+    """Stands still, unless the test sets it."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def wall_clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
+    clock = WallClock()
+    monkeypatch.setattr(time, "time", clock)
+    return clock
+
+
+@pytest.mark.usefixtures("wall_clock")
 async def test_clock_skew_is_measured_at_the_last_answer_with_a_date(api: Api) -> None:
     async with client_of(api.base_url) as (client, usage):
         assert usage.clock_skew is None
@@ -505,7 +524,9 @@ async def test_without_a_date_header_the_clock_skew_is_unknown() -> None:
         assert usage.clock_skew is None
 
 
-async def test_a_clock_ahead_by_more_than_the_lookback_is_an_error_not_an_empty_window(api: Api) -> None:
+async def test_a_clock_ahead_by_more_than_the_lookback_is_an_error_not_an_empty_window(
+    api: Api, wall_clock: WallClock
+) -> None:
     async with client_of(api.base_url, lookback=3600.0, max_attempts=3) as (client, usage):
         api.fault = then(dated(-3595))
         assert len((await whole(client, 1)).batches) == 1
@@ -519,12 +540,13 @@ async def test_a_clock_ahead_by_more_than_the_lookback_is_an_error_not_an_empty_
                 await whole(client, 1)
     # A skew below a second may only come from rounding, as `Date` has whole seconds.
     async with client_of(api.base_url, lookback=0.1) as (client, _):
-        api.fault = None
         for _ in range(20):
+            api.fault = then(dated(0))
             await whole(client, 1)
-            await asyncio.sleep(0.05)
+            wall_clock.now += 0.05
 
 
+@pytest.mark.usefixtures("wall_clock")
 async def test_a_date_in_retry_after_is_compared_with_the_apis_clock(api: Api) -> None:
     for ahead in (-3600, 3600):
         api.fault = then(dated(ahead, 503, Retry_After=formatdate(time.time() + ahead + 40, usegmt=True)))
@@ -575,6 +597,7 @@ async def test_permanent_failures_are_not_retried(api: Api, status: int) -> None
     assert usage.codes == [str(status)]
 
 
+@pytest.mark.usefixtures("clock")
 async def test_all_requests_of_the_account_wait_for_retry_after(api: Api) -> None:
     api.fault = then(web.Response(status=429, headers={"Retry-After": "1"}), None)
     limiter = RateLimiter(1000)
@@ -590,8 +613,9 @@ async def test_all_requests_of_the_account_wait_for_retry_after(api: Api) -> Non
     assert 0.5 < usage.throttled_seconds < 10
 
 
+@pytest.mark.usefixtures("clock", "wall_clock")
 async def test_a_retry_after_beyond_the_patience_fails_at_once_and_still_pauses_the_account(api: Api) -> None:
-    for when in ("40", format_datetime(datetime.now(UTC) + timedelta(seconds=41), usegmt=True)):
+    for when in ("40", formatdate(time.time() + 41, usegmt=True)):
         api.fault = then(web.Response(status=503, headers={"Retry-After": when}))
         limiter = RateLimiter(1000)
         patient = client_of(api.base_url, rate_limiter=limiter, max_attempts=4, patience=38.0)
@@ -603,6 +627,7 @@ async def test_a_retry_after_beyond_the_patience_fails_at_once_and_still_pauses_
             assert limiter.delay() == pytest.approx(40, abs=1.5)
 
 
+@pytest.mark.usefixtures("clock")
 async def test_a_request_waits_for_the_rate_limiter_and_the_wait_is_counted(api: Api) -> None:
     limiter = RateLimiter(1000)
     async with client_of(api.base_url, rate_limiter=limiter) as (client, usage):
@@ -616,6 +641,7 @@ async def test_a_request_waits_for_the_rate_limiter_and_the_wait_is_counted(api:
         assert usage.throttled_seconds == waited
 
 
+@pytest.mark.usefixtures("clock")
 async def test_clients_with_the_same_limiter_share_its_limit(api: Api) -> None:
     limiter = RateLimiter(5)
     async with AsyncExitStack() as stack:
@@ -631,6 +657,7 @@ async def test_clients_with_the_same_limiter_share_its_limit(api: Api) -> None:
         await asyncio.wait(asking)
 
 
+@pytest.mark.usefixtures("clock")
 async def test_a_pause_for_one_client_delays_the_others_or_fails_them_without_a_request(api: Api) -> None:
     api.fault = then(web.Response(status=429, headers={"Retry-After": "1"}), None)
     limiter = RateLimiter(1000)
@@ -728,7 +755,7 @@ async def test_cookies_are_not_sent_back_and_accounts_do_not_block_each_other(ap
 
     api.fault = wait_for_all
     async with open_session() as session:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await asyncio.gather(*(_ask(session, api.base_url) for _ in range(101)))
 
 

@@ -17,7 +17,7 @@ import pytest
 import trustme
 import yaml
 from allpairspy import AllPairs  # type: ignore[import-untyped]
-from support import ROOT
+from support import PATIENCE_SECONDS, ROOT
 from support.api import TOKEN, Api, batch
 from support.chart import CHART, Object, Values, check_schema, container, merged, mount_path, notes, pod, render
 from support.exporter import StartExporter, run_to_end
@@ -434,7 +434,7 @@ async def test_the_probes_succeed_while_the_exporter_runs_and_fail_when_it_is_st
         probe = container(objects)[name]
         assert probe.get("httpGet", {"path": path})["path"] == path
         assert (probe.get("httpGet") or probe["tcpSocket"])["port"] == port["name"]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not await answers(probe, running.address):  # until the exporter is ready
                 await asyncio.sleep(0.02)
     assert ("tcpSocket" in container(objects)["livenessProbe"]) == (values == CLIENT_CERTIFICATES)
@@ -449,7 +449,6 @@ async def answers(probe: Object, address: tuple[str, int]) -> bool:
         if "tcpSocket" in probe:
             _, writer = await asyncio.open_connection(*address)
             writer.close()
-            await writer.wait_closed()
             return True
         url = f"{probe['httpGet']['scheme'].lower()}://{address[0]}:{address[1]}{probe['httpGet']['path']}"
         trusting = ssl.create_default_context()

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from aiohttp import web
 from grafana_foundation_sdk.models import units
-from support import ROOT
+from support import PATIENCE_SECONDS, ROOT
 from support.api import Api, Handler, batch, serving
 from support.contract import exposed
 from support.exporter import StartExporter
@@ -348,7 +348,7 @@ async def _number(world: World, title: str) -> float:
     return float(row["value"][1])
 
 
-async def _soon(check: Callable[[], Awaitable[None]], seconds: float = 20) -> None:
+async def _soon(check: Callable[[], Awaitable[None]], seconds: float = PATIENCE_SECONDS) -> None:
     """Repeat a check until it passes. After the time limit, raise its last failure."""
     deadline = time.monotonic() + seconds
     while True:

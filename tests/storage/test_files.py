@@ -4,6 +4,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
@@ -43,19 +44,15 @@ def taken(plan: Plan) -> tuple[Kept, list[tuple[str, KeptBatch | None]]]:
 def path(tmp_path: Path) -> Path:
     """Return the path of a file that holds BATCHES."""
     found = tmp_path / files.file_name("a")
-    file = AccountFile(found)
-    file.save(*taken(plan_of(BATCHES)), whole=True)
-    file.close()
+    with closing(AccountFile(found)) as file:
+        file.save(*taken(plan_of(BATCHES)), whole=True)
     return found
 
 
 def held(path: Path) -> int | None:
     """Check that a file's content is unchanged; return its number of batches, or None if the file is empty."""
-    file = AccountFile(path)
-    try:
+    with closing(AccountFile(path)) as file:
         found = file.load()
-    finally:
-        file.close()
     if found is None:
         return None
     assert found == (taken(plan_of(BATCHES))[0], dict(taken(plan_of(BATCHES))[1]))
@@ -68,31 +65,28 @@ def test_a_file_returns_what_was_saved(path: Path) -> None:
 
 
 def test_a_save_that_fails_half_way_leaves_the_file_unchanged(path: Path) -> None:
-    file = AccountFile(path)
-    assert file.load()
     kept, found = taken(plan_of(BATCHES[:100]))
 
     def broken() -> Iterator[tuple[str, KeptBatch | None]]:
         yield from found
         raise OSError("gone")
 
-    for whole in (True, False):
-        with pytest.raises(OSError, match="gone"):
-            file.save(kept, broken(), whole=whole)
-    file.close()
+    with closing(AccountFile(path)) as file:
+        assert file.load()
+        for whole in (True, False):
+            with pytest.raises(OSError, match="gone"):
+                file.save(kept, broken(), whole=whole)
     assert held(path) == len(BATCHES)
 
 
 def test_only_changes_are_written(path: Path) -> None:
-    file = AccountFile(path)
-    assert file.load()
-    kept, _ = taken(plan_of(BATCHES[1:]))
-    file.save(kept, [(BATCHES[0].id, None)], whole=False)
-    file.close()
-    file = AccountFile(path)
-    found = file.load()
+    with closing(AccountFile(path)) as file:
+        assert file.load()
+        kept, _ = taken(plan_of(BATCHES[1:]))
+        file.save(kept, [(BATCHES[0].id, None)], whole=False)
+    with closing(AccountFile(path)) as file:
+        found = file.load()
     assert found is not None and len(found[1]) == len(BATCHES) - 1
-    file.close()
 
 
 def test_changes_are_not_written_to_a_file_that_is_new_or_older(path: Path) -> None:
@@ -132,14 +126,12 @@ def test_a_file_with_other_content_is_unusable(content: bytes, tmp_path: Path) -
 
 def test_a_file_of_another_program_or_version_is_unusable(path: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.db"
-    with sqlite3.connect(foreign) as connection:
+    with closing(sqlite3.connect(foreign)) as connection, connection:
         connection.execute("CREATE TABLE account (name, value)")
-    connection.close()
     with pytest.raises(UnusableFile, match="not written by this version"):
         held(foreign)
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("PRAGMA application_id = 0x494E4B01")  # INK, and version 1
-    connection.close()
     with pytest.raises(UnusableFile, match="not written by this version"):
         held(path)
 
@@ -148,9 +140,8 @@ def test_a_file_of_another_program_or_version_is_unusable(path: Path, tmp_path: 
     ("key", "why"), [(BATCHES[3].id, "holds 199 batches instead of 200"), ("", "missing required field")]
 )
 def test_a_missing_row_makes_the_file_unusable(path: Path, key: str, why: str) -> None:
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DELETE FROM rows WHERE key = ?", (key,))
-    connection.close()
     with pytest.raises(UnusableFile, match=rf"{why}.*; renamed it to {path}.set-aside"):
         held(path)
     assert held(path) is None

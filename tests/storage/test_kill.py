@@ -74,7 +74,7 @@ def counted(report: Report) -> dict[str, object]:
 def test_whenever_the_poller_is_killed_it_continues_from_a_complete_poll(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "support.mortal", str(tmp_path), str(SEED), str(ROUNDS)]
     path = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    done = subprocess.run(command, env=os.environ | path, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, env=os.environ | path, capture_output=True, text=True, check=False, timeout=600)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     steps = {listed[0].id: (step, listed) for step, listed in enumerate(listings(SEED, 4 * ROUNDS))}
     history, latest, restored, unpublished = History(), -1, 0, 0

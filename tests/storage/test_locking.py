@@ -1,5 +1,6 @@
 """Only one process uses a storage directory."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,11 @@ from inkit_exporter.storage.storage import open_storage
 
 
 async def test_waiting_too_long_for_a_used_directory_is_an_error(tmp_path: Path) -> None:
-    first = await open_storage(tmp_path)
-    with pytest.raises(ConfigError, match=r"^--storage.path=\S+: another process uses it; stop that one"):
+    problem = r"^--storage.path=\S+: another process uses it; stop that one"
+    with closing(await open_storage(tmp_path)), pytest.raises(ConfigError, match=problem):
         await open_storage(tmp_path, patience=0.5)
-    first.close()
-    second = await open_storage(tmp_path, patience=0)
-    second.close()
+    with closing(await open_storage(tmp_path, patience=0)):
+        pass
 
 
 async def test_the_lock_leaves_its_file_as_it_is(tmp_path: Path) -> None:

@@ -4,15 +4,17 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from msgspec.structs import replace
+from support import PATIENCE_SECONDS
 from support.api import Api, batch
+from support.clock import Clock
 from support.conversation import make_batch, pages, poll
 from support.exporter import StartExporter
 from support.samples import sample_key, up
@@ -30,6 +32,7 @@ from inkit_exporter.window.plan import Plan
 from inkit_exporter.window.totals import Totals
 
 SETTINGS = PollSettings()
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -39,9 +42,35 @@ async def storing(directory: Path, *names: str) -> AsyncIterator[tuple[Storage, 
     for name in names:
         states.publish(AccountState(account=name, settings=SETTINGS, usage=Usage(RateLimiter(60))))
         storage.follow(AccountSettings(name=name, api_token_env="T"), states)
-    await storage.loaded(60)
-    yield storage, states
+    try:
+        await storage.loaded(60)
+        yield storage, states
+    finally:
+        await close(storage)
+
+
+async def close(storage: Storage) -> None:
+    """Close the storage, and wait until its threads have done all their work."""
     storage.close()
+    for thread in threading.enumerate():
+        if thread.name.startswith("storage of"):
+            await asyncio.to_thread(thread.join, PATIENCE_SECONDS)
+
+
+async def give_up(clock: Clock, waiting: Coroutine[Any, Any, T]) -> T:
+    """Let time pass until a call no longer waits for the disk, and return its result."""
+    task = asyncio.create_task(waiting)
+    await asyncio.sleep(0)
+    clock.skip(module.DISK_SECONDS)
+    return await task
+
+
+@pytest.fixture
+def free() -> Iterator[threading.Event]:
+    """Set it to let the disk answer."""
+    event = threading.Event()
+    yield event
+    event.set()
 
 
 @contextmanager
@@ -61,30 +90,28 @@ def polled(plan: Plan, batches: int, state: AccountState) -> AccountState:
 
 
 async def test_a_hanging_save_is_abandoned_and_made_up_for_and_delays_no_other_account(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock, free: threading.Event
 ) -> None:
-    free, save = threading.Event(), AccountFile.save
-    wholes = []
+    save, wholes = AccountFile.save, []
 
     def slow(self: AccountFile, *arguments: Any, **named: Any) -> None:
         if self.path.name == file_name("slow"):
             wholes.append(named["whole"])
-            free.wait(60)
+            free.wait(PATIENCE_SECONDS)
         save(self, *arguments, **named)
 
     monkeypatch.setattr(AccountFile, "save", slow)
-    monkeypatch.setattr(module, "DISK_SECONDS", 0.2)
     async with storing(tmp_path, "slow", "fast") as (storage, states):
         plans = {name: Plan(SETTINGS, Totals()) for name in ("slow", "fast")}
         hanging = asyncio.create_task(storage["slow"].save(plans["slow"], polled(plans["slow"], 3, states["slow"])))
         await storage["fast"].save(plans["fast"], polled(plans["fast"], 2, states["fast"]))
         assert storage.health().healthy and not hanging.done(), "the other account must not wait"
+        clock.skip(module.DISK_SECONDS)
         await hanging
         health = storage.health()
-        assert not health.healthy and health.error == "slow: the disk has not answered for 0.2s"
-        begun = time.monotonic()
-        await storage["slow"].save(plans["slow"], polled(plans["slow"], 4, states["slow"]))
-        assert time.monotonic() - begun < 0.2, "only the first poll waits for the hanging save"
+        assert not health.healthy and health.error == "slow: the disk has not answered for 30s"
+        async with asyncio.timeout(10):  # only the first poll waits for the hanging save
+            await storage["slow"].save(plans["slow"], polled(plans["slow"], 4, states["slow"]))
         free.set()
         while not storage.health().healthy:
             await storage["slow"].save(plans["slow"], polled(plans["slow"], 5, states["slow"]))
@@ -96,22 +123,25 @@ async def test_a_hanging_save_is_abandoned_and_made_up_for_and_delays_no_other_a
 
 
 async def test_a_save_that_outlasts_its_poll_stores_nothing_of_the_next_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    monkeypatch.setattr(module, "DISK_SECONDS", 0.2)
     directory, plan = tmp_path / "storage", Plan(SETTINGS, Totals())
+    save, saved = AccountFile.save, threading.Event()
+
+    def tell(self: AccountFile, *arguments: Any, **named: Any) -> None:
+        save(self, *arguments, **named)
+        saved.set()
+
     async with storing(directory, "a") as (storage, states):
         await storage["a"].save(plan, polled(plan, 1, states["a"]))
         with missing(directory):
             await storage["a"].save(plan, polled(plan, 1, states["a"]))
-        holder = sqlite3.connect(directory / file_name("a"), isolation_level=None)
-        holder.execute("BEGIN EXCLUSIVE")
-        written_at = (directory / file_name("a")).stat().st_mtime_ns
-        await storage["a"].save(plan, polled(plan, 2, states["a"]))
-        await storage["a"].save(plan, polled(plan, 3, states["a"]))
-        holder.close()
-        while (directory / file_name("a")).stat().st_mtime_ns == written_at:
-            await asyncio.sleep(0.01)
+        monkeypatch.setattr(AccountFile, "save", tell)
+        with closing(sqlite3.connect(directory / file_name("a"), isolation_level=None)) as holder:
+            holder.execute("BEGIN EXCLUSIVE")
+            await give_up(clock, storage["a"].save(plan, polled(plan, 2, states["a"])))
+            await storage["a"].save(plan, polled(plan, 3, states["a"]))
+        assert await asyncio.to_thread(saved.wait, PATIENCE_SECONDS)
         await asyncio.sleep(0.1)
         assert not storage.health().healthy, "the last poll is not stored"
     async with storing(directory, "a") as (storage, states):
@@ -146,6 +176,7 @@ async def test_what_a_disk_that_fails_for_long_lacks_is_bounded_and_made_up_for(
         assert (snapshot := states["a"].snapshot) and [one.id for one in snapshot.newest] == [one.id for one in batches]
 
 
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("seed", range(3))
 async def test_however_the_disk_fails_the_file_holds_what_one_poll_saw(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -179,8 +210,6 @@ async def test_however_the_disk_fails_the_file_holds_what_one_poll_saw(
             await storage["a"].save(plan, state)
             await asyncio.sleep(chance.choice((0.0, 0.06)))
         healthy = storage.health().healthy
-    await asyncio.sleep(0.1)
-    monkeypatch.undo()
     with closing(AccountFile(tmp_path / file_name("a"))) as file:
         found = file.load()
     assert found is None or found in seen
@@ -188,48 +217,47 @@ async def test_however_the_disk_fails_the_file_holds_what_one_poll_saw(
 
 
 async def test_nothing_is_saved_before_a_load_that_hangs_has_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock, free: threading.Event
 ) -> None:
-    free, load = threading.Event(), AccountFile.load
+    load = AccountFile.load
 
     def slow(self: AccountFile) -> Any:
-        free.wait(60)
+        free.wait(PATIENCE_SECONDS)
         return load(self)
 
     monkeypatch.setattr(AccountFile, "load", slow)
-    monkeypatch.setattr(module, "DISK_SECONDS", 0.2)
     storage, states, plan = await open_storage(tmp_path), States(), Plan(SETTINGS, Totals())
-    states.publish(AccountState(account="a", settings=SETTINGS, usage=Usage(RateLimiter(60))))
-    storage.follow(AccountSettings(name="a", api_token_env="T"), states)
-    assert await storage["a"].take_plan() is None
-    await storage["a"].save(plan, polled(plan, 2, states["a"]))
-    assert not storage.health().healthy
-    polled(plan, 3, states["a"])
-    free.set()
-    await asyncio.sleep(0.3)
-    storage.close()
+    try:
+        states.publish(AccountState(account="a", settings=SETTINGS, usage=Usage(RateLimiter(60))))
+        storage.follow(AccountSettings(name="a", api_token_env="T"), states)
+        assert await give_up(clock, storage["a"].take_plan()) is None
+        await storage["a"].save(plan, polled(plan, 2, states["a"]))
+        assert not storage.health().healthy
+        polled(plan, 3, states["a"])
+    finally:
+        free.set()
+        await close(storage)
     async with storing(tmp_path, "a") as (storage, states):
         assert states["a"].snapshot is None
         assert not list(tmp_path.glob("*.set-aside")), "totals of one poll were saved with the batches of another"
 
 
 async def test_nothing_is_saved_while_a_reload_waits_for_a_save_that_hangs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock, free: threading.Event
 ) -> None:
-    free, save = threading.Event(), AccountFile.save
+    save = AccountFile.save
 
     def slow(self: AccountFile, *arguments: Any, **named: Any) -> None:
-        free.wait(60)
+        free.wait(PATIENCE_SECONDS)
         save(self, *arguments, **named)
 
     monkeypatch.setattr(AccountFile, "save", slow)
-    monkeypatch.setattr(module, "DISK_SECONDS", 0.2)
     async with storing(tmp_path, "a") as (storage, states):
         plan, later = Plan(SETTINGS, Totals()), Plan(SETTINGS, Totals())
         hanging = asyncio.create_task(storage["a"].save(plan, polled(plan, 2, states["a"])))
         await asyncio.sleep(0)
         storage.follow(AccountSettings(name="a", api_token_env="T"), states)
-        assert await storage["a"].take_plan() is None
+        assert await give_up(clock, storage["a"].take_plan()) is None
         await storage["a"].save(later, polled(later, 3, states["a"]))
         polled(later, 4, states["a"])
         free.set()
@@ -265,12 +293,11 @@ async def test_an_account_whose_file_is_locked_at_startup_is_missing_until_it_is
     created = sample_key("inkit_batches_created_total", account="slow")
     await running.wait_for(lambda s: s[created] == 1)
     assert await running.stop() == 0
-    holder = sqlite3.connect(directory / file_name("slow"), isolation_level=None)
-    holder.execute("BEGIN EXCLUSIVE")
-    running = await exporter(flag, accounts=accounts)
-    samples = await running.wait_for(lambda s: up(s, "fast") == 1)
-    assert not [name for name in samples if 'account="slow"' in name], "else its totals would begin at 0"
-    holder.close()
+    with closing(sqlite3.connect(directory / file_name("slow"), isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        running = await exporter(flag, accounts=accounts)
+        samples = await running.wait_for(lambda s: up(s, "fast") == 1)
+        assert not [name for name in samples if 'account="slow"' in name], "else its totals would begin at 0"
     samples = await running.wait_for(lambda s: up(s, "slow") == 1)
     assert samples[created] == 1
 

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from importlib import resources
@@ -14,6 +14,8 @@ from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
 import aiohttp
+
+from support import PATIENCE_SECONDS
 
 _ARGUMENTS = (
     "--headless=new",
@@ -41,7 +43,7 @@ class Browser:
         """Run a function with this body in the page; returns its result."""
         return await self._post("/execute/sync", script=script, args=arguments)
 
-    async def wait_for(self, expression: str, *arguments: Any, seconds: float = 20) -> Any:
+    async def wait_for(self, expression: str, *arguments: Any, seconds: float = PATIENCE_SECONDS) -> Any:
         """Wait until a JavaScript expression is truthy; returns its value."""
         value = None
         try:
@@ -102,15 +104,14 @@ def chromium() -> Iterator[str]:
     ):
         options = {"binary": binary, "args": [*_ARGUMENTS, f"--user-data-dir={profile}"]}
         wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-        http = HTTPConnection("127.0.0.1", port, timeout=60)
-        http.request("POST", "/session", json.dumps({"capabilities": {"alwaysMatch": wanted}}))
-        path = f"/session/{json.load(http.getresponse())['value']['sessionId']}"
-        try:
-            yield f"http://127.0.0.1:{port}{path}"
-        finally:
-            http.request("DELETE", path)
-            http.getresponse().read()
-            http.close()
+        with closing(HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)) as http:
+            http.request("POST", "/session", json.dumps({"capabilities": {"alwaysMatch": wanted}}))
+            path = f"/session/{json.load(http.getresponse())['value']['sessionId']}"
+            try:
+                yield f"http://127.0.0.1:{port}{path}"
+            finally:
+                http.request("DELETE", path)
+                http.getresponse().read()
 
 
 @asynccontextmanager

@@ -34,6 +34,8 @@ from support.world import SEEN_AT_ONCE, World
 
 SETTINGS = PollSettings(interval=Seconds(0.001), lookback=Seconds(80 * 365 * 86_400), max_batches=10**6)
 PAGE_SIZE = 20
+MOST_POLLS = 20
+"""Of a process, so that all together do not run out of steps."""
 EVENTS = sorted({*SEEN_AT_ONCE} - {"future", "burst"})
 
 
@@ -78,7 +80,7 @@ class _Reporting(States):
 
 
 class _Api:
-    """Stands in for the client. Each poll finds the API a step further.
+    """Stands in for the client. Each poll finds the API a step further, and after some it hangs.
 
     The memory `step` outlives the process: the number of the step, and a byte that tells that it polls.
     """
@@ -97,6 +99,8 @@ class _Api:
         step = int.from_bytes(self._step[:8])
         if self._states["a"].polls != self._polls:
             self._polls = self._states["a"].polls
+            if self._polls == MOST_POLLS:  # the machine stood still before the kill
+                await asyncio.Event().wait()
             step += 1
             self._step[:8] = step.to_bytes(8)
         self._states["a"].usage.add("200", 0.0)

@@ -126,21 +126,19 @@ async def test_half_open_handshakes_need_less_memory_than_the_manifests_allow(
 
 
 async def test_requests_that_wait_behind_another_need_less_memory_than_the_manifests_allow(
-    start: StartExporter,
+    start: StartExporter, connect: Connect
 ) -> None:
     """Each connection sends many requests without waiting for answers. Wrong passwords make the first one wait."""
     exporter = await start(basic_auth_users=users(alice="right"))
     header = f"Authorization: {aiohttp.encode_basic_auth('alice', 'wrong')}\r\nX: {'a' * 30_000}\r\n\r\n"
     requests = GET.removesuffix(b"\r\n") + header.encode()
-    clients = [(await asyncio.open_connection(*exporter.address))[1] for _ in range(400)]
-    for writer in clients:
+    for _ in range(400):
+        _, writer = await connect(*exporter.address)
         writer.write(requests * 20)
     for _ in range(10):
         assert (await scrape(exporter, auth=("alice", "right")))[0] == 200
         assert resident_bytes(exporter) < MEMORY_LIMIT
         await asyncio.sleep(0.2)
-    for writer in clients:
-        writer.transport.abort()
 
 
 def resident_bytes(exporter: Exporter) -> int:

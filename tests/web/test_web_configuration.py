@@ -135,7 +135,7 @@ async def test_a_change_that_came_while_too_many_files_were_open_is_read_later(w
     assert (await exporter.get("/metrics", **auth))[0] == 500  # on the earlier connection
     await exporter.wait_for_line("web.yml: can't be read: Too many open files")
     resource.prlimit(*descriptors, before)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while (await server.get(auth=("bob", "right")))[0] != 200:
             await asyncio.sleep(0.05)
 

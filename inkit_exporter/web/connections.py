@@ -63,8 +63,8 @@ def _add(socket: asyncio.Transport, sockets: _Sockets, limit: int) -> None:
 
 
 # All connections read into this buffer: asyncio passes on the bytes before it reads again. Without it, asyncio would
-# allocate 256 KiB for each read.
-_BUFFER: Final = memoryview(bytearray(2**16))
+# allocate 256 KiB for each read. aiohttp keeps what is read beyond the requests that it queues, so it is small.
+_BUFFER: Final = memoryview(bytearray(2**14))
 
 
 class _Connection(asyncio.BufferedProtocol):

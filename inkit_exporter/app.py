@@ -107,7 +107,8 @@ def _raise_descriptor_limit() -> None:
 
     The usual limit of 1024 is there for `select`, which asyncio does not use. It is too low for hundreds of accounts.
     """
-    with suppress(OSError, ValueError):  # macOS permits fewer than it says
+    # The unit of systemd permits it, as the C library calls `prlimit64`. macOS permits fewer than it says.
+    with suppress(OSError, ValueError):
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

@@ -146,6 +146,10 @@ class AccountStorage:
 
     async def _restore(self, states: States) -> Plan | None:
         found = await self._do(partial(self._read, states[self.origin.name].settings))
+        if isinstance(found, UnusableFile):
+            self._log.warning("can't use a stored file, starting a new one", why=str(found))
+            self._storage.failures += 1
+            return None
         if found is None:
             return None
         kept, plan = found
@@ -168,12 +172,11 @@ class AccountStorage:
             return working.result()
         return None
 
-    def _read(self, settings: PollSettings) -> tuple[records.Kept, Plan] | None:
+    def _read(self, settings: PollSettings) -> tuple[records.Kept, Plan] | UnusableFile | None:
         try:
             found = self._file.load()
         except UnusableFile as error:
-            self._log.warning("can't use a stored file, starting a new one", why=str(error))
-            return None
+            return error
         if found is None or found[0].origin != self.origin:
             return None
         kept, stored = found

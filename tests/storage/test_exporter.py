@@ -240,7 +240,7 @@ async def test_a_directory_that_was_removed_is_written_whole_when_it_is_back(
 
 
 @pytest.mark.process
-async def test_a_broken_or_foreign_file_is_set_aside_with_one_log_line(
+async def test_a_broken_or_foreign_file_is_set_aside_with_one_log_line_and_counted(
     api: Api, start: StartExporter, tmp_path: Path
 ) -> None:
     api.batches = [batch("fb_1")]
@@ -253,7 +253,9 @@ async def test_a_broken_or_foreign_file_is_set_aside_with_one_log_line(
     (line,) = [line for line in running.log if "level=info" not in line]
     assert f"{path}.set-aside" in line and "account=default" in line
     assert path.with_name(f"{path.name}.set-aside").read_bytes().startswith(b"not what it was")
-    assert (await running.samples())[HEALTHY] == 1
+    samples = await running.samples()
+    assert samples[HEALTHY] == 1
+    assert samples[FAILURES] == 1
 
 
 @pytest.mark.process

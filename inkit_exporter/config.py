@@ -225,10 +225,10 @@ def _check_accounts(accounts: tuple[AccountSettings, ...]) -> None:
 def _check_base_url(text: str, place: str) -> None:
     try:
         url = URL(text)
-        host = url.host
+        host = url.host or ""
     except ValueError as error:
         raise ConfigError(f"{place}: is not a URL ({error}); write it like {DEFAULT_BASE_URL}") from None
-    if url.scheme not in ("http", "https") or not host:
+    if url.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:%-]+", host):
         raise ConfigError(f"{place}: is not an http(s) URL; write it like {DEFAULT_BASE_URL}")
     if url.user or url.password or url.query_string or url.fragment:
         raise ConfigError(f"{place}: must not have user, password, query or fragment; put the token in api_token_file")

@@ -110,6 +110,10 @@ def test_the_example_loads_as_it_is_and_shows_the_defaults() -> None:
             "accounts: [{name: a, api_token_file: t, base_url: 'ftp://x'}]",
             "accounts[0].base_url: is not an http(s) URL",
         ),
+        (
+            "accounts: [{name: a, api_token_file: t, base_url: 'https://api inkit.com/v1'}]",
+            "accounts[0].base_url: is not an http(s) URL",
+        ),
         ("accounts: [{name: a, api_token_file: t, base_url: 'https://u@x'}]", "accounts[0].base_url: must not have"),
         ("accounts: [{name: a, api_token_file: t, base_url: 'https://:p@x'}]", "accounts[0].base_url: must not have"),
         ("accounts: [{name: a, api_token_file: t, base_url: 'https://x?q=1'}]", "accounts[0].base_url: must not have"),

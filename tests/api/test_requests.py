@@ -425,10 +425,12 @@ async def test_a_decompression_bomb_fails_as_too_large_before_it_is_decompressed
     api.fault = then(web.Response(body=pack(bytes(2**26)), headers={"Content-Encoding": encoding}))
     async with client_of(api.base_url, max_response_size=2**20) as (client, _):
         tracemalloc.start()
-        with pytest.raises(BadResponse, match="decompressed answer is larger than max_response_size"):
-            await whole(client, 1)
-        _, most = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
+        try:
+            with pytest.raises(BadResponse, match="decompressed answer is larger than max_response_size"):
+                await whole(client, 1)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
     assert most < 4 * 2**20, "a growing body may be in memory twice"
 
 

@@ -90,22 +90,22 @@ def test_only_changes_are_written(path: Path) -> None:
 
 
 def test_changes_are_not_written_to_a_file_that_is_new_or_older(path: Path) -> None:
-    older, file = path.read_bytes(), AccountFile(path)
-    assert file.load()
+    older = path.read_bytes()
     changes = taken(plan_of(BATCHES[1:]))[0], [(BATCHES[0].id, None)]
-    path.unlink()
-    with pytest.raises(UnusableFile, match="does not hold what was last stored"):
+    with closing(AccountFile(path)) as file:
+        assert file.load()
+        path.unlink()
+        with pytest.raises(UnusableFile, match="does not hold what was last stored"):
+            file.save(*changes, whole=False)
+        file.close()
+        assert held(path) is None
+        path.write_bytes(older)
+        assert file.load()
         file.save(*changes, whole=False)
-    file.close()
-    assert held(path) is None
-    path.write_bytes(older)
-    assert file.load()
-    file.save(*changes, whole=False)
-    file.close()
-    path.write_bytes(older)
-    with pytest.raises(UnusableFile, match="does not hold what was last stored"):
-        file.save(*changes, whole=False)
-    file.close()
+        file.close()
+        path.write_bytes(older)
+        with pytest.raises(UnusableFile, match="does not hold what was last stored"):
+            file.save(*changes, whole=False)
     assert held(path.with_name(f"{path.name}.set-aside")) == len(BATCHES)
 
 
@@ -167,21 +167,19 @@ def test_with_any_wrong_byte_the_file_returns_what_was_saved_or_nothing(path: Pa
 
 def test_only_the_owner_can_read_the_directory_and_the_files(tmp_path: Path) -> None:
     directory = tmp_path / "deep" / "storage"
+    path = directory / files.file_name("a")
     lock = files.lock(directory)
     assert lock is not None
-    path = directory / files.file_name("a")
-    path.touch(0o666)
-    path.chmod(0o666)
-    file = AccountFile(path)
-    file.save(*taken(plan_of(BATCHES)), whole=True)
+    with lock, closing(AccountFile(path)) as file:
+        path.touch(0o666)
+        path.chmod(0o666)
+        file.save(*taken(plan_of(BATCHES)), whole=True)
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        names = {one.name: stat.S_IMODE(one.stat().st_mode) for one in directory.iterdir()}
+        assert set(names.values()) == {0o600}, names
+        directory.chmod(0o755)
+        assert files.lock(directory) is None
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-    names = {one.name: stat.S_IMODE(one.stat().st_mode) for one in directory.iterdir()}
-    assert set(names.values()) == {0o600}, names
-    file.close()
-    directory.chmod(0o755)
-    assert files.lock(directory) is None
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-    lock.close()
 
 
 def test_a_directory_with_other_things_in_it_keeps_its_mode(tmp_path: Path) -> None:

@@ -95,9 +95,8 @@ RECORDS = {
 
 
 def record(path: Path) -> None:
-    file = AccountFile(path)
-    file.save(KEPT, RECORDS.items(), whole=True)
-    file.close()
+    with closing(AccountFile(path)) as file:
+        file.save(KEPT, RECORDS.items(), whole=True)
 
 
 def format_number(path: Path) -> int:
@@ -114,11 +113,8 @@ def sample_of_this_format(directory: Path) -> Path:
 
 
 def load(path: Path) -> tuple[Kept, dict[str, KeptBatch]]:
-    file = AccountFile(path)
-    try:
+    with closing(AccountFile(path)) as file:
         found = file.load()
-    finally:
-        file.close()
     assert found is not None
     return found
 

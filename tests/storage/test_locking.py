@@ -20,6 +20,6 @@ async def test_waiting_too_long_for_a_used_directory_is_an_error(tmp_path: Path)
 
 async def test_the_lock_leaves_its_file_as_it_is(tmp_path: Path) -> None:
     (tmp_path / LOCK).write_bytes(b"anything")
-    storage = await open_storage(tmp_path)
-    storage.close()
+    with closing(await open_storage(tmp_path)):
+        pass
     assert (tmp_path / LOCK).read_bytes() == b"anything"

@@ -3,10 +3,11 @@
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -41,8 +42,9 @@ def as_read(batches: list[Batch], *final_statuses: str) -> list[Batch]:
 class Account:
     """An account that stores the result of each poll, like the poller, but without clocks and threads."""
 
-    def __init__(self, path: Path, poll_settings: PollSettings = POLL) -> None:
-        self.file = AccountFile(path)
+    def __init__(self, disk: "Disk", poll_settings: PollSettings = POLL, name: str = "a.db") -> None:
+        self.disk = disk
+        self.file = disk.files.enter_context(closing(AccountFile(disk.folder / name)))
         self.state = AccountState(account="a", settings=poll_settings, usage=Usage(RateLimiter(60)))
         self.plan = Plan(poll_settings, Totals())
 
@@ -68,7 +70,7 @@ class Account:
     def restart(self, poll_settings: PollSettings = POLL) -> "Account":
         """Return an account that is restored from the file alone."""
         self.file.close()
-        after = Account(self.file.path, poll_settings)
+        after = Account(self.disk, poll_settings, self.file.path.name)
         stored = after.file.load()
         assert stored is not None
         kept, batches = stored
@@ -87,12 +89,19 @@ class Account:
         return self.state.snapshot
 
 
+class Disk(NamedTuple):
+    """A folder, and the files in it that are open."""
+
+    folder: Path
+    files: ExitStack
+
+
 @contextmanager
-def disk() -> Iterator[Path]:
-    """Yield the path of a new file, in memory if the system has /dev/shm."""
+def disk() -> Iterator[Disk]:
+    """Yield a new disk, in memory if the system has /dev/shm."""
     shared = Path("/dev/shm")  # noqa: S108
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
-        yield Path(folder) / "a.db"
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder, ExitStack() as files:
+        yield Disk(Path(folder), files)
 
 
 @given(seeds, st.integers(2, 12), st.booleans(), st.integers(5, 60) | st.just(10**6))
@@ -101,8 +110,8 @@ def test_restarts_between_polls_change_no_result(seed: int, size: int, ties: boo
     """Gauges, totals, times of the last change and the next poll's requests stay the same."""
     world = World(Random(seed), ties=ties)
     configured = replace(POLL, max_batches=most)
-    with disk() as path:
-        one, other = Account(path.with_name("b.db"), configured), Account(path, configured)
+    with disk() as there:
+        one, other = Account(there, configured, "b.db"), Account(there, configured)
         for _ in range(12):
             for _ in range(world.chance.randint(0, 6)):
                 world.happen(world.chance.choice(SEEN_AT_ONCE + SEEN_BY_THE_SWEEP))
@@ -113,8 +122,6 @@ def test_restarts_between_polls_change_no_result(seed: int, size: int, ties: boo
             while world.chance.random() < 0.5:
                 other = other.restart(configured)
                 assert other.seen == one.seen
-        one.file.close()
-        other.file.close()
 
 
 @given(seeds, st.integers(2, 12), st.lists(st.sampled_from((200, 1000, 1500)), max_size=4))
@@ -127,8 +134,8 @@ def test_after_restarts_with_any_lookback_the_sums_match_a_full_listing_and_noth
     for _ in range(20):
         world.happen("create")
         world.now += world.chance.uniform(0, 100)
-    with disk() as path:
-        account = Account(path, replace(POLL, lookback=Seconds(500)))
+    with disk() as there:
+        account = Account(there, replace(POLL, lookback=Seconds(500)))
         account.poll(world.batches, size, world.now)
         baseline = {batch.id for batch in world.batches}
         totals = [account.state.totals]
@@ -145,7 +152,6 @@ def test_after_restarts_with_any_lookback_the_sums_match_a_full_listing_and_noth
             assert account.state.totals.created.value - totals[-1].created.value == len(new)
             baseline |= {batch.id for batch in world.batches}
             totals.append(account.state.totals)
-        account.file.close()
     for field in ("completed", "failed", "with_failures", "finished"):
         for before, after in pairwise(Counter({k: v.value for k, v in getattr(t, field).items()}) for t in totals):
             assert all(after[label] >= number for label, number in before.items())
@@ -154,14 +160,13 @@ def test_after_restarts_with_any_lookback_the_sums_match_a_full_listing_and_noth
 def test_changes_during_downtime_are_counted_when_they_are_seen() -> None:
     waits = make_batch("fb_1", "", NOW - 5, "in_progress", {"box": Counts(3, 0, 0, 3)})
     old = [make_batch(f"fb_old_{i}", "", NOW - 10 - i, "completed", {"box": Counts(1, 1, 0, 0)}) for i in range(30)]
-    with disk() as path:
-        account = Account(path)
+    with disk() as there:
+        account = Account(there)
         account.poll([waits, *old], 10, NOW)
         account = account.restart()
         moved = replace(waits, status="completed", final=True, destinations={"box": Counts(3, 2, 1, 0)})
         new = make_batch("fb_2", "", NOW + 100, "completed", {"box": Counts(4, 4, 0, 0)})
         assert account.poll([new, moved, *old], 10, NOW + 300) <= 3
-        account.file.close()
         totals = account.state.totals
         assert totals.created.value == 1
         assert totals.completed["box"].value == 2 + 4
@@ -171,21 +176,20 @@ def test_changes_during_downtime_are_counted_when_they_are_seen() -> None:
 
 def test_max_batches_may_grow_at_a_restart() -> None:
     listing = [make_batch(f"fb_{i}", "", NOW - i, "completed", {}) for i in range(50)]
-    with disk() as path:
-        account = Account(path, replace(POLL, max_batches=20))
+    with disk() as there:
+        account = Account(there, replace(POLL, max_batches=20))
         account.poll(listing, 10, NOW)
         assert account.snapshot.truncated
         account = account.restart(replace(POLL, max_batches=40))
         account.poll(listing, 10, NOW + 10)
-        account.file.close()
         assert len(account.plan.window.batches) == 40
         assert account.state.totals.created.value == 0, "older batches that now fit into the window are not new"
 
 
 def test_what_was_summed_under_other_still_is_after_a_restart_and_counts_once() -> None:
     """Labels are also taken by batches that never were in the window, such as older ones."""
-    with disk() as path:
-        account = Account(path)
+    with disk() as there:
+        account = Account(there)
         destinations = account.state.labels.destinations
         while destinations.of(f"used_{len(destinations.admitted)}") != OTHER:
             pass
@@ -199,14 +203,13 @@ def test_what_was_summed_under_other_still_is_after_a_restart_and_counts_once() 
 
 def test_a_status_made_final_at_a_restart_counts_no_batch_as_just_finished() -> None:
     odd = make_batch("fb_1", "", NOW, "brand_new", {})
-    with disk() as path:
-        account = Account(path)
+    with disk() as there:
+        account = Account(there)
         account.poll([odd], 10, NOW)
         assert account.snapshot.unfinished.total == 1
         account = account.restart(replace(POLL, final_statuses=("Brand New",)))
         account.poll([odd], 10, NOW + 10)
         account = account.restart(replace(POLL, final_statuses=("Brand New",)))
-        account.file.close()
         assert account.snapshot.unfinished.total == 0
         assert account.state.totals.finished == {}
 
@@ -214,15 +217,14 @@ def test_a_status_made_final_at_a_restart_counts_no_batch_as_just_finished() -> 
 def test_a_batch_finished_by_a_status_that_is_no_longer_final_is_not_counted_again() -> None:
     odd = make_batch("fb_1", "", NOW + 1, "brand_new", {})
     configured = replace(POLL, final_statuses=("Brand New",))
-    with disk() as path:
-        account = Account(path, configured)
+    with disk() as there:
+        account = Account(there, configured)
         account.poll([], 10, NOW)
         account.poll([odd], 10, NOW + 10)
         account = account.restart()
         account.poll([odd], 10, NOW + 20)
         account = account.restart()
         account.poll([replace(odd, status="completed")], 10, NOW + 30)
-        account.file.close()
         assert {status: total.value for status, total in account.state.totals.finished.items()} == {"brand_new": 1}
 
 

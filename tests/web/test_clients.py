@@ -111,17 +111,16 @@ async def test_the_exporter_may_open_as_many_descriptors_as_the_system_permits(e
     assert (await started.samples())[sample_key("process_max_fds")] == hard
 
 
-async def test_the_exporter_outlives_a_lack_of_descriptors(api: Api, exporter: StartExporter) -> None:
+async def test_the_exporter_outlives_a_lack_of_descriptors(api: Api, exporter: StartExporter, connect: Connect) -> None:
     started, host, port = await running(exporter, api)
     descriptors = started.process.pid, resource.RLIMIT_NOFILE
     before = resource.prlimit(*descriptors)
     resource.prlimit(*descriptors, (3, before[1]))
-    _, writer = await asyncio.open_connection(host, port)  # the system accepts it, the exporter can't
+    await connect(host, port)  # the system accepts it, the exporter can't
     await started.wait_for_line("out of system resource")
     resource.prlimit(*descriptors, before)
     assert (await started.get("/-/healthy"))[0] == 200
     await polls_go_on(started)
-    writer.close()
 
 
 async def test_clients_that_vanish_leave_nothing_behind(api: Api, exporter: StartExporter) -> None:

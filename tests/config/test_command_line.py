@@ -54,12 +54,24 @@ async def test_once_prints_the_exposition_and_its_exit_status_shows_success(api:
     assert 'inkit_batch_documents{account="default",batch_status="completed",destination="inkit_storage"} 1.0\n' in out
 
 
+NO_NAMES = """
+import socket
+
+def refuse(*arguments, **options):
+    raise socket.gaierror(socket.EAI_NONAME, "no look-ups here")
+
+socket.getaddrinfo = refuse
+"""
+
+
 @pytest.mark.process
 async def test_without_a_config_file_the_token_in_the_environment_is_enough(tmp_path: Path) -> None:
-    status, out, err = await run_to_end("--once", env={"INKIT_API_TOKEN": TOKEN, "https_proxy": "http://127.0.0.1:1"})
-    assert status == 1  # the real API can't be reached from a test
+    (tmp_path / "sitecustomize.py").write_text(NO_NAMES)  # a test must not reach the real API
+    env = {"INKIT_API_TOKEN": TOKEN, "https_proxy": "http://127.0.0.1:1", "PYTHONPATH": str(tmp_path)}
+    status, out, err = await run_to_end("--once", env=env)
+    assert status == 1
     assert 'inkit_up{account="default"} 0.0' in out
-    assert "account is down" in err
+    assert "account is down" in err and "api.inkit.com" in err
 
 
 @pytest.mark.parametrize(

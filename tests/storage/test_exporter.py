@@ -12,7 +12,7 @@ from random import Random
 import pytest
 from aiohttp import web
 from msgspec.structs import replace
-from support.api import TOKEN, Api, Handler, batch
+from support.api import TOKEN, Api, Handler, batch, hang
 from support.exporter import Exporter, StartExporter, run_to_end, start_process, write_config
 from support.samples import Samples, sample_key, up
 
@@ -170,12 +170,15 @@ async def test_after_five_kills_at_random_moments_every_change_is_counted_once(a
 
 @pytest.mark.process
 async def test_gauges_older_than_stale_after_are_not_served_after_a_restart(api: Api, start: StartExporter) -> None:
-    api.batches = [batch("fb_1")]
+    async def answer_once(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await (handler(request) if len(api.requests) == 1 else hang(request, handler))
+
+    api.batches, api.fault = [batch("fb_1")], answer_once
     running = await start(poll={"stale_after": "1s"})
-    await running.wait_for(lambda s: up(s) == 1)
+    samples = await running.wait_for(lambda s: up(s) == 1)
     await kill(running)
-    api.fault = fail
-    await asyncio.sleep(1.5)
+    duration = samples[sample_key("inkit_poll_duration_seconds", account="default")]
+    await asyncio.sleep(max(1, 2 * duration) + 0.5)  # what took long stays longer
     running = await start(poll={"stale_after": "1s"})
     restored = await running.samples()
     assert batches(restored) == 0

@@ -111,7 +111,7 @@ FAULTS: Final[Mapping[str, tuple[str, Fault]]] = {
     "twice": ("bad_response", says(lambda x: http(b"{}") + http(b'{"items": []}'))),
     "gzip-damaged": ("bad_response", answers(lambda x: http(gzip.compress(x.body)[:30] + x.body))),
     "gzip-cut-short": ("bad_response", answers(lambda x: http(gzip.compress(x.body)[:-9], content_encoding="gzip"))),
-    "gzip-bomb": ("bad_response", says(lambda _: http(BOMB, content_encoding="gzip"))),
+    "gzip-bomb": ("bad_response", answers(lambda _: http(BOMB, content_encoding="gzip"))),
     "deflate-is-not": ("bad_response", answers(lambda x: http(x.body, content_encoding="deflate"))),
     "brotli": ("bad_response", answers(lambda x: http(x.body, content_encoding="br"))),
     "encoded-as-token": ("bad_response", answers(lambda x: http(x.body, content_encoding=x.token))),

@@ -11,8 +11,8 @@ from inkit_exporter.web.routes import Handler
 DEFAULT_REQUESTS: Final = 40  # as in Prometheus' own exporters
 DEFAULT_CONNECTIONS: Final = 512  # half of the file descriptors that a process may have by default
 MAX_HANDSHAKES: Final = 128  # of TLS at a time; each takes memory and a file descriptor
-MAX_REQUEST_BYTES: Final = 2**15  # of one request; browsers send less, with all cookies
-MAX_QUEUED_REQUESTS: Final = 1  # of a connection while one is answered; each may take three times its size in memory
+MAX_REQUEST_BYTES: Final = 2**14  # of one request; browsers send less, with all cookies
+MAX_QUEUED_REQUESTS: Final = 2  # of a connection while one is answered; each may take four times its size in memory
 HANDSHAKE_TIMEOUT_SECONDS: Final = 10.0  # as long as a whole scrape may take
 TURN_TIMEOUT_SECONDS: Final = 1.0  # for a request to wait for its turn
 ANSWER_TIMEOUT_SECONDS: Final = 30.0  # for a client to read its answer; Prometheus waits for less

@@ -85,7 +85,7 @@ async def test_headers_are_accepted_up_to_the_documented_size(exporter: StartExp
     fits = limits.MAX_REQUEST_BYTES - 500
     for path in ("/metrics", "/-/healthy"):
         assert (await running.get(path, Cookie="a" * fits))[0] == 200
-        assert (await running.get(f"{path}?{'a' * 20_000}", Cookie="a" * (fits - 20_000)))[0] == 200
+        assert (await running.get(f"{path}?{'a' * 10_000}", Cookie="a" * (fits - 10_000)))[0] == 200
         reader, writer = await connect(*running.address)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\nCookie: {'a' * limits.MAX_REQUEST_BYTES}\r\n\r\n".encode())
         assert (await reader.readline()).split()[1] in {b"400", b"431"}

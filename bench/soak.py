@@ -93,7 +93,7 @@ def slope(values: list[float]) -> float:
     )
 
 
-async def soak(minutes: float) -> None:
+async def soak(minutes: float, interval: str, *, storage: bool) -> None:
     """Run, and print a line a minute and a summary."""
     started_at = time.time()
     listing = day(1, started_at=started_at, seconds=DAY_SECONDS)
@@ -103,12 +103,13 @@ async def soak(minutes: float) -> None:
         base_url = await stack.enter_async_context(serve_api(app))
         config = folder / "config.yaml"
         names = "".join(f"  - {{name: a{i}, api_token_env: T, base_url: '{base_url}'}}\n" for i in range(ACCOUNTS))
-        limits = "{timeout: 2s, max_attempts: 2, requests_per_minute: 6000}"
-        config.write_text(f"poll: {{interval: 1s, lookback: 100s}}\napi: {limits}\naccounts:\n{names}")
+        limits = "{timeout: 2s, max_attempts: 2, requests_per_minute: 60000}"
+        config.write_text(f"poll: {{interval: {interval}, lookback: 100s}}\napi: {limits}\naccounts:\n{names}")
         address = f"127.0.0.1:{free_port()}"
         url = f"http://{address}/metrics"
         command = [sys.executable, str(ROOT / "exporter.py"), f"--config.file={config}"]
-        command += [f"--web.listen-address={address}", "--log.level=error", f"--storage.path={folder / 'storage'}"]
+        command += [f"--web.listen-address={address}", "--log.level=error"]
+        command += [f"--storage.path={folder / 'storage'}"] if storage else []
         process: subprocess.Popen[bytes] = await asyncio.to_thread(
             stack.enter_context, running(command, url, {"T": TOKEN})
         )
@@ -148,10 +149,12 @@ def main() -> None:
     """Measure, and print versions and a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--interval", default="1s", help="poll.interval (default 1s)")
+    parser.add_argument("--no-storage", action="store_true", help="run without --storage.path")
     options = parser.parse_args()
     random.seed(1)
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores\n")
-    asyncio.run(soak(options.minutes))
+    asyncio.run(soak(options.minutes, options.interval, storage=not options.no_storage))
 
 
 if __name__ == "__main__":

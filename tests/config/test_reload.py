@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from support import PATIENCE_SECONDS
-from support.api import TOKEN, Api, Handler, batch, hang
+from support.api import TOKEN, Api, Handler, Slow, batch, hang
 from support.exporter import HUNG_UP, Exporter, StartExporter, hang_up_while_it_starts, write_config
 from support.samples import Samples, documents, sample_key, up
 
@@ -304,16 +304,6 @@ async def test_after_many_reloads_each_account_still_has_one_loop(
     api: Api, exporter: StartExporter, tmp_path: Path
 ) -> None:
     """A loop that went on would send its own page size, and a second one would let a request be made meanwhile."""
-    under_way = most = 0
-
-    async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
-        await asyncio.sleep(0.1)
-        under_way -= 1
-        return await handler(request)
-
     running = await exporter("--web.enable-lifecycle", poll={"interval": "1h"})
     await running.wait_for(lambda s: up(s) == 1)
     for size in range(80, 101):
@@ -321,11 +311,11 @@ async def test_after_many_reloads_each_account_still_has_one_loop(
         await by_post(running)
     await more_polls(running)
     api.requests.clear()
-    api.fault = note
+    api.fault = slow = Slow(0.1)
     for _ in range(3):
         await more_polls(running)
     assert {request.query["page_size"] for request in api.requests} == {"100"}
-    assert most == 1
+    assert slow.most == 1
 
 
 async def test_the_next_poll_uses_a_token_that_kubernetes_replaced(

@@ -1,6 +1,5 @@
 """What a poll reads from the API, and what `/metrics` then shows."""
 
-import asyncio
 import json
 import re
 import time
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from support.api import TOKEN, Api, Handler, batch, serving
+from support.api import TOKEN, Api, Handler, Slow, batch, serving
 from support.exporter import StartExporter, run_to_end, write_config
 from support.samples import documents, failures, sample_key, up
 
@@ -257,23 +256,13 @@ async def test_filters_go_to_the_api_as_query_parameters(api: Api, exporter: Sta
 
 
 async def test_a_slow_poll_skips_ticks_and_never_overlaps_another(api: Api, exporter: StartExporter) -> None:
-    running_now = most = 0
-
-    async def slow(request: web.Request, handler: Handler) -> web.StreamResponse:
-        nonlocal running_now, most
-        running_now += 1
-        most = max(most, running_now)
-        await asyncio.sleep(0.35)
-        running_now -= 1
-        return await handler(request)
-
-    api.fault = slow
+    api.fault = slow = Slow(0.35)
     running = await exporter(poll={"interval": "100ms"})
     await running.wait_for(lambda s: s[sample_key("inkit_polls_total", account="default")] >= 2)
     api.fault = None
     before = len(api.requests)
     await running.wait_for(lambda s: s[sample_key("inkit_polls_total", account="default")] >= before + 2)
-    assert most == 1
+    assert slow.most == 1
 
 
 async def test_names_with_any_characters_become_escaped_labels(api: Api, exporter: StartExporter) -> None:

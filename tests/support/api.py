@@ -71,6 +71,22 @@ async def hang(_request: web.Request, _handler: Handler) -> web.StreamResponse:
     raise AssertionError
 
 
+@dataclass
+class Slow:
+    """A fault: each request takes that long. `most` is how many there have been at the same time."""
+
+    seconds: float
+    most: int = 0
+    under_way: int = 0
+
+    async def __call__(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        await asyncio.sleep(self.seconds)
+        self.under_way -= 1
+        return await handler(request)
+
+
 @asynccontextmanager
 async def serving(api: Api) -> AsyncIterator[Api]:
     """Serve a simulated API behind its middleware."""

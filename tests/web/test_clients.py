@@ -240,11 +240,26 @@ async def test_a_client_that_does_not_read_loses_its_place_to_the_next_request(
             await reader.readexactly(len(large))
 
 
-async def test_a_request_waits_its_turn_while_answers_are_made_or_not_read(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@asynccontextmanager
+async def serving_one_at_a_time(
+    handler: Handler, second_waits: asyncio.Event | threading.Event
+) -> AsyncIterator[tuple[str, int]]:
+    """Serve a handler, one request at a time. Others wait for their turn, and the event tells when `/second` does."""
+    limited = limits.limit_requests(handler, 1)
+
+    async def telling(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/second":
+            asyncio.get_running_loop().call_soon(second_waits.set)
+        return await limited(request)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "TURN_TIMEOUT_SECONDS", PATIENCE_SECONDS)
+        async with serving(telling) as address, asyncio.timeout(PATIENCE_SECONDS):
+            yield address
+
+
+async def test_a_request_waits_its_turn_while_answers_are_made_or_not_read(connect: Connect) -> None:
     """At first, the answer before it is being made. Then it is ready, but its client does not read it."""
-    monkeypatch.setattr(limits, "TURN_TIMEOUT_SECONDS", PATIENCE_SECONDS)
     first_arrived, second_waits = asyncio.Event(), asyncio.Event()
 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
@@ -254,8 +269,7 @@ async def test_a_request_waits_its_turn_while_answers_are_made_or_not_read(
         await second_waits.wait()
         return web.Response(body=b"a" * 20_000_000)  # more than fits into the system's buffers
 
-    limited = limits.limit_requests(handler, 1)
-    async with serving(telling_of_the_second(limited, second_waits)) as address, asyncio.timeout(PATIENCE_SECONDS):
+    async with serving_one_at_a_time(handler, second_waits) as address:
         _, writer = await connect(*address, limit=1)
         writer.write(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\n")
         await first_arrived.wait()
@@ -264,36 +278,22 @@ async def test_a_request_waits_its_turn_while_answers_are_made_or_not_read(
         assert (await another.read()).startswith(b"HTTP/1.0 200")
 
 
-def telling_of_the_second(handler: Handler, waits: asyncio.Event | threading.Event) -> Handler:
-    async def telling(request: web.BaseRequest) -> web.StreamResponse:
-        if request.path == "/second":
-            asyncio.get_running_loop().call_soon(waits.set)
-        return await handler(request)
-
-    return telling
-
-
-async def test_an_answer_that_is_being_compressed_is_not_cut_off(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "TURN_TIMEOUT_SECONDS", PATIENCE_SECONDS)
+async def test_an_answer_that_is_being_compressed_is_not_cut_off(connect: Connect) -> None:
     first_arrived, second_waits = asyncio.Event(), threading.Event()
 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         first_arrived.set()
         return document(request, os.urandom(10_000), "text/plain", executor)
 
-    limited = limits.limit_requests(handler, 1)
+    async def get(path: str) -> bytes:
+        reader, writer = await connect(*address)
+        writer.write(f"GET {path} HTTP/1.0\r\nAccept-Encoding: gzip\r\n\r\n".encode())
+        answer = await reader.read()
+        return gzip.decompress(answer.partition(b"\r\n\r\n")[2])
+
     with ThreadPoolExecutor(1) as executor:
         executor.submit(second_waits.wait, PATIENCE_SECONDS)  # so that nothing is compressed before
-        async with serving(telling_of_the_second(limited, second_waits)) as address, asyncio.timeout(PATIENCE_SECONDS):
-
-            async def get(path: str) -> bytes:
-                reader, writer = await connect(*address)
-                writer.write(f"GET {path} HTTP/1.0\r\nAccept-Encoding: gzip\r\n\r\n".encode())
-                answer = await reader.read()
-                return gzip.decompress(answer.partition(b"\r\n\r\n")[2])
-
+        async with serving_one_at_a_time(handler, second_waits) as address:
             first = asyncio.create_task(get("/first"))
             await first_arrived.wait()
             assert len(await get("/second")) == len(await first) == 10_000

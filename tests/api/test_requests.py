@@ -19,6 +19,7 @@ from msgspec import field
 from structlog.testing import capture_logs
 from support import PATIENCE_SECONDS
 from support.api import TOKEN, Api, Handler, batch, hang
+from support.clock import WallClock
 from support.conversation import joined
 from support.faults import FAULTS
 from support.faulty import PAGE_SIZE, Account, Server, http, listening
@@ -478,23 +479,6 @@ def dated(seconds_ahead: float, status: int = 200, **headers: str) -> web.Respon
     """Return an answer from a server whose clock is ahead."""
     date = {"Date": formatdate(time.time() + seconds_ahead, usegmt=True)}
     return web.Response(status=status, body=ONE, headers=date | {k.replace("_", "-"): v for k, v in headers.items()})
-
-
-class WallClock:
-    """Stands still, unless the test sets it."""
-
-    def __init__(self) -> None:
-        self.now = time.time()
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def wall_clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
-    clock = WallClock()
-    monkeypatch.setattr(time, "time", clock)
-    return clock
 
 
 @pytest.mark.usefixtures("wall_clock")

@@ -28,13 +28,7 @@ def set_ahead(api: Api, seconds: float) -> None:
     api.fault = date
 
 
-@pytest.fixture
-def wall_clock_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now)
-
-
-@pytest.mark.usefixtures("wall_clock_stands_still")
+@pytest.mark.usefixtures("wall_clock")
 @pytest.mark.parametrize("sign", [1, -1])
 async def test_a_clock_that_is_more_than_a_minute_off_is_logged_once(api: Api, sign: int) -> None:
     async with open_session() as session:
@@ -50,7 +44,7 @@ async def test_a_clock_that_is_more_than_a_minute_off_is_logged_once(api: Api, s
     assert told == {"log_level": "warning", "event": "the clock differs from the API's", "account": "a"}
 
 
-@pytest.mark.usefixtures("wall_clock_stands_still")
+@pytest.mark.usefixtures("wall_clock")
 async def test_a_clock_too_far_ahead_is_logged_and_fails_the_poll(api: Api) -> None:
     api.batches = [batch("fb_1")]
     states = States()

@@ -1,4 +1,4 @@
-"""A clock that does not notice when the machine stands still, for tests in this process that measure short times."""
+"""Clocks that do not notice when the machine stands still, for tests in this process that measure short times."""
 
 import threading
 import time
@@ -57,3 +57,21 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     yield clock
     ended.set()
     thread.join()
+
+
+class WallClock:
+    """Stands still, unless the test sets it."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def wall_clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
+    """The wall clock of this process."""
+    clock = WallClock()
+    monkeypatch.setattr(time, "time", clock)
+    return clock

@@ -21,7 +21,7 @@ from support.web import ask_in_memory
 from inkit_exporter.web import limits
 
 ANSWERED_WITHIN_SECONDS = 2.0
-PATIENCE_SECONDS = 10.0  # of Prometheus
+SCRAPE_TIMEOUT_SECONDS = 10.0  # of Prometheus
 MEMORY_LIMIT = 256 * 2**20  # as in the manifests
 GET = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -39,12 +39,19 @@ async def scrape(
     started, status = time.monotonic(), None
     with suppress(aiohttp.ClientError, TimeoutError):
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE_SECONDS)) as http,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=SCRAPE_TIMEOUT_SECONDS)) as http,
             http.get(url, ssl=tls or True, headers=headers) as response,
         ):
             await response.read()
             status = response.status
     return status, time.monotonic() - started
+
+
+def assert_answered(scrapes: list[tuple[int | None, float]], within_seconds: float) -> None:
+    """All were answered, and all but one in time: during that one, the machine may stand still."""
+    assert {status for status, _ in scrapes} == {200}, scrapes
+    *_, second_longest, _ = sorted(seconds for _, seconds in scrapes)
+    assert second_longest < within_seconds, scrapes
 
 
 def ask_without_reading(exporter: Exporter, data: bytes) -> socket.socket:
@@ -161,8 +168,7 @@ async def test_clients_that_do_not_read_do_not_block_others(start: StartExporter
         for _ in range(20):
             scrapes.append(await scrape(exporter, auth=auth))
             await asyncio.sleep(0.05)
-    quick = [status == 200 and seconds < ANSWERED_WITHIN_SECONDS for status, seconds in scrapes]
-    assert sum(quick) >= len(quick) - 1, f"during one, the machine may stand still: {scrapes}"
+    assert_answered(scrapes, ANSWERED_WITHIN_SECONDS)
 
 
 @pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])
@@ -185,9 +191,8 @@ async def test_clients_that_guess_passwords_do_not_block_the_right_ones(start: S
     guessers = [asyncio.create_task(guess(i)) for i in range(30)]
     await asyncio.sleep(0.5)
     scrapes = [await scrape(exporter, auth=(user, "right")) for user in ("alice", "bob", "carol")]
-    limit = PATIENCE_SECONDS if source == "127.0.0.1" else ANSWERED_WITHIN_SECONDS
-    quick = [status == 200 and seconds < limit for status, seconds in scrapes]
-    assert sum(quick) >= 2, f"during one, the machine may stand still: {scrapes}"
+    limit = SCRAPE_TIMEOUT_SECONDS if source == "127.0.0.1" else ANSWERED_WITHIN_SECONDS
+    assert_answered(scrapes, limit)
     assert not any(guesser.done() for guesser in guessers)
     for guesser in guessers:
         guesser.cancel()
